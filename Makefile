@@ -1,0 +1,59 @@
+# Every target runs from a fresh clone; `make demo` and `make test` install what they need (as root or with sudo).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+# The wrapper is started for every compile: static and at a fixed address it starts in half the time.
+WRAPPER_FLAGS := -C target-feature=+crt-static -C relocation-model=static -C panic=abort
+PROGRAMS := buildbee buildbee-cli buildbee-agent buildbee-coordinator buildbee-sandbox
+
+.PHONY: help demo test lint bench install release debug packages tools advisories fmt clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: packages release ## coordinator, two agents and a real project on this machine, compared with a local build
+	packaging/demo/demo "$(TARGET_DIR)/release"
+
+test: packages tools lint debug ## everything that CI runs
+	packaging/test "$(TARGET_DIR)/debug"
+
+lint: tools ## formatting, clippy, documentation, dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --all-features --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items --locked
+	PATH="$(TARGET_DIR)/tools/bin:$$PATH" cargo-deny --locked --all-features check bans licenses sources
+
+advisories: tools ## dependencies against the advisory database (needs the network)
+	PATH="$(TARGET_DIR)/tools/bin:$$PATH" cargo-deny --locked --all-features check advisories
+
+bench: packages release ## figures beside ccache and distcc; informs, never decides
+	tests/bench/run "$(TARGET_DIR)/release"
+
+release: ## the programs that users run, in target/release
+	$(CARGO) build --release --locked --bins
+	$(CARGO) rustc --release --locked -p buildbee --bin buildbee -- $(WRAPPER_FLAGS)
+
+debug: ## the programs that tests run, in target/debug
+	$(CARGO) build --workspace --locked --bins
+
+install: release ## programs into $(PREFIX)/bin
+	install -d "$(DESTDIR)$(PREFIX)/bin"
+	for program in $(PROGRAMS); do install -m 755 "$(TARGET_DIR)/release/$$program" "$(DESTDIR)$(PREFIX)/bin/"; done
+
+packages: ## system packages that demo and test need
+	packaging/packages
+
+tools: ## cargo-deny, where it is missing
+	@command -v cargo-deny >/dev/null || test -x "$(TARGET_DIR)/tools/bin/cargo-deny" \
+	  || $(CARGO) install --locked --quiet --root "$(TARGET_DIR)/tools" cargo-deny
+
+fmt: ## format everything
+	$(CARGO) fmt --all
+
+clean: ## remove what was built
+	$(CARGO) clean
