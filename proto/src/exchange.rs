@@ -1,0 +1,82 @@
+//! Blob and cache streams between peers. A stream may carry many requests, one after the other.
+//!
+//! Blobs travel raw: after a `Get`, the answer is, for each digest in the order asked, one [`BlobHeader`] frame and, if it says `Found`,
+//! exactly `size_bytes` raw bytes, which the receiver hashes while reading.
+
+use serde::{Deserialize, Serialize};
+
+use crate::bounded;
+use crate::codec::{Bytes, Message};
+use crate::digest::Digest;
+use crate::error::WireError;
+use crate::limits::{MAX_BLOB_FRAME, MAX_BLOBS_PER_REQUEST, MAX_CACHE_FRAME};
+
+/// Asks for blobs. At most `MAX_BLOBS_PER_REQUEST` digests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlobRequest {
+    /// Which of these are there? Answered by one [`BlobHave`].
+    Have(#[serde(deserialize_with = "bounded::list::<_, _, MAX_BLOBS_PER_REQUEST>")] Vec<Digest>),
+    /// Send these.
+    Get(#[serde(deserialize_with = "bounded::list::<_, _, MAX_BLOBS_PER_REQUEST>")] Vec<Digest>),
+}
+
+/// Answer to [`BlobRequest::Have`]: one flag a digest, in the order asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobHave {
+    /// Whether each is there.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_BLOBS_PER_REQUEST>")]
+    pub present: Vec<bool>,
+}
+
+/// Precedes each blob of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlobHeader {
+    /// Its bytes follow.
+    Found,
+    /// It is not here.
+    Missing,
+    /// The request as a whole is refused; nothing follows.
+    Refused(WireError),
+}
+
+/// Asks about action results.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CacheRequest {
+    /// The signed result of this action?
+    Find {
+        /// Digest of the action.
+        action: Digest,
+    },
+    /// An agent tells a peer that is responsible for the action: keep this result, and fetch its blobs from me.
+    Announce {
+        /// Canonical bytes of the `SignedResult`.
+        result: Bytes,
+    },
+}
+
+/// Answers to [`CacheRequest`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CacheReply {
+    /// Canonical bytes of the `SignedResult`, if there is one whose blobs are here too.
+    Found(Option<Bytes>),
+    /// The announcement is noted.
+    Noted,
+    /// No.
+    Refused(WireError),
+}
+
+impl Message for BlobRequest {
+    const MAX_BYTES: usize = MAX_BLOB_FRAME;
+}
+impl Message for BlobHave {
+    const MAX_BYTES: usize = MAX_BLOB_FRAME;
+}
+impl Message for BlobHeader {
+    const MAX_BYTES: usize = MAX_BLOB_FRAME;
+}
+impl Message for CacheRequest {
+    const MAX_BYTES: usize = MAX_CACHE_FRAME;
+}
+impl Message for CacheReply {
+    const MAX_BYTES: usize = MAX_CACHE_FRAME;
+}

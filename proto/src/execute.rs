@@ -1,0 +1,78 @@
+//! Action streams: one attempt at one action, from a client to an agent. Dropping the stream cancels the attempt.
+//!
+//! ```text
+//! client                         agent
+//!   ActionRequest         ->
+//!                         <-     Accepted | Failed        (within a second)
+//!                         <-     Running                  (every PROGRESS_INTERVAL_MS while it works)
+//!                         <-     Finished, then the raw bytes of each blob it names, in that order
+//!                         <-     or Failed
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::bounded;
+use crate::codec::{Bytes, Message};
+use crate::digest::Digest;
+use crate::error::WireError;
+use crate::lease::SlotToken;
+use crate::limits::{MAX_ACTION_FRAME, MAX_INLINE_BLOBS, MAX_RESULT_BLOBS};
+
+/// How often an agent that works on an action says so, in milliseconds.
+pub const PROGRESS_INTERVAL_MS: u64 = 400;
+
+/// Asks for one action to be run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActionRequest {
+    /// Random; the same attempt sent twice runs once.
+    pub attempt: [u8; 16],
+    /// The lease it comes under; `None` asks for a slot that is not dealt out.
+    pub token: Option<SlotToken>,
+    /// Canonical bytes of the `Action`.
+    pub action: Bytes,
+    /// Canonical bytes of the `Command` that it names.
+    pub command: Bytes,
+    /// Canonical bytes of the `Toolchain` that it names.
+    pub toolchain: Bytes,
+    /// Blobs that the client believes the agent lacks (directories, the source). At most `MAX_INLINE_BLOBS`, and
+    /// `MAX_INLINE_BYTES` in all (the agent checks the sum).
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_INLINE_BLOBS>")]
+    pub inline: Vec<Bytes>,
+}
+
+/// What the agent says of an attempt. Order is the wire format: append only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ActionUpdate {
+    /// It has a slot.
+    Accepted,
+    /// Still at it.
+    Running(Stage),
+    /// Done. The raw bytes of `blobs` follow, each as long as its digest says.
+    Finished {
+        /// Canonical bytes of the `SignedResult`.
+        result: Bytes,
+        /// Distinct non-empty blobs of the result: stdout, stderr, outputs.
+        #[serde(deserialize_with = "bounded::list::<_, _, MAX_RESULT_BLOBS>")]
+        blobs: Vec<Digest>,
+    },
+    /// Nothing came of it, through no fault of the program.
+    Failed(WireError),
+}
+
+/// Where an attempt stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// Fetching what is missing.
+    Fetching,
+    /// The program runs.
+    Executing,
+    /// Storing what it left.
+    Collecting,
+}
+
+impl Message for ActionRequest {
+    const MAX_BYTES: usize = MAX_ACTION_FRAME;
+}
+impl Message for ActionUpdate {
+    const MAX_BYTES: usize = MAX_ACTION_FRAME;
+}

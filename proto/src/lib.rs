@@ -1,0 +1,31 @@
+//! What the processes of a farm say to each other and what they name by digest.
+//!
+//! Two kinds of types live here. *Content* ([`Directory`](tree::Directory), [`Toolchain`](toolchain::Toolchain),
+//! [`Command`](action::Command), [`Action`](action::Action), [`ActionResult`](outcome::ActionResult),
+//! [`Membership`](membership::Membership)) has a hand-written [canonical encoding](canonical), because it is hashed or signed and
+//! must never change its bytes. *Messages* ([`control`], [`execute`], [`exchange`], [`local`]) are framed by the serialiser
+//! behind [`codec`], bounded by [`limits`] and versioned by protocol id in [`version`].
+//!
+//! Not here: any I/O, any async code, signing itself (`buildbee-p2p::identity` holds keys), and storage.
+
+pub mod action;
+mod bounded;
+pub mod canonical;
+pub mod codec;
+pub mod control;
+pub mod digest;
+pub mod error;
+pub mod exchange;
+pub mod execute;
+pub mod lease;
+pub mod limits;
+pub mod local;
+pub mod manifest;
+pub mod membership;
+pub mod outcome;
+pub mod path;
+pub mod peer;
+pub mod responsible;
+pub mod toolchain;
+pub mod tree;
+pub mod version;

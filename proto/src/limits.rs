@@ -1,0 +1,72 @@
+//! Every maximum that a peer, a file or a socket is held to. Bytes unless the name says otherwise.
+
+/// One file name.
+pub const MAX_COMPONENT_BYTES: usize = 255;
+/// One path.
+pub const MAX_PATH_BYTES: usize = 4096;
+/// Components in one path, and levels of a tree of directories.
+pub const MAX_PATH_DEPTH: usize = 128;
+
+/// One `Directory` blob.
+pub const MAX_DIRECTORY_BYTES: usize = 8 << 20;
+/// Files, folders and symlinks in one tree (an input root or a toolchain).
+pub const MAX_TREE_ENTRIES: usize = 500_000;
+/// One `Command` or `Action` or `Toolchain` blob.
+pub const MAX_COMMAND_BYTES: usize = 2 << 20;
+/// Arguments of one command.
+pub const MAX_ARGUMENTS: usize = 65_536;
+/// Environment variables of one command.
+pub const MAX_ENVIRONMENT: usize = 4_096;
+/// Declared outputs of one command.
+pub const MAX_OUTPUTS: usize = 4_096;
+/// One `ActionResult` or `Manifest` record.
+pub const MAX_RESULT_BYTES: usize = 8 << 20;
+/// Results a manifest keeps; the oldest go first.
+pub const MAX_MANIFEST_ENTRIES: usize = 16;
+/// Files, absences and symlinks in one read set.
+pub const MAX_READ_SET: usize = 100_000;
+
+/// One frame on a control stream.
+pub const MAX_CONTROL_FRAME: usize = 1 << 20;
+/// One frame on an action stream (it may carry directories and small sources).
+pub const MAX_ACTION_FRAME: usize = 16 << 20;
+/// One request frame on a blob stream.
+pub const MAX_BLOB_FRAME: usize = 64 << 10;
+/// One frame on a cache stream.
+pub const MAX_CACHE_FRAME: usize = MAX_RESULT_BYTES;
+/// One frame of the hello and join streams.
+pub const MAX_HELLO_FRAME: usize = 64 << 10;
+/// One frame between wrapper and daemon.
+pub const MAX_LOCAL_FRAME: usize = 64 << 20;
+
+/// Digests in one blob request.
+pub const MAX_BLOBS_PER_REQUEST: usize = 256;
+/// Blobs sent along with an action, in all.
+pub const MAX_INLINE_BYTES: usize = 8 << 20;
+/// Blobs sent along with an action.
+pub const MAX_INLINE_BLOBS: usize = 65_536;
+/// Distinct blobs that one result names: its outputs, standard output and standard error.
+pub const MAX_RESULT_BLOBS: usize = MAX_OUTPUTS + 2;
+/// One blob.
+pub const MAX_BLOB_BYTES: u64 = 8 << 30;
+/// Captured standard output and standard error of one action, each.
+pub const MAX_STREAM_BYTES: u64 = 64 << 20;
+/// All outputs of one action.
+pub const MAX_OUTPUT_BYTES: u64 = 4 << 30;
+
+/// Members of one farm.
+pub const MAX_MEMBERS: usize = 4_096;
+/// Slots that one agent may offer.
+pub const MAX_SLOTS_PER_AGENT: usize = 1_024;
+/// Toolchains that one agent may advertise, or one client ask for.
+pub const MAX_TOOLCHAINS_PER_AGENT: usize = 256;
+/// Leases that one client may hold.
+pub const MAX_LEASES_PER_CLIENT: usize = 4_096;
+/// Addresses of one peer.
+pub const MAX_ADDRESSES_PER_PEER: usize = 16;
+/// One address, `host:port`: the longest DNS name is 253 bytes.
+pub const MAX_ADDRESS_BYTES: usize = 512;
+/// A name that a person gave to a peer or a farm.
+pub const MAX_NAME_BYTES: usize = 128;
+/// Text of an error that a peer sent.
+pub const MAX_ERROR_TEXT_BYTES: usize = 4_096;

@@ -1,0 +1,45 @@
+//! Protocol ids, and why each version exists.
+//!
+//! A change of any message's bytes needs a new id here (golden vectors fail otherwise); peers one version apart are served by
+//! offering both ids until the older one is dropped.
+//!
+//! | id | since | why |
+//! |---|---|---|
+//! | `/buildbee/…/1`, local 1 | 0.1.0 | first version |
+
+/// What a stream between peers is for. The order is that of the ids below, not a wire format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// Exchange of memberships: the first stream on every connection.
+    Hello,
+    /// A stranger with a ticket asks to be enrolled. Served by coordinators only, to anybody.
+    Join,
+    /// Desired state between coordinator and its agents and clients.
+    Control,
+    /// One attempt at one action.
+    Action,
+    /// Batches of blobs.
+    Blob,
+    /// Action results.
+    Cache,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Hello, Self::Join, Self::Control, Self::Action, Self::Blob, Self::Cache];
+
+    /// The id that both ends negotiate.
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::Hello => "/buildbee/hello/1",
+            Self::Join => "/buildbee/join/1",
+            Self::Control => "/buildbee/control/1",
+            Self::Action => "/buildbee/action/1",
+            Self::Blob => "/buildbee/blob/1",
+            Self::Cache => "/buildbee/cache/1",
+        }
+    }
+}
+
+/// Version of the messages between wrapper, command line and daemon. A daemon of another version is asked to leave and replaced.
+pub const LOCAL_VERSION: u32 = 1;
