@@ -1,0 +1,57 @@
+//! The one on-disk store of a farm's machine: blobs by digest, signed action results by action, manifests by key.
+//!
+//! The agent and the client's daemon each open one. All calls are synchronous and may touch the disk: async callers go through
+//! `spawn_blocking`, except for the calls that say *in memory*. A [`Store`] is a cheap clone of one shared handle.
+//!
+//! What it promises:
+//! - Bytes handed out are the bytes that were named. Content is checked when it is written and again at its first use after each
+//!   start; an inode whose mode, size or modification time is not as the store left it is not trusted either. Bad content is dropped,
+//!   logged, counted, and then simply missing.
+//! - It opens after a crash at any instant. Files are the truth: each appears under its name by one rename, complete. What is only in
+//!   the recency journal (which blob was used last) may be lost; the worst that follows is a poorer choice at eviction.
+//! - It stays within its size, never evicts what is pinned, and answers a full disk with an error to the one call that met it.
+//!
+//! On disk, below the store's folder (mode 0700):
+//! - `format`: name and version of this layout. `lock`: held while a process has the store open; names its pid.
+//! - `blobs/ab/<hex>-<size>`: read-only inodes (0444), one fixed modification time. `executables/ab/…`: the same content as a second
+//!   inode (0555), made when somebody first needs to run it.
+//! - `results/ab/<digest>`, `manifests/ab/<digest>`: canonical bytes behind a checksum.
+//! - `tmp/`: files being written. `recency`: order of use.
+//!
+//! Not here: checking signatures (callers do, before use), fetching what is missing, compressing.
+
+mod blobs;
+mod copy;
+mod error;
+#[cfg(test)]
+mod fault;
+mod index;
+mod inode;
+mod layout;
+mod lock;
+mod pins;
+mod recency;
+mod records;
+mod recover;
+mod store;
+mod temporary;
+mod verify;
+mod writer;
+
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod full_disk_tests;
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod store_tests;
+
+pub use error::{LinkError, OpenError, PutError, ReadError};
+pub use pins::Pin;
+pub use recover::Recovery;
+pub use store::{Cleared, Durability, Options, Store, Usage};
+pub use verify::{BadFile, MAX_BAD_LISTED, VerifyReport};
+pub use writer::BlobWriter;

@@ -1,0 +1,126 @@
+//! Action results and manifests: small records of canonical bytes behind a checksum, each in a file of its own, checked at every read.
+//!
+//! Signatures are not checked here: whoever uses a result checks it first, wherever it comes from.
+
+use std::io::{Read, Write};
+
+use buildbee_proto::canonical::Canonical;
+use buildbee_proto::digest::Digest;
+use buildbee_proto::limits::MAX_RESULT_BYTES;
+use buildbee_proto::manifest::Manifest;
+use buildbee_proto::outcome::SignedResult;
+
+use crate::error::{PutError, ReadError};
+use crate::index::{Key, Kind};
+use crate::inode::{self, Defect};
+use crate::layout::{Family, charge_bytes};
+use crate::store::Store;
+
+/// Length of the BLAKE3 checksum that stands first.
+const CHECKSUM_BYTES: usize = 32;
+/// No record file is longer.
+const MAX_FILE_BYTES: u64 = (MAX_RESULT_BYTES + CHECKSUM_BYTES) as u64;
+
+/// Over name and content, so that a record under another's name is as bad as a torn one.
+fn checksum(key: &Key, payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(Family::of(key.kind).name().as_bytes());
+    hasher.update(key.digest.to_string().as_bytes());
+    hasher.update(payload);
+    *hasher.finalize().as_bytes()
+}
+
+impl Store {
+    /// Keeps the result of an action, in place of an older one.
+    pub fn put_result(&self, result: &SignedResult) -> Result<(), PutError> {
+        self.put_record(Key { kind: Kind::Result, digest: result.result.action }, &result.to_canonical())
+    }
+
+    /// The result of `action`, if there is one. Its blobs count as used too; whether they are all here is another question
+    /// ([`missing`](Self::missing)).
+    pub fn result(&self, action: &Digest) -> Result<Option<SignedResult>, ReadError> {
+        let key = Key { kind: Kind::Result, digest: *action };
+        let Some(result) = self.record::<SignedResult>(&key)? else { return Ok(None) };
+        if result.result.action != *action {
+            let defect = Defect::Bad { reason: "a result of another action", inode: None };
+            self.inner.drop_bad(Family::Results, &key, &defect);
+            return Ok(None);
+        }
+        let outputs = result.result.outputs.iter().map(|file| file.digest);
+        let blobs = outputs.chain([result.result.stdout, result.result.stderr]).map(Key::blob);
+        self.inner.touch(blobs.chain([key]));
+        Ok(Some(result))
+    }
+
+    /// Forgets the result of `action`. True if there was one.
+    pub fn remove_result(&self, action: &Digest) -> bool {
+        self.inner.remove(&Key { kind: Kind::Result, digest: *action })
+    }
+
+    /// Keeps the manifest for `key`, in place of an older one.
+    pub fn put_manifest(&self, key: &Digest, manifest: &Manifest) -> Result<(), PutError> {
+        self.put_record(Key { kind: Kind::Manifest, digest: *key }, &manifest.to_canonical())
+    }
+
+    /// The manifest for `key`, if there is one.
+    pub fn manifest(&self, key: &Digest) -> Result<Option<Manifest>, ReadError> {
+        let key = Key { kind: Kind::Manifest, digest: *key };
+        let manifest = self.record(&key)?;
+        self.inner.touch([key]);
+        Ok(manifest)
+    }
+
+    fn put_record(&self, key: Key, payload: &[u8]) -> Result<(), PutError> {
+        if payload.len() > MAX_RESULT_BYTES {
+            return Err(PutError::RecordTooLarge { size_bytes: payload.len(), max_bytes: MAX_RESULT_BYTES });
+        }
+        let family = Family::of(key.kind);
+        let reservation = self.inner.reserve(charge_bytes((payload.len() + CHECKSUM_BYTES) as u64))?;
+        let temporary = self.inner.temporary();
+        let write = || {
+            let mut file = temporary.create()?;
+            file.write_all(&checksum(&key, payload))?;
+            #[cfg(test)]
+            crate::fault::point("record-half-written");
+            file.write_all(payload)?;
+            inode::seal(&file, family.mode())?;
+            self.inner.sync_file(&file)
+        };
+        write().map_err(|error| PutError::io(temporary.path(), error))?;
+        self.inner.install(temporary, family, &key, reservation)
+    }
+
+    fn record<R: Canonical>(&self, key: &Key) -> Result<Option<R>, ReadError> {
+        if !self.inner.index().contains(key) {
+            return Ok(None);
+        }
+        match self.inspect_record(key) {
+            Ok(record) => Ok(Some(record)),
+            Err(Defect::Io(error)) => Err(ReadError::io(&self.inner.layout.entry(key), error)),
+            Err(defect) => {
+                self.inner.drop_bad(Family::of(key.kind), key, &defect);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads a record, or says what is wrong with it.
+    pub(crate) fn inspect_record<R: Canonical>(&self, key: &Key) -> Result<R, Defect> {
+        let file = inode::open(&self.inner.layout.entry(key), Family::of(key.kind).mode(), None)?;
+        let inode = Some(std::os::unix::fs::MetadataExt::ino(&file.metadata().map_err(Defect::Io)?));
+        let mut content = Vec::new();
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content).map_err(Defect::Io)?;
+        let bad = |reason| Defect::Bad { reason, inode };
+        if content.len() as u64 > MAX_FILE_BYTES {
+            return Err(bad("larger than any record"));
+        }
+        let (sum, payload) = content.split_at_checked(CHECKSUM_BYTES).ok_or(bad("torn"))?;
+        if sum != checksum(key, payload) {
+            return Err(bad("checksum does not match"));
+        }
+        R::from_canonical(payload).map_err(|error| {
+            tracing::debug!(%error, "record can't be decoded");
+            bad("of an unknown encoding")
+        })
+    }
+}
