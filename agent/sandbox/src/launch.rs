@@ -1,0 +1,217 @@
+//! Forks one process and turns it into bubblewrap with the command's overlay below it. Called by [`crate::zygote`] alone.
+//!
+//! The only place of the project that forks without executing at once. It is sound because the helper has one thread and opens
+//! no file for writing: the child may allocate, and its copies of descriptors hurt nobody. The only files written are
+//! the child's own id maps in `/proc`.
+
+#![expect(unsafe_code, reason = "fork, wait4, setpriority and signal dispositions have no safe wrappers")]
+
+use std::convert::Infallible;
+use std::ffi::{CString, NulError};
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigHandler, SigSet, Signal, kill, signal};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{
+    ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, getegid, geteuid, getpid, getppid, setpgid,
+    write,
+};
+
+use crate::descriptors::read_memory_file;
+use crate::plan::Plan;
+use crate::spec::Limits;
+use crate::status::report;
+use crate::wire::{MAX_PLAN_BYTES, Step, StepFailure};
+
+/// Everything one command is started with.
+pub(crate) struct Order<'a> {
+    /// The program bubblewrap.
+    pub(crate) bwrap: &'a CString,
+    /// `/dev/null`, open for reading.
+    pub(crate) null: BorrowedFd<'a>,
+    pub(crate) plan: OwnedFd,
+    /// Bubblewrap's options.
+    pub(crate) options: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+    pub(crate) filters: Vec<OwnedFd>,
+    /// Write end of the status pipe.
+    pub(crate) status: OwnedFd,
+}
+
+/// Forks a child that becomes bubblewrap, or reports on the status pipe why not. The caller must have one thread.
+pub(crate) fn start(order: Order<'_>) -> nix::Result<Pid> {
+    let parent = getpid();
+    // SAFETY: the helper has a single thread, so the child may do whatever the parent may.
+    match unsafe { fork() }? {
+        ForkResult::Parent { child } => {
+            // Also done by the child, whichever comes first: a kill must never miss the group.
+            let _ = setpgid(child, child);
+            Ok(child)
+        }
+        ForkResult::Child => child(order, parent),
+    }
+}
+
+fn child(order: Order<'_>, parent: Pid) -> ! {
+    let status = order.status.as_fd().try_clone_to_owned();
+    // A panic must not unwind into the copy of the helper's loop.
+    let outcome = catch_unwind(AssertUnwindSafe(|| become_bubblewrap(order, parent)));
+    if let (Ok(Err(failure)), Ok(status)) = (outcome, status) {
+        // Nobody is left to tell if even this fails; the helper then sees an end without a status.
+        let _ = write(status, &report(failure));
+    }
+    // SAFETY: ends the process at once, without the parent's exit handlers.
+    unsafe { libc::_exit(127) }
+}
+
+fn step<E: Into<io::Error>>(step: Step) -> impl FnOnce(E) -> StepFailure {
+    move |error| StepFailure { step, errno: error.into().raw_os_error().unwrap_or(libc::EINVAL) }
+}
+
+fn become_bubblewrap(order: Order<'_>, parent: Pid) -> Result<Infallible, StepFailure> {
+    own_process(&order, parent).map_err(step(Step::Process))?;
+    let plan = read_memory_file(order.plan, MAX_PLAN_BYTES).map_err(step(Step::Plan))?;
+    let plan: Plan = serde_json::from_slice(&plan).map_err(step(Step::Plan))?;
+    let (uid, gid) = (geteuid(), getegid());
+    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(step(Step::Namespaces))?;
+    write_map("/proc/self/setgroups", "deny").map_err(step(Step::IdMaps))?;
+    write_map("/proc/self/uid_map", &format!("{uid} {uid} 1")).map_err(step(Step::IdMaps))?;
+    write_map("/proc/self/gid_map", &format!("{gid} {gid} 1")).map_err(step(Step::IdMaps))?;
+    make_mounts_private().map_err(step(Step::PrivateMounts))?;
+    mount_overlay(&plan).map_err(step(Step::Overlay))?;
+    apply_limits(&plan.limits).map_err(step(Step::Limits))?;
+    let keep: Vec<BorrowedFd<'_>> =
+        order.filters.iter().chain([&order.status, &order.options]).map(AsFd::as_fd).collect();
+    for descriptor in keep {
+        fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty())).map_err(step(Step::Process))?;
+    }
+    let arguments = arguments(&order.status, &order.options, &order.filters, plan.argv).map_err(step(Step::Plan))?;
+    execve(order.bwrap, &arguments, &[] as &[CString]).map_err(step(Step::Bubblewrap))
+}
+
+/// Own process group, dies with the helper, default signals, its three streams, no umask.
+fn own_process(order: &Order<'_>, parent: Pid) -> nix::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)?;
+    if getppid() != parent {
+        return Err(Errno::ESRCH);
+    }
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    for number in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
+        // SAFETY: the default disposition runs no code of ours.
+        unsafe { signal(number, SigHandler::SigDfl) }?;
+    }
+    SigSet::empty().thread_set_mask()?;
+    dup2_stdin(order.null)?;
+    dup2_stdout(&order.stdout)?;
+    dup2_stderr(&order.stderr)?;
+    umask(Mode::empty());
+    Ok(())
+}
+
+fn write_map(path: &str, content: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(content.as_bytes())
+}
+
+fn make_mounts_private() -> nix::Result<()> {
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+}
+
+fn mount_overlay(plan: &Plan) -> nix::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("overlay"), plan.merged.as_str(), Some("overlay"), flags, Some(plan.overlay_options.as_str()))
+}
+
+fn apply_limits(limits: &Limits) -> nix::Result<()> {
+    let cpu_seconds = limits.cpu.as_secs().saturating_add(u64::from(limits.cpu.subsec_nanos() > 0));
+    let wanted = [
+        (Resource::RLIMIT_CORE, 0),
+        (Resource::RLIMIT_CPU, cpu_seconds),
+        (Resource::RLIMIT_AS, limits.memory_bytes),
+        (Resource::RLIMIT_NPROC, limits.processes),
+        (Resource::RLIMIT_FSIZE, limits.file_bytes),
+        (Resource::RLIMIT_NOFILE, limits.open_files),
+    ];
+    for (resource, value) in wanted {
+        // A limit of the service itself may be lower, and can't be raised.
+        let (_, hard) = getrlimit(resource)?;
+        let value = value.min(hard);
+        setrlimit(resource, value, value)?;
+    }
+    if limits.niceness != 0 {
+        // SAFETY: takes and returns plain numbers.
+        let current = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+        // SAFETY: as above.
+        Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, current.saturating_add(limits.niceness)) })?;
+    }
+    Ok(())
+}
+
+/// Bubblewrap's own argument list. The command can't come with the options: bubblewrap takes it from here alone.
+fn arguments(
+    status: &OwnedFd,
+    options: &OwnedFd,
+    filters: &[OwnedFd],
+    argv: Vec<String>,
+) -> Result<Vec<CString>, NulError> {
+    let mut arguments = vec!["bwrap".to_owned()];
+    let numbered = filters.iter().map(|filter| ("--add-seccomp-fd", filter));
+    for (option, descriptor) in numbered.chain([("--json-status-fd", status), ("--args", options)]) {
+        arguments.push(option.to_owned());
+        arguments.push(descriptor.as_raw_fd().to_string());
+    }
+    arguments.push("--".to_owned());
+    arguments.into_iter().chain(argv).map(CString::new).collect()
+}
+
+/// How a process that was waited for has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ProcessEnd {
+    /// The signal that ended it.
+    pub(crate) signal: Option<i32>,
+    /// Processor time, with that of the processes it has waited for.
+    pub(crate) cpu: Duration,
+    /// Largest resident set among those.
+    pub(crate) peak_memory_bytes: u64,
+}
+
+/// Reaps `child` if it has ended. [`Errno::ECHILD`] if there is no such child (any more).
+pub(crate) fn reap(child: Pid) -> nix::Result<Option<ProcessEnd>> {
+    let mut status = 0;
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are valid for writes of their types.
+    let reaped =
+        Errno::result(unsafe { libc::wait4(child.as_raw(), &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) })?;
+    if reaped == 0 {
+        return Ok(None);
+    }
+    // SAFETY: all bit patterns are valid for these numbers, and they were zeroed before the call.
+    let usage = unsafe { usage.assume_init() };
+    let time = |value: libc::timeval| {
+        Duration::from_secs(value.tv_sec.unsigned_abs()) + Duration::from_micros(value.tv_usec.unsigned_abs())
+    };
+    Ok(Some(ProcessEnd {
+        signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
+        cpu: time(usage.ru_utime) + time(usage.ru_stime),
+        peak_memory_bytes: usage.ru_maxrss.unsigned_abs() * 1024,
+    }))
+}
+
+/// Kills the group that [`start`] made, and its leader.
+pub(crate) fn kill_group(leader: Pid) {
+    // They may have ended already; that they are ours and not yet reaped is the caller's promise.
+    let _ = kill(Pid::from_raw(-leader.as_raw()), Signal::SIGKILL);
+    let _ = kill(leader, Signal::SIGKILL);
+}

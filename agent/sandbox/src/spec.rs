@@ -1,0 +1,78 @@
+//! What to run: plain data, made by the agent. Checks nothing; [`crate::plan`] does.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use buildbee_proto::path::RelPath;
+use serde::{Deserialize, Serialize};
+
+/// Name of the folder in the scratch folder that receives everything the command writes.
+pub const UPPER_NAME: &str = "upper";
+/// Name of the folder in the scratch folder that overlayfs works in.
+pub const WORK_NAME: &str = "work";
+/// Name of the folder in the scratch folder on which the overlay is mounted (seen by the command alone).
+pub const MERGED_NAME: &str = "merged";
+
+/// One command and the world that it sees.
+#[derive(Clone, Debug)]
+pub struct SandboxSpec {
+    /// Folders that together are the command's root, topmost first: the input tree, then the toolchain's root. Never changed.
+    pub layers: Vec<PathBuf>,
+    /// An existing empty folder for this command alone, on one file system. `upper`, `work` and `merged` are made in it.
+    pub scratch: PathBuf,
+    /// Program and arguments. A program without a slash is looked for in the `PATH` of [`Self::env`].
+    pub argv: Vec<String>,
+    /// The whole environment.
+    pub env: Vec<(String, String)>,
+    /// Where the command starts; made if no layer has it.
+    pub working_directory: RelPath,
+    /// Folders that must exist before the command starts (parents of its outputs); made if no layer has them.
+    pub make_directories: Vec<RelPath>,
+    /// What the command may use.
+    pub limits: Limits,
+}
+
+impl SandboxSpec {
+    /// The folder that holds what the command wrote.
+    pub fn upper(&self) -> PathBuf {
+        self.scratch.join(UPPER_NAME)
+    }
+}
+
+/// What one command may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Time by the clock; then everything is killed.
+    pub wall: Duration,
+    /// Processor time of each single process, rounded up to seconds.
+    pub cpu: Duration,
+    /// Address space of each single process, in bytes.
+    pub memory_bytes: u64,
+    /// Processes and threads at once. The kernel does not hold user 0 of the host to it: see
+    /// [`crate::probe::Capabilities::process_limit`].
+    pub processes: u64,
+    /// Size of each file written, in bytes.
+    pub file_bytes: u64,
+    /// Captured standard output and standard error, each, in bytes; then everything is killed.
+    pub stream_bytes: u64,
+    /// Descriptors open at once in each process.
+    pub open_files: u64,
+    /// Added to the priority of the helper: 0 changes nothing, 19 is the most modest.
+    pub niceness: i32,
+}
+
+impl Default for Limits {
+    /// Ten minutes, 16 GiB of address space, 512 processes, files of 4 GiB, streams of 64 MiB, 4096 descriptors, niceness 0.
+    fn default() -> Self {
+        Self {
+            wall: Duration::from_secs(600),
+            cpu: Duration::from_secs(600),
+            memory_bytes: 16 << 30,
+            processes: 512,
+            file_bytes: 4 << 30,
+            stream_bytes: 64 << 20,
+            open_files: 4096,
+            niceness: 0,
+        }
+    }
+}
