@@ -1,0 +1,116 @@
+//! The command line, as typed. [`config`](crate::config) makes settings of it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Lends this machine's idle cores to the farm and serves its share of the cache.
+#[derive(Debug, Parser)]
+#[command(name = "buildbee-agent", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CliCommand,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum CliCommand {
+    /// Lend, until told to stop by SIGTERM or SIGINT.
+    Serve(ServeArguments),
+    /// Join a farm with a ticket from `buildbee-coordinator invite`.
+    Join(JoinArguments),
+    /// Say whether this machine can lend, and what to do where it can't.
+    Doctor(DoctorArguments),
+}
+
+/// Where everything is; for all commands.
+#[derive(Clone, Debug, Default, Args)]
+pub struct PlaceArguments {
+    /// Settings file.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder for key, membership, store and toolchains.
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// For `serve`. What is not given comes from the settings file.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServeArguments {
+    /// Where everything is.
+    #[command(flatten)]
+    pub place: PlaceArguments,
+    /// When to lend: idle, proportional, dedicated or off.
+    #[arg(long)]
+    pub mode: Option<String>,
+    /// How many actions may run at once.
+    #[arg(long, value_name = "N")]
+    pub slots: Option<usize>,
+    /// Address to listen on (may be repeated).
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// Address at which others reach this machine, as host:port (may be repeated).
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Vec<String>,
+    /// Most that the store may take on disk, like "20GiB".
+    #[arg(long, value_name = "SIZE")]
+    pub cache_size: Option<String>,
+    /// Do not look for the coordinator by multicast.
+    #[arg(long)]
+    pub no_mdns: bool,
+    /// File that appears, with peer id and addresses, once the agent listens.
+    #[arg(long, value_name = "PATH")]
+    pub ready_file: Option<PathBuf>,
+    /// Name of this machine for people.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The program buildbee-sandbox, where it is not beside this one.
+    #[arg(long, value_name = "PATH")]
+    pub helper: Option<PathBuf>,
+    /// Check the settings and leave.
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+impl ServeArguments {
+    /// Whether the setting `key` was given here.
+    pub fn gives(&self, key: &str) -> bool {
+        match key {
+            "mode" => self.mode.is_some(),
+            "slots" => self.slots.is_some(),
+            "listen" => !self.listen.is_empty(),
+            "advertise" => !self.advertise.is_empty(),
+            "cache_size" => self.cache_size.is_some(),
+            "name" => self.name.is_some(),
+            _ => false,
+        }
+    }
+}
+
+/// For `join`.
+#[derive(Clone, Debug, Args)]
+pub struct JoinArguments {
+    /// What `buildbee-coordinator invite` printed.
+    pub ticket: String,
+    /// Name of this machine for people.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Where everything is.
+    #[command(flatten)]
+    pub place: PlaceArguments,
+}
+
+/// For `doctor`.
+#[derive(Clone, Debug, Args)]
+pub struct DoctorArguments {
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+    /// The program buildbee-sandbox, where it is not beside this one.
+    #[arg(long, value_name = "PATH")]
+    pub helper: Option<PathBuf>,
+    /// Where everything is.
+    #[command(flatten)]
+    pub place: PlaceArguments,
+}

@@ -1,0 +1,479 @@
+//! Settings of the agent: the one place that reads its environment and its settings file.
+//!
+//! Order, later wins: built-in defaults, the settings file, the command line. The file is the one named by `--config` or
+//! `BUILDBEE_AGENT_CONFIG`, else `/etc/buildbee/agent.toml` for root, `$XDG_CONFIG_HOME/buildbee/agent.toml` for others, where there is
+//! one. `BUILDBEE_LOG` is a tracing filter, `info` if not set.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_NAME_BYTES, MAX_SLOTS_PER_AGENT};
+use buildbee_sandbox::spec::Limits;
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::cli::{PlaceArguments, ServeArguments};
+
+/// The fixed port of agents.
+pub const DEFAULT_LISTEN: &str = "0.0.0.0:7471";
+const DEFAULT_CACHE_BYTES: u64 = 20 << 30;
+/// Memory that a slot should have, for the number of slots.
+const MEMORY_PER_SLOT_BYTES: u64 = 1 << 30;
+const DEFAULT_ACTION_MEMORY_BYTES: u64 = 4 << 30;
+const DEFAULT_ACTION_TIMEOUT: Duration = Duration::from_secs(600);
+const DEFAULT_ACTION_PROCESSES: u64 = 512;
+/// The store is useless below this.
+const MIN_CACHE_BYTES: u64 = 64 << 20;
+
+/// When to lend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// While nobody uses the machine.
+    Idle,
+    /// As much as its user leaves over.
+    Proportional,
+    /// Always.
+    Dedicated,
+    /// Never; blobs and results are served all the same.
+    Off,
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "idle" => Ok(Self::Idle),
+            "proportional" => Ok(Self::Proportional),
+            "dedicated" => Ok(Self::Dedicated),
+            "off" => Ok(Self::Off),
+            _ => Err("it is none of \"idle\", \"proportional\", \"dedicated\", \"off\"".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Proportional => "proportional",
+            Self::Dedicated => "dedicated",
+            Self::Off => "off",
+        })
+    }
+}
+
+/// Checked settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// When to lend.
+    pub mode: Mode,
+    /// Actions at once.
+    pub n_slots: usize,
+    /// Where to listen.
+    pub listen: Vec<String>,
+    /// Where others reach this machine; empty: where it listens.
+    pub advertise: Vec<String>,
+    /// Key, membership, store, toolchains.
+    pub state_dir: PathBuf,
+    /// Most that the store may take.
+    pub cache_bytes: u64,
+    /// Whether to look for peers by multicast.
+    pub mdns: bool,
+    /// Appears once the agent listens.
+    pub ready_file: Option<PathBuf>,
+    /// For people; empty: as in the membership.
+    pub name: String,
+    /// The program buildbee-sandbox.
+    pub helper: PathBuf,
+    /// The program bwrap.
+    pub bwrap: PathBuf,
+    /// What one action may use.
+    pub limits: Limits,
+}
+
+/// The settings file as written. Times are like "10m", sizes like "20GiB".
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileSettings {
+    /// When to lend: "idle", "proportional", "dedicated", "off". Default "dedicated".
+    mode: Option<String>,
+    /// Actions at once. Default: one a processor thread, but no more than one a GiB of memory.
+    slots: Option<usize>,
+    /// Addresses to listen on. Default: `0.0.0.0:7471`.
+    listen: Option<Vec<String>>,
+    /// Addresses at which others reach this machine. Default: those it listens on.
+    advertise: Option<Vec<String>>,
+    /// Default `/var/lib/buildbee-agent` for root, `$XDG_STATE_HOME/buildbee-agent` for others.
+    state_dir: Option<PathBuf>,
+    /// Default "20GiB".
+    cache_size: Option<String>,
+    /// Default true.
+    mdns: Option<bool>,
+    /// Default: the name given at joining.
+    name: Option<String>,
+    /// Default: `buildbee-sandbox` beside this program.
+    helper: Option<PathBuf>,
+    /// Default: `bwrap` in PATH.
+    bwrap: Option<PathBuf>,
+    /// Longest time for one action. Default "10m".
+    action_timeout: Option<String>,
+    /// Address space of each process of an action. Default "4GiB", or the machine's memory where that is less.
+    action_memory: Option<String>,
+    /// Processes and threads of one action. Default 512.
+    action_processes: Option<u64>,
+}
+
+/// What is wrong with the settings. Each is the user's to mend.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The file that was named can't be read.
+    #[error("cannot read settings {}: {error}\nhint: check --config and BUILDBEE_AGENT_CONFIG", file.display())]
+    Read {
+        /// Which file.
+        file: PathBuf,
+        /// What the system said.
+        error: String,
+    },
+    /// Not TOML, or a key that does not exist, or a value of another type.
+    #[error("{}:{line}: {error}\nhint: `buildbee-agent serve --help` lists what can be set", file.display())]
+    Malformed {
+        /// Which file.
+        file: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What the parser said; names the key.
+        error: String,
+    },
+    /// The log's filter is none.
+    #[error("BUILDBEE_LOG {filter:?}: {error}\nhint: write for instance info, debug or buildbee_agent=debug")]
+    Log {
+        /// As set.
+        filter: String,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// A value that is none for its key.
+    #[error(
+        "setting {key}: {value:?} is not valid: {error}\nhint: sizes look like \"20GiB\", times like \"30s\" or \"10m\""
+    )]
+    Value {
+        /// Which key.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong with it.
+        error: String,
+    },
+}
+
+/// What the defaults depend on.
+#[derive(Clone, Debug)]
+struct Machine {
+    root: bool,
+    n_cores: usize,
+    memory_bytes: u64,
+    executable: PathBuf,
+    environment: BTreeMap<String, String>,
+}
+
+impl Machine {
+    fn this() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        Self {
+            root: nix::unistd::geteuid().is_root(),
+            n_cores: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: crate::lease::load::total_memory_bytes(),
+            executable: std::env::current_exe().unwrap_or_default(),
+            environment,
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.environment.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// An XDG base folder; where not even HOME is set, below `/nonexistent`, which fails with a clear message.
+    fn base(&self, variable: &str, below_home: &str) -> PathBuf {
+        let home = || Path::new(self.get("HOME").unwrap_or("/nonexistent")).join(below_home);
+        self.get(variable).filter(|path| path.starts_with('/')).map_or_else(home, PathBuf::from)
+    }
+
+    fn default_state_dir(&self) -> PathBuf {
+        if self.root {
+            PathBuf::from("/var/lib/buildbee-agent")
+        } else {
+            self.base("XDG_STATE_HOME", ".local/state").join("buildbee-agent")
+        }
+    }
+
+    fn default_slots(&self) -> usize {
+        let by_memory = usize::try_from(self.memory_bytes / MEMORY_PER_SLOT_BYTES).unwrap_or(usize::MAX);
+        self.n_cores.min(by_memory).clamp(1, MAX_SLOTS_PER_AGENT)
+    }
+
+    /// Absolute, since programs are started from other folders.
+    fn find_bwrap(&self) -> PathBuf {
+        let folders = self.get("PATH").unwrap_or("/usr/bin:/bin").split(':').filter(|folder| folder.starts_with('/'));
+        let mut programs = folders.map(|folder| Path::new(folder).join("bwrap"));
+        programs.find(|program| program.is_file()).unwrap_or_else(|| PathBuf::from("/usr/bin/bwrap"))
+    }
+}
+
+/// The log's filter.
+pub fn log_filter() -> String {
+    Machine::this().get("BUILDBEE_LOG").unwrap_or("info,libp2p_swarm=warn").to_owned()
+}
+
+impl Settings {
+    /// Settings of this process for `serve`.
+    pub fn load(arguments: &ServeArguments) -> Result<Self, ConfigError> {
+        Self::resolve(arguments, &Machine::this(), |path| std::fs::read_to_string(path))
+    }
+
+    /// Settings for the other commands, which only need places.
+    pub fn load_places(place: &PlaceArguments, helper: Option<PathBuf>) -> Result<Self, ConfigError> {
+        Self::load(&ServeArguments { place: place.clone(), helper, ..ServeArguments::default() })
+    }
+
+    fn resolve(
+        arguments: &ServeArguments,
+        machine: &Machine,
+        read: impl Fn(&Path) -> io::Result<String>,
+    ) -> Result<Self, ConfigError> {
+        let (file, text) = read_file(&arguments.place, machine, read)?;
+        let written = parse_file(&file, &text)?;
+        Self::assemble(arguments.clone(), written, machine).map_err(|error| match error {
+            // What is wrong on the command line is not the file's fault.
+            ConfigError::Value { key, value, error } if !arguments.gives(key) => match line_of_key(&text, key) {
+                Some(line) => {
+                    ConfigError::Malformed { file, line, error: format!("{key}: {value:?} is not valid: {error}") }
+                }
+                None => ConfigError::Value { key, value, error },
+            },
+            other => other,
+        })
+    }
+
+    fn assemble(arguments: ServeArguments, file: FileSettings, machine: &Machine) -> Result<Self, ConfigError> {
+        let mode = arguments.mode.or(file.mode);
+        let listen = Some(arguments.listen).filter(|given| !given.is_empty()).or(file.listen);
+        let advertise = Some(arguments.advertise).filter(|given| !given.is_empty()).or(file.advertise);
+        let beside = || machine.executable.with_file_name("buildbee-sandbox");
+        let cache_size = arguments.cache_size.or(file.cache_size);
+        let settings = Self {
+            mode: mode.map_or(Ok(Mode::Dedicated), |mode| parse("mode", &mode, Mode::from_str))?,
+            n_slots: arguments.slots.or(file.slots).unwrap_or_else(|| machine.default_slots()),
+            listen: listen.unwrap_or_else(|| vec![DEFAULT_LISTEN.to_owned()]),
+            advertise: advertise.unwrap_or_default(),
+            state_dir: (arguments.place.state_dir.or(file.state_dir)).unwrap_or_else(|| machine.default_state_dir()),
+            cache_bytes: cache_size.map_or(Ok(DEFAULT_CACHE_BYTES), |size| parse("cache_size", &size, size_bytes))?,
+            mdns: !arguments.no_mdns && file.mdns.unwrap_or(true),
+            ready_file: arguments.ready_file,
+            name: arguments.name.or(file.name).unwrap_or_default(),
+            helper: arguments.helper.or(file.helper).unwrap_or_else(beside),
+            bwrap: file.bwrap.unwrap_or_else(|| machine.find_bwrap()),
+            limits: limits(file.action_timeout, file.action_memory, file.action_processes, machine)?,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let bad = |key, value: String, error: String| Err(ConfigError::Value { key, value, error });
+        if self.n_slots == 0 || self.n_slots > MAX_SLOTS_PER_AGENT {
+            let error = format!("between 1 and {MAX_SLOTS_PER_AGENT} are possible; to lend nothing, use mode \"off\"");
+            return bad("slots", self.n_slots.to_string(), error);
+        }
+        if self.cache_bytes < MIN_CACHE_BYTES {
+            return bad(
+                "cache_size",
+                self.cache_bytes.to_string(),
+                format!("at least {} MiB are needed", MIN_CACHE_BYTES >> 20),
+            );
+        }
+        if self.name.len() > MAX_NAME_BYTES || self.name.chars().any(char::is_control) {
+            return bad("name", self.name.clone(), format!("at most {MAX_NAME_BYTES} bytes, no control characters"));
+        }
+        for (key, addresses) in [("listen", &self.listen), ("advertise", &self.advertise)] {
+            if addresses.len() > MAX_ADDRESSES_PER_PEER {
+                return bad(key, addresses.len().to_string(), format!("at most {MAX_ADDRESSES_PER_PEER} addresses"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read_file(
+    place: &PlaceArguments,
+    machine: &Machine,
+    read: impl Fn(&Path) -> io::Result<String>,
+) -> Result<(PathBuf, String), ConfigError> {
+    let named = place.config.clone().or_else(|| machine.get("BUILDBEE_AGENT_CONFIG").map(PathBuf::from));
+    let required = named.is_some();
+    let usual = || {
+        let folder = if machine.root { PathBuf::from("/etc") } else { machine.base("XDG_CONFIG_HOME", ".config") };
+        folder.join("buildbee/agent.toml")
+    };
+    let file = named.unwrap_or_else(usual);
+    match read(&file) {
+        Ok(text) => Ok((file, text)),
+        Err(error) if !required && error.kind() == io::ErrorKind::NotFound => Ok((file, String::new())),
+        Err(error) => Err(ConfigError::Read { file, error: error.to_string() }),
+    }
+}
+
+fn parse_file(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.as_bytes().get(..span.start)).unwrap_or_default();
+        let line = before.split(|byte| *byte == b'\n').count();
+        let message = error.message().trim().replace('\n', "; ");
+        // The parser names a key that it does not know, but not the key of a value that it can't use.
+        let key = text.lines().nth(line - 1).and_then(|line| line.split_once('=')).map_or("", |(key, _)| key.trim());
+        let named = key.is_empty() || message.contains(&format!("`{key}`"));
+        let error = if named { message } else { format!("{key}: {message}") };
+        ConfigError::Malformed { file: file.to_owned(), line, error }
+    })
+}
+
+/// Where `key` is set, counted from 1, if it is.
+fn line_of_key(text: &str, key: &str) -> Option<usize> {
+    let sets = |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+    text.lines().position(sets).map(|index| index + 1)
+}
+
+fn limits(
+    timeout: Option<String>,
+    memory: Option<String>,
+    processes: Option<u64>,
+    machine: &Machine,
+) -> Result<Limits, ConfigError> {
+    let wall =
+        timeout.map_or(Ok(DEFAULT_ACTION_TIMEOUT), |time| parse("action_timeout", &time, humantime::parse_duration))?;
+    let default_memory = match machine.memory_bytes {
+        0 => DEFAULT_ACTION_MEMORY_BYTES,
+        all => all.min(DEFAULT_ACTION_MEMORY_BYTES),
+    };
+    Ok(Limits {
+        wall,
+        cpu: wall.saturating_mul(2),
+        memory_bytes: memory.map_or(Ok(default_memory), |size| parse("action_memory", &size, size_bytes))?,
+        processes: processes.unwrap_or(DEFAULT_ACTION_PROCESSES),
+        ..Limits::default()
+    })
+}
+
+fn size_bytes(text: &str) -> Result<u64, String> {
+    text.parse::<bytesize::ByteSize>().map(|size| size.as_u64())
+}
+
+fn parse<T, E: fmt::Display>(
+    key: &'static str,
+    value: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, ConfigError> {
+    parse(value).map_err(|error| ConfigError::Value { key, value: value.to_owned(), error: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, CliCommand};
+
+    fn machine() -> Machine {
+        Machine {
+            root: false,
+            n_cores: 8,
+            memory_bytes: 3 << 30,
+            executable: "/opt/bin/buildbee-agent".into(),
+            environment: BTreeMap::from([("HOME".to_owned(), "/h".to_owned())]),
+        }
+    }
+
+    fn resolve(words: &[&str], file: Option<&str>, machine: &Machine) -> Result<Settings, ConfigError> {
+        let cli = Cli::try_parse_from(["buildbee-agent", "serve"].iter().chain(words)).unwrap();
+        let CliCommand::Serve(arguments) = cli.command else { panic!("not serve") };
+        Settings::resolve(&arguments, machine, |_| file.map(str::to_owned).ok_or(io::ErrorKind::NotFound.into()))
+    }
+
+    #[test]
+    fn defaults_follow_the_machine() {
+        let settings = resolve(&[], None, &machine()).unwrap();
+        assert_eq!((settings.n_slots, settings.mode), (3, Mode::Dedicated));
+        assert_eq!(settings.state_dir, Path::new("/h/.local/state/buildbee-agent"));
+        assert_eq!(settings.helper, Path::new("/opt/bin/buildbee-sandbox"));
+        assert_eq!(settings.limits.memory_bytes, 3 << 30);
+        let root = Machine { root: true, memory_bytes: 0, ..machine() };
+        let settings = resolve(&[], None, &root).unwrap();
+        assert_eq!(settings.state_dir, Path::new("/var/lib/buildbee-agent"));
+        assert_eq!(settings.n_slots, 1);
+    }
+
+    #[test]
+    fn the_command_line_wins_over_the_file() {
+        let file = Some("slots = 2\nmode = \"off\"\nlisten = [\"127.0.0.1:1\"]\ncache_size = \"1GiB\"\nmdns = true\n");
+        let words = ["--slots", "5", "--no-mdns", "--listen", "127.0.0.1:0", "--listen", "[::1]:0"];
+        let settings = resolve(&words, file, &machine()).unwrap();
+        assert_eq!((settings.n_slots, settings.mode, settings.mdns), (5, Mode::Off, false));
+        assert_eq!(settings.listen, ["127.0.0.1:0", "[::1]:0"]);
+        assert_eq!(settings.cache_bytes, 1 << 30);
+    }
+
+    #[test]
+    fn unknown_keys_name_file_line_and_key() {
+        let error = resolve(&["--config", "/c.toml"], Some("mdns = true\ncache_sise = \"1GiB\"\n"), &machine());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("/c.toml:2") && error.contains("cache_sise") && error.contains("hint:"), "{error}");
+    }
+
+    #[test]
+    fn bad_values_in_the_file_name_file_line_and_key() {
+        for (text, line, key) in [
+            ("mdns = true\nmode = \"sometimes\"\n", 2, "mode"),
+            ("slots = 0\n", 1, "slots"),
+            ("slots = -1\n", 1, "slots"),
+            ("\n cache_size=\"1\"\n", 2, "cache_size"),
+            ("action_timeout = \"soon\"\n", 1, "action_timeout"),
+        ] {
+            let error = resolve(&["--config", "/c.toml"], Some(text), &machine()).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("/c.toml:{line}: {key}: ")) && error.contains("\nhint: "), "{error}");
+        }
+        let error = resolve(&["--slots", "0"], Some("slots = 3\n"), &machine()).unwrap_err().to_string();
+        assert!(error.starts_with("setting slots: \"0\""), "{error}");
+    }
+
+    #[test]
+    fn bad_values_name_their_key() {
+        for words in [
+            ["--mode", "sometimes"],
+            ["--slots", "0"],
+            ["--slots", "100000"],
+            ["--cache-size", "much"],
+            ["--cache-size", "1"],
+        ] {
+            let error = resolve(&words, None, &machine()).unwrap_err().to_string();
+            assert!(error.contains("hint:") && error.contains(&words[0][2..].replace('-', "_")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_named_file_must_be_there() {
+        let error = resolve(&["--config", "/nowhere.toml"], None, &machine()).unwrap_err();
+        assert!(matches!(error, ConfigError::Read { .. }));
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+}

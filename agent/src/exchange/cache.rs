@@ -1,0 +1,95 @@
+//! Answers cache streams: which result an action has, and announcements of results that this agent is responsible for.
+//!
+//! A result is only named if all its blobs are here. Announcements are noted in a bounded queue; [`adopt`](super::adopt) works it off.
+
+use std::time::Duration;
+
+use buildbee_p2p::frames::{read_message, write_message};
+use buildbee_p2p::node::Sender;
+use buildbee_proto::canonical::Canonical;
+use buildbee_proto::codec::Bytes;
+use buildbee_proto::digest::Digest;
+use buildbee_proto::error::{ErrorCode, Retry, WireError};
+use buildbee_proto::exchange::{CacheReply, CacheRequest};
+use buildbee_proto::outcome::SignedResult;
+use buildbee_proto::peer::{PeerId, Role};
+use buildbee_store::Store;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::blobs_of;
+
+/// How long a stream may stay without a request.
+const IDLE_DEADLINE: Duration = Duration::from_secs(60);
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A result that a peer wants kept here.
+#[derive(Clone, Debug)]
+pub struct Announced {
+    /// Who has its blobs.
+    pub by: PeerId,
+    /// Not checked yet.
+    pub result: SignedResult,
+}
+
+/// Answers from one store. Clones share the queue.
+#[derive(Clone, Debug)]
+pub struct CacheServer {
+    store: Store,
+    announced: mpsc::Sender<Announced>,
+}
+
+impl CacheServer {
+    /// Answers from `store`; announcements go to `announced`.
+    pub fn new(store: Store, announced: mpsc::Sender<Announced>) -> Self {
+        Self { store, announced }
+    }
+
+    /// Serves one stream until its other end is done with it or something fails.
+    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, from: &Sender, mut stream: S) {
+        while let Ok(Ok(Some(request))) = timeout(IDLE_DEADLINE, read_message::<CacheRequest, _>(&mut stream)).await {
+            let reply = match request {
+                CacheRequest::Find { action } => CacheReply::Found(self.find(action).await),
+                CacheRequest::Announce { result } => match self.note(from, &result) {
+                    Ok(()) => CacheReply::Noted,
+                    Err(error) => CacheReply::Refused(error),
+                },
+            };
+            if !matches!(timeout(WRITE_DEADLINE, write_message(&mut stream, &reply)).await, Ok(Ok(()))) {
+                return;
+            }
+        }
+        // Its end of the stream may be gone already: nobody is left to tell.
+        drop(timeout(WRITE_DEADLINE, stream.shutdown()).await);
+    }
+
+    async fn find(&self, action: Digest) -> Option<Bytes> {
+        let store = self.store.clone();
+        let found = tokio::task::spawn_blocking(move || complete_result(&store, &action)).await;
+        found.ok().flatten().map(|signed| Bytes(signed.to_canonical()))
+    }
+
+    fn note(&self, from: &Sender, result: &Bytes) -> Result<(), WireError> {
+        let Sender::Member { peer, role: Role::Agent, .. } = from else {
+            return Err(WireError::new(ErrorCode::Refused, Retry::Never, "only agents announce results"));
+        };
+        let result = SignedResult::from_canonical(&result.0)
+            .map_err(|error| WireError::new(ErrorCode::Invalid, Retry::Never, error))?;
+        self.announced
+            .try_send(Announced { by: *peer, result })
+            .map_err(|_| WireError::new(ErrorCode::Busy, Retry::SameAgent, "too many announcements are waiting"))
+    }
+}
+
+/// The result of `action`, if the store has it with all its blobs. Touches the disk.
+pub fn complete_result(store: &Store, action: &Digest) -> Option<SignedResult> {
+    let found = match store.result(action) {
+        Ok(found) => found?,
+        Err(error) => {
+            tracing::warn!(action = %action.short(), %error, "a result can't be read");
+            return None;
+        }
+    };
+    store.missing(&blobs_of(&found.result)).is_empty().then_some(found)
+}

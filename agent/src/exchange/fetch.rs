@@ -1,0 +1,324 @@
+//! Brings missing blobs into the store: from other agents where that is likely to be quicker, from the client that wants the action run
+//! last, since it always has them.
+//!
+//! Each blob is fetched once however many ask for it. Every byte is verified before it is stored; a source that sends bad ones is named
+//! in the log and not asked again in this fetch. Not here: which blobs are needed; keeping them.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use buildbee_p2p::frames::{read_message, write_message};
+use buildbee_p2p::node::{Node, PeerStream};
+use buildbee_proto::digest::Digest;
+use buildbee_proto::error::{ErrorCode, Retry, WireError};
+use buildbee_proto::exchange::{BlobHave, BlobRequest};
+use buildbee_proto::limits::MAX_BLOBS_PER_REQUEST;
+use buildbee_proto::peer::{PeerId, Role};
+use buildbee_proto::version::Protocol;
+use buildbee_store::{PutError, Store};
+use futures::future::join_all;
+use thiserror::Error;
+use tokio::io::BufReader;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::receive::{SourceFault, get_batch};
+
+/// How long one call may take in all.
+const FETCH_DEADLINE: Duration = Duration::from_secs(300);
+/// Below this many missing bytes, asking around costs more than it saves.
+const ASK_AROUND_BYTES: u64 = 64 << 10;
+/// Agents asked whether they have something.
+const MAX_ASKED: usize = 3;
+/// How long they may think about one batch.
+const HAVE_DEADLINE: Duration = Duration::from_millis(200);
+/// How long opening a stream may take.
+const OPEN_DEADLINE: Duration = Duration::from_secs(5);
+/// Streams at once to one source.
+const STREAMS_PER_SOURCE: usize = 3;
+/// Bytes of one batch, unless a single blob has more.
+const BATCH_BYTES: u64 = 32 << 20;
+/// Digests that are remembered as being on their way. Beyond that, a blob may be fetched twice at a time.
+const MAX_IN_FLIGHT: usize = 1 << 20;
+/// Times a blob that vanishes from the store again is fetched.
+const MAX_ROUNDS: usize = 3;
+const READ_BUFFER_BYTES: usize = 64 << 10;
+
+/// Who to fetch from.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// Who always has everything, and is asked last.
+    pub origin: PeerId,
+    /// Agents that are likely to have it, best first. Others that are connected are asked after them.
+    pub likely: Vec<PeerId>,
+}
+
+/// Why something could not be fetched.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// Nobody has it.
+    #[error("blob {0} can be had from nobody")]
+    Missing(Digest),
+    /// The one that must have it could not be asked, or answered with something else.
+    #[error("blob {digest} can't be had: peer {} {fault}", .peer.short())]
+    Source {
+        /// The first of what is still missing.
+        digest: Digest,
+        /// Who was asked.
+        peer: PeerId,
+        /// What came of it.
+        fault: String,
+    },
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] PutError),
+    /// It took too long.
+    #[error("fetching took more than {} s", FETCH_DEADLINE.as_secs())]
+    Late,
+}
+
+impl From<FetchError> for WireError {
+    fn from(error: FetchError) -> Self {
+        let (code, retry) = match &error {
+            FetchError::Missing(_) => (ErrorCode::MissingBlob, Retry::Never),
+            FetchError::Source { .. } | FetchError::Late => (ErrorCode::MissingBlob, Retry::OtherAgent),
+            FetchError::Store(PutError::Unsupported { .. }) => (ErrorCode::Invalid, Retry::Never),
+            FetchError::Store(_) => (ErrorCode::Storage, Retry::OtherAgent),
+        };
+        Self::new(code, retry, error)
+    }
+}
+
+/// Cheap to clone; clones share what is on its way.
+#[derive(Clone, Debug)]
+pub struct Fetcher {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    node: Node,
+    store: Store,
+    in_flight: Mutex<HashMap<Digest, watch::Receiver<()>>>,
+}
+
+/// Digests that this call fetches. Others wait until it is dropped.
+struct Claim<'a> {
+    digests: Vec<Digest>,
+    inner: &'a Inner,
+    _landed: watch::Sender<()>,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut in_flight = self.inner.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        for digest in &self.digests {
+            in_flight.remove(digest);
+        }
+    }
+}
+
+impl Fetcher {
+    /// Fetches over `node` into `store`.
+    pub fn new(node: Node, store: Store) -> Self {
+        Self { inner: Arc::new(Inner { node, store, in_flight: Mutex::default() }) }
+    }
+
+    /// Returns when all of `wanted` is in the store. Cancel-safe: what came so far stays. Pin what must not be evicted meanwhile.
+    pub async fn fetch(&self, wanted: &[Digest], sources: &Sources) -> Result<(), FetchError> {
+        if self.inner.store.missing(wanted).is_empty() {
+            return Ok(());
+        }
+        timeout(FETCH_DEADLINE, Box::pin(self.inner.fetch(wanted, sources))).await.map_err(|_| FetchError::Late)?
+    }
+}
+
+impl Inner {
+    async fn fetch(&self, wanted: &[Digest], sources: &Sources) -> Result<(), FetchError> {
+        let empty = Digest::of(b"");
+        let mut n_rounds = 0;
+        loop {
+            let mut missing = self.store.missing(wanted);
+            if let Some(at) = missing.iter().position(|digest| *digest == empty) {
+                self.store.put_bytes(b"")?;
+                missing.retain(|digest| *digest != empty);
+                tracing::trace!(at, "the empty blob needs no source");
+            }
+            let Some(first) = missing.first().copied() else { return Ok(()) };
+            match self.claim(missing) {
+                Ok(_) if n_rounds == MAX_ROUNDS => return Err(FetchError::Missing(first)),
+                Ok(claim) => {
+                    n_rounds += 1;
+                    self.bring(&claim.digests, sources).await?;
+                }
+                // An error means that the claim was dropped: that is what is waited for.
+                Err(mut other) => drop(other.changed().await),
+            }
+        }
+    }
+
+    /// What of `missing` nobody fetches yet, to be fetched by the caller; or, if there is nothing of that kind, somebody to wait for.
+    fn claim(&self, missing: Vec<Digest>) -> Result<Claim<'_>, watch::Receiver<()>> {
+        let (landed, waiting) = watch::channel(());
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = missing.first().and_then(|digest| in_flight.get(digest)).cloned();
+        let mut digests = missing;
+        let mut seen = HashSet::new();
+        digests.retain(|digest| !in_flight.contains_key(digest) && seen.insert(*digest));
+        match other {
+            Some(other) if digests.is_empty() => Err(other),
+            _ => {
+                let room = MAX_IN_FLIGHT.saturating_sub(in_flight.len());
+                in_flight.extend(digests.iter().take(room).map(|digest| (*digest, waiting.clone())));
+                Ok(Claim { digests, inner: self, _landed: landed })
+            }
+        }
+    }
+
+    async fn bring(&self, digests: &[Digest], sources: &Sources) -> Result<(), FetchError> {
+        let n_bytes = digests.iter().fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes));
+        if n_bytes >= ASK_AROUND_BYTES {
+            self.bring_from_agents(digests, sources).await?;
+        }
+        let left = self.store.missing(digests);
+        let Some(first) = left.first().copied() else { return Ok(()) };
+        match self.get(sources.origin, &left).await {
+            Ok(()) => {}
+            Err(SourceFault::Store(error)) => return Err(error.into()),
+            Err(fault) => {
+                self.note(sources.origin, &fault);
+                let digest = self.store.missing(&left).first().copied().unwrap_or(first);
+                return Err(FetchError::Source { digest, peer: sources.origin, fault: fault.to_string() });
+            }
+        }
+        match self.store.missing(&left).first() {
+            Some(digest) => Err(FetchError::Missing(*digest)),
+            None => Ok(()),
+        }
+    }
+
+    /// What some agents have comes from them; whatever fails is left to the origin. Only an error of the store here is an error.
+    async fn bring_from_agents(&self, digests: &[Digest], sources: &Sources) -> Result<(), FetchError> {
+        let candidates = self.candidates(sources);
+        let answers = join_all(candidates.iter().map(|peer| self.ask(*peer, digests))).await;
+        let mut shares: Vec<(PeerId, Vec<Digest>)> = candidates.iter().map(|peer| (*peer, Vec::new())).collect();
+        for digest in digests {
+            // The one with the smallest share so far, so that several carry what several have.
+            let having = answers.iter().enumerate().filter(|(_, answer)| answer.contains(digest));
+            let least = having
+                .map(|(at, _)| at)
+                .min_by_key(|&at| shares[at].1.iter().fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes)));
+            if let Some(at) = least {
+                shares[at].1.push(*digest);
+            }
+        }
+        shares.retain(|(_, share)| !share.is_empty());
+        let results = join_all(shares.iter().map(|(peer, share)| self.get(*peer, share))).await;
+        for ((peer, _), result) in shares.iter().zip(results) {
+            match result {
+                Ok(()) => {}
+                Err(SourceFault::Store(error)) => return Err(error.into()),
+                Err(fault) => self.note(*peer, &fault),
+            }
+        }
+        Ok(())
+    }
+
+    fn candidates(&self, sources: &Sources) -> Vec<PeerId> {
+        let table = self.node.peers().borrow().clone();
+        let is_agent = |peer: &PeerId| table.0.iter().any(|entry| entry.peer == *peer && entry.role == Role::Agent);
+        let others = table.0.iter().map(|entry| entry.peer).filter(|peer| !sources.likely.contains(peer));
+        let mut candidates: Vec<PeerId> = sources.likely.iter().copied().chain(others).collect();
+        candidates.retain(|peer| is_agent(peer) && *peer != sources.origin);
+        candidates.truncate(MAX_ASKED);
+        candidates
+    }
+
+    fn note(&self, peer: PeerId, fault: &SourceFault) {
+        let name = self.node.peers().borrow().0.iter().find(|entry| entry.peer == peer).map(|entry| entry.name.clone());
+        let name = name.unwrap_or_default();
+        if matches!(fault, SourceFault::Lied(_)) {
+            tracing::warn!(peer = %peer.short(), name, %fault, "a peer sent bad bytes");
+        } else {
+            tracing::debug!(peer = %peer.short(), name, %fault, "a source failed");
+        }
+    }
+
+    /// Which of `digests` `peer` has, as far as it says so in time.
+    async fn ask(&self, peer: PeerId, digests: &[Digest]) -> HashSet<Digest> {
+        let mut having = HashSet::new();
+        let Ok(Ok(mut stream)) = timeout(HAVE_DEADLINE, self.node.open(peer, Protocol::Blob)).await else {
+            return having;
+        };
+        for batch in digests.chunks(MAX_BLOBS_PER_REQUEST) {
+            let Ok(Some(present)) = timeout(HAVE_DEADLINE, ask_batch(&mut stream, batch)).await else { break };
+            having.extend(batch.iter().zip(present).filter(|(_, present)| *present).map(|(digest, _)| *digest));
+        }
+        having
+    }
+
+    /// Gets what `peer` has of `digests`, over a few streams at once.
+    async fn get(&self, peer: PeerId, digests: &[Digest]) -> Result<(), SourceFault> {
+        let queue = Mutex::new(batches(digests));
+        let n_streams = queue.lock().unwrap_or_else(PoisonError::into_inner).len().min(STREAMS_PER_SOURCE);
+        let workers = (0..n_streams).map(|_| self.get_batches(peer, &queue));
+        futures::future::try_join_all(workers).await.map(drop)
+    }
+
+    async fn get_batches(&self, peer: PeerId, queue: &Mutex<VecDeque<Vec<Digest>>>) -> Result<(), SourceFault> {
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(mut batch) = next() else { return Ok(()) };
+        let opened = timeout(OPEN_DEADLINE, self.node.open(peer, Protocol::Blob)).await;
+        let stream = opened.map_err(|_| SourceFault::Late)?.map_err(|error| SourceFault::Open(error.to_string()))?;
+        let mut stream = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
+        loop {
+            get_batch(&self.store, &mut stream, batch).await?;
+            match next() {
+                Some(more) => batch = more,
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+async fn ask_batch(stream: &mut PeerStream, batch: &[Digest]) -> Option<Vec<bool>> {
+    write_message(stream, &BlobRequest::Have(batch.to_vec())).await.ok()?;
+    let answer: BlobHave = read_message(stream).await.ok()??;
+    Some(answer.present)
+}
+
+/// `digests` in requests of a reasonable size.
+fn batches(digests: &[Digest]) -> VecDeque<Vec<Digest>> {
+    let mut batches = VecDeque::new();
+    let mut batch = Vec::new();
+    let mut n_bytes = 0u64;
+    for digest in digests {
+        let sum = n_bytes.saturating_add(digest.size_bytes);
+        if batch.len() == MAX_BLOBS_PER_REQUEST || (sum > BATCH_BYTES && !batch.is_empty()) {
+            batches.push_back(std::mem::take(&mut batch));
+            n_bytes = 0;
+        }
+        n_bytes = n_bytes.saturating_add(digest.size_bytes);
+        batch.push(*digest);
+    }
+    if !batch.is_empty() {
+        batches.push_back(batch);
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_bounded_in_number_and_bytes() {
+        let small: Vec<Digest> = (0..1000u32).map(|n| Digest::of(&n.to_le_bytes())).collect();
+        let cut = batches(&small);
+        assert_eq!(cut.iter().map(Vec::len).collect::<Vec<_>>(), [256, 256, 256, 232]);
+        let giant = Digest { size_bytes: u64::MAX, ..small[0] };
+        assert_eq!(batches(&[giant, giant, small[0]]).len(), 3);
+        assert!(batches(&[]).is_empty());
+    }
+}

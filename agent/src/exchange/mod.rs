@@ -1,0 +1,26 @@
+//! Blobs and results between peers: [`fetch`] brings what is missing here, [`serve`] hands out what is here, [`cache`] answers for
+//! action results, [`announce`] tells the peers responsible for a result of it, [`adopt`] takes such a result in, and [`pump`] is the way
+//! from the store to a stream. Nobody is ever told what is here, only whether something that they name is.
+
+pub mod adopt;
+pub mod announce;
+pub mod cache;
+pub mod fetch;
+pub mod pump;
+mod receive;
+pub mod serve;
+
+use buildbee_proto::digest::Digest;
+use buildbee_proto::outcome::ActionResult;
+
+/// The distinct blobs of `result` that have content, in the order outputs, standard output, standard error.
+pub fn blobs_of(result: &ActionResult) -> Vec<Digest> {
+    let mut blobs: Vec<Digest> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for digest in result.outputs.iter().map(|file| file.digest).chain([result.stdout, result.stderr]) {
+        if digest.size_bytes > 0 && seen.insert(digest) {
+            blobs.push(digest);
+        }
+    }
+    blobs
+}

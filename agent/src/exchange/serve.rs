@@ -1,0 +1,94 @@
+//! Answers blob streams: a member that names a blob by its digest may read it.
+//!
+//! One stream carries requests one after the other. Reading and writing are bounded in memory, in time and in how many are served at
+//! once. Not here: who is a member (the node admits nobody else), and what is worth having.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use buildbee_p2p::frames::{read_message, write_message};
+use buildbee_proto::digest::Digest;
+use buildbee_proto::error::{ErrorCode, Retry, WireError};
+use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobRequest};
+use buildbee_proto::limits::MAX_BLOBS_PER_REQUEST;
+use buildbee_proto::peer::PeerId;
+use buildbee_store::Store;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use super::pump::{Framing, write_blobs};
+
+/// Answers being written at once; each takes a blocking thread and about 2 MiB.
+const MAX_SERVING: usize = 16;
+/// How long a request waits for its turn.
+const TURN_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a stream may stay without a request.
+const IDLE_DEADLINE: Duration = Duration::from_secs(60);
+const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Serves from one store. Clones share the bound.
+#[derive(Clone, Debug)]
+pub struct BlobServer {
+    store: Store,
+    turns: Arc<Semaphore>,
+}
+
+impl BlobServer {
+    /// Serves `store`.
+    pub fn new(store: Store) -> Self {
+        Self { store, turns: Arc::new(Semaphore::new(MAX_SERVING)) }
+    }
+
+    /// Serves one stream until its other end is done with it or something fails.
+    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, from: PeerId, mut stream: S) {
+        loop {
+            let request = match timeout(IDLE_DEADLINE, read_message::<BlobRequest, _>(&mut stream)).await {
+                Ok(Ok(Some(request))) => request,
+                Ok(Ok(None)) | Err(_) => break,
+                Ok(Err(error)) => {
+                    tracing::debug!(peer = %from.short(), %error, "blob stream failed");
+                    return;
+                }
+            };
+            let going_on = match request {
+                BlobRequest::Have(digests) => self.have(&digests, &mut stream).await,
+                BlobRequest::Get(digests) => self.get(from, digests, &mut stream).await,
+            };
+            if !going_on {
+                return;
+            }
+        }
+        // Its end of the stream may be gone already: nobody is left to tell.
+        drop(timeout(WRITE_DEADLINE, stream.shutdown()).await);
+    }
+
+    async fn have<S: AsyncWrite + Unpin>(&self, digests: &[Digest], stream: &mut S) -> bool {
+        if digests.len() > MAX_BLOBS_PER_REQUEST {
+            return false;
+        }
+        let answer = BlobHave { present: digests.iter().map(|digest| self.store.contains(digest)).collect() };
+        matches!(timeout(WRITE_DEADLINE, write_message(stream, &answer)).await, Ok(Ok(())))
+    }
+
+    async fn get<S: AsyncWrite + Unpin>(&self, from: PeerId, digests: Vec<Digest>, stream: &mut S) -> bool {
+        if digests.len() > MAX_BLOBS_PER_REQUEST {
+            return refuse(stream, ErrorCode::Invalid, Retry::Never, "too many blobs in one request").await;
+        }
+        let Ok(Ok(_turn)) = timeout(TURN_DEADLINE, self.turns.acquire()).await else {
+            return refuse(stream, ErrorCode::Busy, Retry::OtherAgent, "too many blobs are being sent").await;
+        };
+        match write_blobs(&self.store, digests, Framing::Headers, stream).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(peer = %from.short(), %error, "blobs were not sent");
+                false
+            }
+        }
+    }
+}
+
+async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, code: ErrorCode, retry: Retry, why: &str) -> bool {
+    let header = BlobHeader::Refused(WireError::new(code, retry, why));
+    matches!(timeout(WRITE_DEADLINE, write_message(stream, &header)).await, Ok(Ok(())))
+}

@@ -1,0 +1,238 @@
+//! Really runs an action: inputs and toolchain made present, a folder made of them, the program run in the sandbox, its outputs taken
+//! into the store, the result signed.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use buildbee_p2p::identity::Identity;
+use buildbee_proto::digest::Digest;
+use buildbee_proto::error::{ErrorCode, Retry, WireError};
+use buildbee_proto::execute::Stage;
+use buildbee_proto::outcome::{ActionResult, Provenance};
+use buildbee_proto::path::RelPath;
+use buildbee_sandbox::attempt::{Completed, Exit, SandboxError};
+use buildbee_sandbox::cleanup::remove_scratch;
+use buildbee_sandbox::launcher::Launcher;
+use buildbee_sandbox::spec::{Limits, SandboxSpec};
+use buildbee_store::{Pin, Store};
+use tokio::sync::watch;
+
+use super::{Done, Executor, Job, Origin, Running, Watch};
+use crate::exchange::fetch::{Fetcher, Sources};
+use crate::toolchain::{Present, Toolchains};
+use crate::workspace::collect::{Collected, collect};
+use crate::workspace::materialise::materialise;
+use crate::workspace::tree;
+
+/// Agents that are known to hold toolchains, newest knowledge.
+pub type Holders = watch::Receiver<Arc<Vec<buildbee_proto::control::AgentInfo>>>;
+
+/// What runs need besides the action.
+pub struct Parts {
+    /// Signs results.
+    pub identity: Identity,
+    /// Where content is.
+    pub store: Store,
+    /// Where missing content comes from.
+    pub fetcher: Fetcher,
+    /// What programs run on.
+    pub toolchains: Toolchains,
+    /// What runs them.
+    pub launcher: Launcher,
+    /// Who has which toolchain.
+    pub holders: Holders,
+    /// An empty folder on the store's file system for the folders of actions.
+    pub workspaces: PathBuf,
+    /// What any action may use; its own timeout shortens the time.
+    pub limits: Limits,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts")
+            .field("workspaces", &self.workspaces)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The bottom of the stack.
+#[derive(Debug)]
+pub struct Sandboxed {
+    parts: Parts,
+    next_workspace: AtomicU64,
+}
+
+impl Sandboxed {
+    /// Runs with these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, next_workspace: AtomicU64::new(0) }
+    }
+
+    async fn execute(&self, job: &Arc<Job>, watch: &Watch) -> Result<Done, WireError> {
+        let Parts { store, fetcher, toolchains, .. } = &self.parts;
+        check_platform(job)?;
+        watch.progress.send_replace(Stage::Fetching);
+        let sources = self.sources(job);
+        let toolchain = toolchains.present(&job.toolchain, fetcher, &sources);
+        let inputs = async { Ok(tree::load(store, fetcher, &sources, job.action.input_root).await?) };
+        let fetching = Box::pin(futures::future::try_join(toolchain, inputs));
+        let (toolchain, inputs) = watch.cancel.run_until_cancelled(fetching).await.ok_or_else(cancelled)??;
+        let workspace = self.workspace();
+        let result = Box::pin(self.execute_in(&workspace, job, watch, toolchain, inputs)).await;
+        // The sandbox is gone whatever the result: it is not cancelled half way, and says so only when nothing is left of it.
+        let removed = tokio::task::spawn_blocking(move || remove_scratch(&workspace)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%error, "a workspace can't be removed");
+        }
+        result
+    }
+
+    fn sources(&self, job: &Job) -> Sources {
+        let known = self.parts.holders.borrow();
+        let holds = |info: &&buildbee_proto::control::AgentInfo| info.offer.toolchains.contains(&job.action.toolchain);
+        Sources { origin: job.client, likely: known.iter().filter(holds).map(|info| info.peer).collect() }
+    }
+
+    fn workspace(&self) -> PathBuf {
+        self.parts.workspaces.join(self.next_workspace.fetch_add(1, Ordering::Relaxed).to_string())
+    }
+
+    async fn execute_in(
+        &self,
+        workspace: &Path,
+        job: &Arc<Job>,
+        watch: &Watch,
+        toolchain: Arc<Present>,
+        inputs: tree::Tree,
+    ) -> Result<Done, WireError> {
+        let spec = self.spec(workspace, job, &toolchain);
+        let layers = spec.layers.clone();
+        let (store, shared, scratch) = (self.parts.store.clone(), Arc::clone(&toolchain), spec.scratch.clone());
+        let input_folder = layers.first().cloned().unwrap_or_default();
+        blocking(move || {
+            let failed = |error| WireError::new(ErrorCode::Storage, Retry::OtherAgent, format!("workspace: {error}"));
+            std::fs::create_dir_all(&scratch).map_err(failed)?;
+            materialise(&store, &inputs, &|digest| shared.contents().contains(digest), &input_folder)
+                .map_err(WireError::from)
+        })
+        .await??;
+        watch.progress.send_replace(Stage::Executing);
+        let completed =
+            self.parts.launcher.run(spec, watch.cancel.clone()).await.map_err(|error| sandbox_error(&error))?;
+        let exit_code = exit_code(completed.exit)?;
+        watch.progress.send_replace(Stage::Collecting);
+        let (store, job, identity) = (self.parts.store.clone(), Arc::clone(job), self.parts.identity.clone());
+        let done = blocking(move || {
+            let collected = collect(&store, &completed.upper, &layers, &job.command)?;
+            finish(&store, &identity, &job, &completed, exit_code, collected)
+        })
+        .await?;
+        drop(toolchain);
+        done
+    }
+
+    fn spec(&self, workspace: &Path, job: &Job, toolchain: &Present) -> SandboxSpec {
+        let command = &job.command;
+        let parents = command.output_files.iter().chain(&command.output_directories);
+        let mut make_directories: Vec<RelPath> =
+            parents.filter_map(RelPath::split_last).map(|(parent, _)| parent).collect();
+        make_directories.sort_unstable();
+        make_directories.dedup();
+        let mut limits = self.parts.limits;
+        if job.action.timeout_ms > 0 {
+            limits.wall = limits.wall.min(Duration::from_millis(job.action.timeout_ms));
+        }
+        SandboxSpec {
+            layers: vec![workspace.join("inputs"), toolchain.root().to_owned()],
+            scratch: workspace.join("scratch"),
+            argv: command.argv.clone(),
+            env: command.env.clone(),
+            working_directory: command.working_directory.clone(),
+            make_directories,
+            limits,
+        }
+    }
+}
+
+impl Executor for Sandboxed {
+    fn run<'a>(&'a self, job: &'a Arc<Job>, watch: &'a Watch) -> Running<'a> {
+        Box::pin(self.execute(job, watch))
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, WireError> {
+    let failed = |error| WireError::new(ErrorCode::Internal, Retry::OtherAgent, error);
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+fn cancelled() -> WireError {
+    WireError::new(ErrorCode::Cancelled, Retry::SameAgent, "cancelled")
+}
+
+/// This agent has no properties beyond its host type, which the toolchain names.
+fn check_platform(job: &Job) -> Result<(), WireError> {
+    match job.action.platform.first() {
+        None => Ok(()),
+        Some((name, value)) => {
+            let why = format!("this agent does not have the property {name}={value}");
+            Err(WireError::new(ErrorCode::Toolchain, Retry::OtherAgent, why))
+        }
+    }
+}
+
+/// The exit code, where the program came to an end of its own. bubblewrap reports a signal and an exit code above 128 alike, and a
+/// signal may be the fault of this machine's memory, so that the client had better run it itself.
+fn exit_code(exit: Exit) -> Result<i32, WireError> {
+    let limit = |why: String| Err(WireError::new(ErrorCode::Limit, Retry::Never, why));
+    match exit {
+        Exit::Code(code) => Ok(code),
+        Exit::Signal(signal) => limit(format!("the program was ended by signal {signal}")),
+        Exit::TimedOut => limit("the program took too long".to_owned()),
+        Exit::OutputTooLarge => limit("the program printed too much".to_owned()),
+    }
+}
+
+fn sandbox_error(error: &SandboxError) -> WireError {
+    let (code, retry) = match error {
+        SandboxError::Cancelled => return cancelled(),
+        SandboxError::Plan(_) | SandboxError::Directories(_) => (ErrorCode::Invalid, Retry::Never),
+        SandboxError::Full => (ErrorCode::Busy, Retry::OtherAgent),
+        _ => (ErrorCode::Sandbox, Retry::OtherAgent),
+    };
+    WireError::new(code, retry, error)
+}
+
+fn finish(
+    store: &Store,
+    identity: &Identity,
+    job: &Job,
+    completed: &Completed,
+    exit_code: i32,
+    collected: Collected,
+) -> Result<Done, WireError> {
+    let mut pins = collected.pins;
+    let stdout = keep(store, &completed.stdout, &mut pins)?;
+    let stderr = keep(store, &completed.stderr, &mut pins)?;
+    let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let provenance = Provenance {
+        peer: identity.peer(),
+        sandboxed: true,
+        wall_ms: milliseconds(completed.usage.wall),
+        cpu_ms: milliseconds(completed.usage.cpu),
+        peak_memory_bytes: completed.usage.peak_memory_bytes,
+    };
+    let result = ActionResult { action: job.digest, exit_code, outputs: collected.outputs, stdout, stderr, provenance };
+    Ok(Done { result: Arc::new(identity.sign_result(result)), origin: Origin::Ran, pins: Arc::new(pins) })
+}
+
+fn keep(store: &Store, stream: &[u8], pins: &mut Vec<Pin>) -> Result<Digest, WireError> {
+    let digest = Digest::of(stream);
+    pins.push(store.pin([digest]));
+    let failed = |error| WireError::new(ErrorCode::Storage, Retry::OtherAgent, error);
+    store.put_expected(&digest, stream).map_err(failed)?;
+    Ok(digest)
+}

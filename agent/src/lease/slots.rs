@@ -1,0 +1,114 @@
+//! The handle on this agent's slots: the pure core behind a lock, with the clock and a bell for the one who reports to the coordinator.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use buildbee_proto::control::AgentDesired;
+use buildbee_proto::error::WireError;
+use buildbee_proto::lease::{SlotReport, SlotToken};
+use buildbee_proto::peer::PeerId;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::core::{AttemptId, Core, SlotGrant};
+
+/// Cheap to clone; all clones see the same slots.
+#[derive(Clone, Debug)]
+pub struct Slots {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    core: Mutex<Core>,
+    started: Instant,
+    changed: Notify,
+    freed: Notify,
+}
+
+/// A slot that is taken. Dropping it gives the slot back.
+#[derive(Debug)]
+pub struct SlotGuard {
+    slots: Slots,
+    grant: SlotGrant,
+}
+
+impl Slots {
+    /// Slots on a clock that starts now.
+    pub fn new(core: Core) -> Self {
+        let shared =
+            Shared { core: Mutex::new(core), started: Instant::now(), changed: Notify::new(), freed: Notify::new() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    // The core is a plain value whose methods leave it whole, so a panic elsewhere under the lock spoils nothing.
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.shared.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.shared.started.elapsed()
+    }
+
+    /// Takes a slot; see [`Core::admit`].
+    pub fn admit(&self, peer: PeerId, token: Option<SlotToken>, attempt: AttemptId) -> Result<SlotGuard, WireError> {
+        let grant = self.core().admit(self.now(), peer, token, attempt)?;
+        self.shared.changed.notify_one();
+        Ok(SlotGuard { slots: self.clone(), grant })
+    }
+
+    /// Holds slots as the coordinator wants.
+    pub fn apply(&self, desired: &AgentDesired) {
+        self.core().apply(self.now(), desired);
+    }
+
+    /// What the coordinator is told.
+    pub fn report(&self) -> Vec<SlotReport> {
+        self.core().report(self.now())
+    }
+
+    /// Admits nothing more.
+    pub fn drain(&self) {
+        self.core().drain();
+        self.shared.changed.notify_one();
+    }
+
+    /// Slots that run an action.
+    pub fn n_busy(&self) -> usize {
+        self.core().n_busy()
+    }
+
+    /// All slots.
+    pub fn n_slots(&self) -> usize {
+        self.core().n_slots()
+    }
+
+    /// Says that something the coordinator wants to know has changed.
+    pub fn ring(&self) {
+        self.shared.changed.notify_one();
+    }
+
+    /// Waits for a change since the last wait. For one waiter only. Cancel-safe.
+    pub async fn changed(&self) {
+        self.shared.changed.notified().await;
+    }
+
+    /// Waits until nothing runs. Cancel-safe.
+    pub async fn idle(&self) {
+        loop {
+            let freed = self.shared.freed.notified();
+            if self.n_busy() == 0 {
+                return;
+            }
+            freed.await;
+        }
+    }
+}
+
+impl Drop for SlotGuard {
+    fn drop(&mut self) {
+        self.slots.core().release(self.grant);
+        self.slots.shared.changed.notify_one();
+        self.slots.shared.freed.notify_waiters();
+    }
+}

@@ -1,0 +1,34 @@
+//! The lending side of a farm: runs other members' actions in a sandbox, and serves its share of the farm's blobs and results.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`cli`], [`config`] | command line, settings file |
+//! | [`join`] | makes this machine a member |
+//! | [`serve`] | puts the parts together, starts and stops them |
+//! | [`compose`] | stacks the executors |
+//! | [`session`] | one action stream |
+//! | [`lease`] | slots, and what the coordinator is told of them |
+//! | [`executor`] | gets an action's result |
+//! | [`workspace`] | trees to folders, outputs to blobs |
+//! | [`toolchain`] | toolchains as folders |
+//! | [`exchange`] | blobs and results between peers |
+//! | [`flight`] | runs shared by all who ask meanwhile |
+//! | [`doctor`] | can this machine lend? |
+//! | [`state`] | the agent's own folder |
+//!
+//! Not here: the store's format (`buildbee-store`), processes and mounts (`buildbee-sandbox`), connections (`buildbee-p2p`).
+
+pub mod cli;
+pub mod compose;
+pub mod config;
+pub mod doctor;
+pub mod exchange;
+pub mod executor;
+pub mod flight;
+pub mod join;
+pub mod lease;
+pub mod serve;
+pub mod session;
+pub mod state;
+pub mod toolchain;
+pub mod workspace;

@@ -1,0 +1,336 @@
+//! The agent as a whole: opens what it needs in order, starts its tasks, stops them in order.
+//!
+//! Start: state folder, key, membership, store, sandbox (tried out for real), node, toolchains; then it listens, and says so. Stop:
+//! nothing more is admitted, what runs is cancelled and gone, the node closes, the store last. Not here: what any part does.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use buildbee_p2p::enrolment::{Enrolment, EnrolmentError};
+use buildbee_p2p::identity::{Identity, IdentityError};
+use buildbee_p2p::node::{self, Inbound, InboundStream, Node, NodeConfig, Sender};
+use buildbee_p2p::tasks::Tasks;
+use buildbee_proto::canonical::Canonical;
+use buildbee_proto::control::Offer;
+use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_HELLO_FRAME};
+use buildbee_proto::membership::{Roster, Signed};
+use buildbee_proto::peer::{PeerId, Role};
+use buildbee_proto::version::Protocol;
+use buildbee_sandbox::cleanup::remove_scratch;
+use buildbee_sandbox::launcher::{self, Launcher};
+use buildbee_sandbox::probe::{ProbeFailure, probe};
+use buildbee_store::{Durability, OpenError, Options, Store};
+use thiserror::Error;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::compose;
+use crate::config::{Mode, Settings};
+use crate::exchange::adopt::{MAX_ANNOUNCED, adopt_task};
+use crate::exchange::announce::{announce_task, announcer};
+use crate::exchange::cache::CacheServer;
+use crate::exchange::fetch::Fetcher;
+use crate::exchange::serve::BlobServer;
+use crate::executor::sandboxed::Parts;
+use crate::lease::actor::{Heartbeat, heartbeat_task};
+use crate::lease::core::Core;
+use crate::lease::slots::Slots;
+use crate::session::Sessions;
+use crate::state::{StateDir, write_atomically};
+use crate::toolchain::{Changed, Toolchains, host};
+
+/// Streams of all peers served at once; further ones are reset, and their openers try again or elsewhere.
+const MAX_STREAMS: usize = 1024;
+/// How long what runs may take to be gone.
+const STOP_GRACE: Duration = Duration::from_millis(1500);
+/// How long the connections may take to close.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+/// A roster of all members and as many revoked ones.
+const MAX_ROSTER_BYTES: u64 = 16 * MAX_HELLO_FRAME as u64;
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Why the agent does not start. Each is for the person who starts it.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// The state folder is of no use.
+    #[error("state folder {}: {source}\nhint: check that it can be made and belongs to this user, or name another with --state-dir", dir.display())]
+    State {
+        /// Which.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The key is of no use.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The membership can't be read.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
+    /// There is none.
+    #[error(
+        "this machine has not joined a farm\nhint: run `buildbee-coordinator invite --role agent` at the coordinator, then \
+         `buildbee-agent join TICKET` here"
+    )]
+    NotJoined,
+    /// It is for a client or a coordinator.
+    #[error("this machine's membership is for a {role}, not for an agent\nhint: join again with a ticket for an agent")]
+    Role {
+        /// What it is for.
+        role: Role,
+    },
+    /// The store does not open.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// Actions can't be run in a sandbox here, and are never run without one.
+    #[error("this machine can't run actions in a sandbox: {0}")]
+    Sandbox(#[from] ProbeFailure),
+    /// The sandbox's helper does not start.
+    #[error(transparent)]
+    Launcher(#[from] launcher::StartError),
+    /// The node does not start.
+    #[error(transparent)]
+    Node(#[from] node::StartError),
+    /// No random numbers.
+    #[error("no random numbers: {0}\nhint: the kernel must offer getrandom")]
+    Random(getrandom::Error),
+    /// The ready file can't be written.
+    #[error("ready file {}: {source}\nhint: check the folder that --ready-file names", file.display())]
+    Ready {
+        /// Which.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    node: Node,
+    slots: Slots,
+    tasks: Tasks,
+    addresses: Vec<String>,
+}
+
+#[derive(Debug)]
+struct RingSlots(Slots);
+
+impl Changed for RingSlots {
+    fn changed(&self) {
+        self.0.ring();
+    }
+}
+
+impl Agent {
+    /// Starts an agent on the current runtime.
+    pub async fn start(settings: &Settings) -> Result<Self, ServeError> {
+        let at = |source| ServeError::State { dir: settings.state_dir.clone(), source };
+        let state = StateDir::open(&settings.state_dir).map_err(at)?;
+        if let Some(file) = &settings.ready_file {
+            // One of an earlier run would make somebody believe this one is ready.
+            drop(fs::remove_file(file));
+        }
+        let identity = Identity::load_or_create(&state.identity())?;
+        let enrolment = Enrolment::load(&state.enrolment())?.ok_or(ServeError::NotJoined)?;
+        if enrolment.membership.value.role != Role::Agent {
+            return Err(ServeError::Role { role: enrolment.membership.value.role });
+        }
+        let options = Options { max_bytes: settings.cache_bytes, durability: Durability::Lazy };
+        let (store, recovery) = Store::open(&state.store(), &options)?;
+        tracing::info!(?recovery, "store is open");
+        let workspaces = fresh_folder(&state.workspaces()).map_err(at)?;
+        let capabilities = probe(&settings.helper, &settings.bwrap, &workspaces).await?;
+        tracing::info!(?capabilities, "the sandbox works");
+        let launcher = Launcher::start(&settings.helper, &settings.bwrap).await?;
+        let (node, inbound) = node::start(NodeConfig {
+            identity: identity.clone(),
+            membership: enrolment.membership.clone(),
+            roster: load_roster(&state.roster()),
+            listen: settings.listen.clone(),
+            mdns: settings.mdns,
+            accept_joins: false,
+        })
+        .await?;
+        let tasks = Tasks::new();
+        let slots = slots(settings, node.peer())?;
+        let boot = fs::read_to_string(BOOT_ID).map_err(at)?;
+        let ring = Box::new(RingSlots(slots.clone()));
+        let toolchains = Toolchains::open(&state.toolchains(), boot, store.clone(), tasks.clone(), ring).map_err(at)?;
+        let addresses = addresses(settings, &node);
+        let agent = Self { node, slots, tasks, addresses };
+        let (neighbours, holders) = watch::channel(Arc::default());
+        let fetcher = Fetcher::new(agent.node.clone(), store.clone());
+        agent.start_heartbeat(settings, &enrolment, &state, toolchains.clone(), neighbours);
+        let limits = settings.limits;
+        let parts = Parts {
+            identity,
+            store: store.clone(),
+            fetcher: fetcher.clone(),
+            toolchains,
+            launcher,
+            holders,
+            workspaces,
+            limits,
+        };
+        agent.start_serving(parts, store, fetcher, inbound);
+        if let Some(file) = &settings.ready_file {
+            agent.say_ready(file)?;
+        }
+        tracing::info!(peer = %agent.node.peer(), addresses = ?agent.addresses, n_slots = agent.slots.n_slots(), "lending");
+        Ok(agent)
+    }
+
+    /// This agent's id.
+    pub fn peer(&self) -> PeerId {
+        self.node.peer()
+    }
+
+    /// Where it can be reached.
+    pub fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    /// Slots in use now.
+    pub fn n_busy(&self) -> usize {
+        self.slots.n_busy()
+    }
+
+    fn start_heartbeat(
+        &self,
+        settings: &Settings,
+        enrolment: &Enrolment,
+        state: &StateDir,
+        toolchains: Toolchains,
+        neighbours: watch::Sender<Arc<Vec<buildbee_proto::control::AgentInfo>>>,
+    ) {
+        let name =
+            if settings.name.is_empty() { enrolment.membership.value.name.clone() } else { settings.name.clone() };
+        let n_cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+        let offer = Offer { name, host: host(), n_cores, addresses: self.addresses.clone(), ..Offer::default() };
+        self.node.keep_connected(enrolment.coordinator, enrolment.addresses.clone());
+        let heartbeat = Heartbeat {
+            node: self.node.clone(),
+            coordinator: enrolment.coordinator,
+            slots: self.slots.clone(),
+            toolchains,
+            offer,
+            roster_file: state.roster(),
+            neighbours,
+        };
+        self.tasks.spawn("heartbeat", heartbeat_task(heartbeat, self.tasks.token()));
+    }
+
+    fn start_serving(&self, parts: Parts, store: Store, fetcher: Fetcher, inbound: Inbound) {
+        let (announcer, to_announce) = announcer();
+        let (noted, to_adopt) = mpsc::channel(MAX_ANNOUNCED);
+        let stop = || self.tasks.token();
+        self.tasks.spawn("announce", announce_task(self.node.clone(), to_announce, stop()));
+        self.tasks.spawn("adopt", adopt_task(self.node.clone(), store.clone(), fetcher, to_adopt, stop()));
+        let executor = compose::executor(parts, store.clone(), announcer, self.tasks.clone());
+        let servers = Servers {
+            blobs: BlobServer::new(store.clone()),
+            cache: CacheServer::new(store.clone(), noted),
+            sessions: Sessions::new(store, self.slots.clone(), executor, self.tasks.clone()),
+        };
+        self.tasks.spawn("accept", accept_task(inbound, servers, self.tasks.clone()));
+    }
+
+    fn say_ready(&self, file: &Path) -> Result<(), ServeError> {
+        let ready = serde_json::json!({ "peer": self.peer().to_string(), "addresses": self.addresses });
+        let failed = |source| ServeError::Ready { file: file.to_owned(), source };
+        write_atomically(file, format!("{ready}\n").as_bytes()).map_err(failed)
+    }
+
+    /// Admits nothing more, ends what runs, closes. Takes about two seconds at most.
+    pub async fn stop(self) {
+        self.slots.drain();
+        self.tasks.stop(STOP_GRACE).await;
+        if tokio::time::timeout(CLOSE_GRACE, self.node.shutdown()).await.is_err() {
+            tracing::debug!("connections did not close in time");
+        }
+    }
+}
+
+fn slots(settings: &Settings, peer: PeerId) -> Result<Slots, ServeError> {
+    let n_slots = match settings.mode {
+        Mode::Dedicated => settings.n_slots,
+        Mode::Off => 0,
+        Mode::Idle | Mode::Proportional => {
+            tracing::warn!(mode = %settings.mode, "this version does not watch the machine's user yet: lending all the time");
+            settings.n_slots
+        }
+    };
+    let boot_id = getrandom::u64().map_err(ServeError::Random)?;
+    Ok(Slots::new(Core::new(peer, boot_id, n_slots)))
+}
+
+/// An empty folder where there may be leftovers of actions, with folders that their programs made inaccessible.
+fn fresh_folder(dir: &Path) -> io::Result<PathBuf> {
+    if dir.exists() {
+        for entry in fs::read_dir(dir)? {
+            remove_scratch(&entry?.path()).map_err(|error| error.source)?;
+        }
+    }
+    fs::create_dir_all(dir)?;
+    Ok(dir.to_owned())
+}
+
+/// The roster kept by the last run; the coordinator sends it again where it is of no use.
+fn load_roster(file: &Path) -> Option<Signed<Roster>> {
+    if fs::metadata(file).ok()?.len() > MAX_ROSTER_BYTES {
+        return None;
+    }
+    let roster = Signed::<Roster>::from_canonical(&fs::read(file).ok()?);
+    roster.inspect_err(|error| tracing::warn!(%error, "the stored roster is malformed")).ok()
+}
+
+/// What others are told: what is configured, else where the node listens. Addresses of the machine itself only where there is no
+/// other, as in trials on one machine.
+fn addresses(settings: &Settings, node: &Node) -> Vec<String> {
+    let mut addresses = if settings.advertise.is_empty() { node.listening() } else { settings.advertise.clone() };
+    let is_own = |address: &String| address.starts_with("127.") || address.starts_with("[::1]");
+    if addresses.iter().any(|address| !is_own(address)) {
+        addresses.retain(|address| !is_own(address));
+    }
+    addresses.truncate(MAX_ADDRESSES_PER_PEER);
+    addresses
+}
+
+#[derive(Clone, Debug)]
+struct Servers {
+    blobs: BlobServer,
+    cache: CacheServer,
+    sessions: Sessions,
+}
+
+async fn accept_task(mut inbound: Inbound, servers: Servers, tasks: Tasks) {
+    let permits = Arc::new(Semaphore::new(MAX_STREAMS));
+    let stop = tasks.token();
+    while let Some(Some(arrived)) = stop.run_until_cancelled(inbound.next()).await {
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+            tracing::debug!("too many streams at once; one is reset");
+            continue;
+        };
+        let servers = servers.clone();
+        tasks.spawn("stream", async move {
+            servers.serve(arrived).await;
+            drop(permit);
+        });
+    }
+}
+
+impl Servers {
+    async fn serve(&self, arrived: InboundStream) {
+        let InboundStream { from, protocol, stream } = arrived;
+        let Sender::Member { peer, role, .. } = &from else { return };
+        match (protocol, role) {
+            (Protocol::Blob, _) => self.blobs.serve(*peer, stream).await,
+            (Protocol::Cache, _) => self.cache.serve(&from, stream).await,
+            // An agent's machine has users who build, too.
+            (Protocol::Action, Role::Client | Role::Agent) => self.sessions.serve(*peer, stream).await,
+            _ => tracing::debug!(peer = %peer.short(), protocol = protocol.id(), "not served here"),
+        }
+    }
+}

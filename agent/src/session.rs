@@ -1,0 +1,287 @@
+//! One action stream: reads the request, admits it, runs it, says how it goes, sends the result and its blobs.
+//!
+//! Life cycle: [`Sessions::serve`] is one task a stream. The attempt itself is a run of its own under [`Flights`], so that the same
+//! attempt sent twice runs once; it holds the slot, and ends when the last stream that waits for it is gone. Not here: how an action
+//! is run ([`executor`](crate::executor)), what a slot is ([`lease`](crate::lease)).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use buildbee_p2p::frames::{read_message, write_message};
+use buildbee_p2p::tasks::Tasks;
+use buildbee_proto::action::{Action, Command};
+use buildbee_proto::canonical::{Canonical, CanonicalError};
+use buildbee_proto::codec::Bytes;
+use buildbee_proto::digest::Digest;
+use buildbee_proto::error::{ErrorCode, Retry, WireError};
+use buildbee_proto::execute::{ActionRequest, ActionUpdate, PROGRESS_INTERVAL_MS};
+use buildbee_proto::limits::{MAX_COMMAND_BYTES, MAX_INLINE_BYTES};
+use buildbee_proto::outcome::SignedResult;
+use buildbee_proto::peer::PeerId;
+use buildbee_proto::toolchain::Toolchain;
+use buildbee_store::{Pin, Store};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::exchange::blobs_of;
+use crate::exchange::pump::{Framing, write_blobs};
+use crate::executor::{Done, Executor, Job, Watch};
+use crate::flight::{Flights, Passenger};
+use crate::lease::core::AttemptId;
+use crate::lease::slots::{SlotGuard, Slots};
+
+/// How long the request may take to arrive.
+const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+/// How long one update may take to leave.
+const UPDATE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a client may take to close its end after the last byte.
+const LINGER: Duration = Duration::from_secs(5);
+/// Results of ended attempts that are remembered, for clients that ask again.
+const MAX_REMEMBERED: usize = 256;
+/// Blobs sent along with one action, in number.
+const MAX_INLINE: usize = 16_384;
+
+type Key = (PeerId, AttemptId);
+type Outcome = Result<Done, WireError>;
+
+/// Serves action streams. Clones share attempts and slots.
+#[derive(Clone, Debug)]
+pub struct Sessions {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    slots: Slots,
+    executor: Arc<dyn Executor>,
+    attempts: Flights<Key, Outcome>,
+    ended: Arc<Ended>,
+}
+
+/// The last results, without anything that keeps their blobs.
+#[derive(Debug, Default)]
+struct Ended(Mutex<VecDeque<(Key, Arc<SignedResult>)>>);
+
+impl Ended {
+    // A push or a look: nothing can be left half done under the lock.
+    fn find(&self, key: &Key) -> Option<Arc<SignedResult>> {
+        let ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.iter().find(|(each, _)| each == key).map(|(_, result)| Arc::clone(result))
+    }
+
+    fn remember(&self, key: Key, result: Arc<SignedResult>) {
+        let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if ended.len() >= MAX_REMEMBERED {
+            ended.pop_front();
+        }
+        ended.push_back((key, result));
+    }
+}
+
+/// A request whose parts are the ones they say they are.
+struct Checked {
+    attempt: AttemptId,
+    token: Option<buildbee_proto::lease::SlotToken>,
+    job: Arc<Job>,
+    inline: Vec<Bytes>,
+}
+
+impl Sessions {
+    /// Admits to `slots`, runs on `executor`.
+    pub fn new(store: Store, slots: Slots, executor: Arc<dyn Executor>, tasks: Tasks) -> Self {
+        let attempts = Flights::new("attempt", tasks);
+        Self { inner: Arc::new(Inner { store, slots, executor, attempts, ended: Arc::default() }) }
+    }
+
+    /// Serves one stream of `client` to its end.
+    pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(&self, client: PeerId, stream: S) {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let request = match timeout(REQUEST_DEADLINE, read_message::<ActionRequest, _>(&mut reader)).await {
+            Ok(Ok(Some(request))) => request,
+            Ok(Ok(None)) => return,
+            Ok(Err(error)) => {
+                tracing::debug!(client = %client.short(), %error, "action stream failed");
+                return;
+            }
+            Err(_) => {
+                tracing::debug!(client = %client.short(), "a request did not arrive in time");
+                return;
+            }
+        };
+        let sent = match self.inner.attempt(client, request, &mut reader, &mut writer).await {
+            Ok(sent) => sent,
+            Err(error) => send(&mut writer, &ActionUpdate::Failed(error)).await,
+        };
+        if sent {
+            // The end is only clean once the client has seen it: dropping the stream earlier may cut its last bytes off.
+            drop(timeout(LINGER, writer.shutdown()).await);
+            drop(timeout(LINGER, ended(&mut reader)).await);
+        }
+    }
+}
+
+impl Inner {
+    /// Whether all was said that was to be said. An error is still to be said.
+    async fn attempt<R, W>(
+        &self,
+        client: PeerId,
+        request: ActionRequest,
+        reader: &mut R,
+        writer: &mut W,
+    ) -> Result<bool, WireError>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        let checked = check(client, request)?;
+        let key = (client, checked.attempt);
+        if let Some(result) = self.ended.find(&key) {
+            return Ok(send(writer, &ActionUpdate::Accepted).await && self.finish(&result, writer).await);
+        }
+        let mut passenger = self.board(key, checked)?;
+        if !send(writer, &ActionUpdate::Accepted).await {
+            return Ok(false);
+        }
+        match follow(&mut passenger, reader, writer).await {
+            None => {
+                tracing::debug!(client = %client.short(), "the client is gone");
+                Ok(false)
+            }
+            Some(outcome) => {
+                let done = outcome?;
+                Ok(self.finish(&done.result, writer).await)
+            }
+        }
+    }
+
+    /// Joins the run of an attempt, or takes a slot and starts it.
+    fn board(&self, key: Key, checked: Checked) -> Result<Passenger<Key, Outcome>, WireError> {
+        let mut refused = None;
+        let passenger = self.attempts.join(key, |cancel, progress| {
+            let slot = self.slots.admit(key.0, checked.token, checked.attempt);
+            if let Err(error) = &slot {
+                refused = Some(error.clone());
+            }
+            let (store, executor, ended) = (self.store.clone(), Arc::clone(&self.executor), Arc::clone(&self.ended));
+            async move {
+                let slot = slot?;
+                let watch = Watch { progress, cancel };
+                let outcome = run(store, executor, checked, &watch, slot).await;
+                if let Ok(done) = &outcome {
+                    ended.remember(key, Arc::clone(&done.result));
+                }
+                outcome
+            }
+        });
+        match refused {
+            Some(error) => Err(error),
+            None => Ok(passenger),
+        }
+    }
+
+    async fn finish<W: AsyncWrite + Unpin>(&self, result: &SignedResult, writer: &mut W) -> bool {
+        let blobs = blobs_of(&result.result);
+        let update = ActionUpdate::Finished { result: Bytes(result.to_canonical()), blobs: blobs.clone() };
+        if !send(writer, &update).await {
+            return false;
+        }
+        match write_blobs(&self.store, blobs, Framing::Raw, writer).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::debug!(action = %result.result.action.short(), %error, "outputs were not sent");
+                false
+            }
+        }
+    }
+}
+
+async fn run(store: Store, executor: Arc<dyn Executor>, checked: Checked, watch: &Watch, slot: SlotGuard) -> Outcome {
+    let Checked { job, inline, .. } = checked;
+    let putting = tokio::task::spawn_blocking(move || put_inline(&store, inline)).await;
+    let pins = putting.map_err(|error| WireError::new(ErrorCode::Internal, Retry::OtherAgent, error))??;
+    let outcome = executor.run(&job, watch).await;
+    drop(pins);
+    // Before anybody hears of the result, so that who then asks for the same slot gets it.
+    drop(slot);
+    outcome
+}
+
+fn put_inline(store: &Store, inline: Vec<Bytes>) -> Result<Pin, WireError> {
+    let named: Vec<(Digest, Bytes)> = inline.into_iter().map(|bytes| (Digest::of(&bytes.0), bytes)).collect();
+    let pin = store.pin(named.iter().map(|(digest, _)| *digest));
+    for (digest, bytes) in named {
+        if !store.contains(&digest) {
+            let failed = |error| WireError::new(ErrorCode::Storage, Retry::OtherAgent, error);
+            store.put_expected(&digest, &bytes.0).map_err(failed)?;
+        }
+    }
+    Ok(pin)
+}
+
+/// Says how it goes until the run has landed. `None`: the client is gone.
+async fn follow<R, W>(passenger: &mut Passenger<Key, Outcome>, reader: &mut R, writer: &mut W) -> Option<Outcome>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let period = Duration::from_millis(PROGRESS_INTERVAL_MS);
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.reset();
+    let mut gone = std::pin::pin!(ended(reader));
+    loop {
+        let stage = passenger.stage();
+        tokio::select! {
+            landed = passenger.landed() => {
+                let died = || Err(WireError::new(ErrorCode::Internal, Retry::OtherAgent, "the attempt failed"));
+                return Some(landed.unwrap_or_else(died));
+            }
+            () = &mut gone => return None,
+            _ = ticks.tick() => {
+                if !send(writer, &ActionUpdate::Running(stage)).await {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Returns when nothing more comes: the client closed or dropped its end, or said what it must not say.
+async fn ended<R: AsyncRead + Unpin>(reader: &mut R) {
+    let mut byte = [0];
+    // Any outcome ends the session: end, error, or a byte that is no part of the protocol.
+    drop(reader.read(&mut byte).await);
+}
+
+async fn send<W: AsyncWrite + Unpin>(writer: &mut W, update: &ActionUpdate) -> bool {
+    matches!(timeout(UPDATE_DEADLINE, write_message(writer, update)).await, Ok(Ok(())))
+}
+
+fn check(client: PeerId, request: ActionRequest) -> Result<Checked, WireError> {
+    let invalid = |why: String| WireError::new(ErrorCode::Invalid, Retry::Never, why);
+    for (what, bytes) in [("action", &request.action), ("command", &request.command), ("toolchain", &request.toolchain)]
+    {
+        if bytes.0.len() > MAX_COMMAND_BYTES {
+            return Err(invalid(format!("the {what} is too large")));
+        }
+    }
+    let n_inline_bytes: usize = request.inline.iter().map(|bytes| bytes.0.len()).sum();
+    if n_inline_bytes > MAX_INLINE_BYTES || request.inline.len() > MAX_INLINE {
+        return Err(invalid("too much is sent along".to_owned()));
+    }
+    let malformed = |what: &'static str| move |error: CanonicalError| invalid(format!("{what} is malformed: {error}"));
+    let action = Action::from_canonical(&request.action.0).map_err(malformed("action"))?;
+    let command = Command::from_canonical(&request.command.0).map_err(malformed("command"))?;
+    let toolchain = Toolchain::from_canonical(&request.toolchain.0).map_err(malformed("toolchain"))?;
+    if Digest::of(&request.command.0) != action.command {
+        return Err(invalid("the command is not the one that the action names".to_owned()));
+    }
+    if Digest::of(&request.toolchain.0) != action.toolchain.0 {
+        return Err(invalid("the toolchain is not the one that the action names".to_owned()));
+    }
+    let digest = Digest::of(&request.action.0);
+    let job = Arc::new(Job { digest, action, command, toolchain, client });
+    Ok(Checked { attempt: request.attempt, token: request.token, job, inline: request.inline })
+}

@@ -1,0 +1,281 @@
+//! Makes toolchains present: a folder for each, made once, shared by every action that uses it.
+//!
+//! A folder appears by one rename, complete, with a note of the kernel's boot in which it was made. After a start of the agent it is
+//! used again only in that same boot and while the store still has every blob of it: after a loss of power its links may be torn, and
+//! making it anew costs milliseconds. While a toolchain is held its blobs are pinned, so that it can be handed on to other agents.
+//! Not here: Nix; which toolchain an action needs.
+//!
+//! On disk: `toolchains/<hex>-<size>/{root/, description, boot}`; names that start with a dot are being made or removed.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use buildbee_p2p::tasks::Tasks;
+use buildbee_proto::canonical::Canonical;
+use buildbee_proto::digest::Digest;
+use buildbee_proto::error::{ErrorCode, Retry, WireError};
+use buildbee_proto::limits::MAX_COMMAND_BYTES;
+use buildbee_proto::toolchain::{Toolchain, ToolchainId};
+use buildbee_store::Store;
+
+use crate::exchange::fetch::{Fetcher, Sources};
+use crate::flight::Flights;
+use crate::workspace::materialise::materialise;
+use crate::workspace::tree::{self, Tree};
+
+/// Toolchains kept as folders; the least recently used go first.
+pub const MAX_TOOLCHAINS: usize = 32;
+/// Times that a toolchain is asked for again because somebody else's attempt to make it failed.
+const MAX_TRIES: usize = 3;
+
+/// What programs run on this machine, as in [`Toolchain::host`].
+pub fn host() -> String {
+    format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)
+}
+
+/// A toolchain that is there, and stays while this is held.
+#[derive(Debug)]
+pub struct Present {
+    root: PathBuf,
+    contents: HashSet<Digest>,
+    _tree: Tree,
+}
+
+impl Present {
+    /// The folder that an action's inputs are laid over.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The digests of all its files.
+    pub fn contents(&self) -> &HashSet<Digest> {
+        &self.contents
+    }
+}
+
+type Made = Result<Arc<Present>, WireError>;
+
+/// All toolchains here. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Toolchains {
+    inner: Arc<Inner>,
+    making: Arc<Flights<ToolchainId, Made>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    /// Which boot of the kernel this is.
+    boot: String,
+    store: Store,
+    held: Mutex<HashMap<ToolchainId, Held>>,
+    clock: AtomicU64,
+    changed: Box<dyn Changed>,
+}
+
+/// Told when a toolchain came or went.
+pub trait Changed: Send + Sync + std::fmt::Debug {
+    /// It did.
+    fn changed(&self);
+}
+
+#[derive(Debug)]
+struct Held {
+    present: Arc<Present>,
+    used: u64,
+}
+
+impl Toolchains {
+    /// Opens `dir`, making it if need be: takes up what is good there and removes the rest. Touches the disk.
+    pub fn open(dir: &Path, boot: String, store: Store, tasks: Tasks, changed: Box<dyn Changed>) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let held = Mutex::default();
+        let inner = Inner { dir: dir.to_owned(), boot, store, held, clock: AtomicU64::new(0), changed };
+        for entry in fs::read_dir(dir)? {
+            let path = entry?.path();
+            match inner.take_up(&path) {
+                Some((id, present)) => {
+                    tracing::debug!(toolchain = %id, "taken up");
+                    inner.hold(id, present);
+                }
+                None => remove(&path),
+            }
+        }
+        Ok(Self { inner: Arc::new(inner), making: Arc::new(Flights::new("toolchain", tasks)) })
+    }
+
+    /// Those that are wholly present, in order.
+    pub fn held(&self) -> Vec<ToolchainId> {
+        let mut ids: Vec<ToolchainId> = self.inner.lock().keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// `toolchain`, made present from `sources` if it is not. Cancel-safe.
+    pub async fn present(&self, toolchain: &Toolchain, fetcher: &Fetcher, sources: &Sources) -> Made {
+        let here = host();
+        if toolchain.host != here {
+            let why = format!("programs of this toolchain run on {:?}, this is {here}", toolchain.host);
+            return Err(WireError::new(ErrorCode::Toolchain, Retry::OtherAgent, why));
+        }
+        let id = toolchain.id();
+        let mut n_tries = 0;
+        loop {
+            if let Some(present) = self.inner.touch(id) {
+                return Ok(present);
+            }
+            let mut passenger = self.making.join(id, |cancel, _progress| {
+                let (inner, fetcher, sources) = (Arc::clone(&self.inner), fetcher.clone(), sources.clone());
+                let toolchain = toolchain.clone();
+                async move {
+                    // The run before this one may have ended between the look above and now.
+                    if let Some(present) = inner.touch(id) {
+                        return Ok(present);
+                    }
+                    let making = Box::pin(inner.make(id, toolchain, &fetcher, &sources));
+                    cancel.run_until_cancelled(making).await.unwrap_or_else(|| Err(cancelled()))
+                }
+            });
+            n_tries += 1;
+            match passenger.landed().await {
+                Some(Ok(present)) => return Ok(present),
+                // It failed with the sources of another action; ours may do better.
+                Some(Err(_)) if !passenger.pilot && n_tries < MAX_TRIES => {}
+                Some(Err(error)) => return Err(error),
+                None => {
+                    return Err(WireError::new(ErrorCode::Internal, Retry::OtherAgent, "making a toolchain failed"));
+                }
+            }
+        }
+    }
+}
+
+fn cancelled() -> WireError {
+    WireError::new(ErrorCode::Cancelled, Retry::SameAgent, "cancelled")
+}
+
+fn failed(error: &io::Error) -> WireError {
+    WireError::new(ErrorCode::Storage, Retry::OtherAgent, format!("a toolchain can't be made present: {error}"))
+}
+
+impl Inner {
+    // Every critical section is one map operation, so a panic elsewhere leaves the map whole.
+    fn lock(&self) -> MutexGuard<'_, HashMap<ToolchainId, Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tick(&self) -> u64 {
+        self.clock.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn touch(&self, id: ToolchainId) -> Option<Arc<Present>> {
+        let now = self.tick();
+        let mut held = self.lock();
+        let entry = held.get_mut(&id)?;
+        entry.used = now;
+        Some(Arc::clone(&entry.present))
+    }
+
+    fn hold(&self, id: ToolchainId, present: Arc<Present>) {
+        let used = self.tick();
+        self.lock().insert(id, Held { present, used });
+    }
+
+    /// Holds one more and removes what is too much, but nothing that an action uses.
+    fn hold_bounded(&self, id: ToolchainId, present: Arc<Present>) {
+        self.hold(id, present);
+        loop {
+            let mut held = self.lock();
+            if held.len() <= MAX_TOOLCHAINS {
+                break;
+            }
+            let idle = held.iter().filter(|(other, entry)| **other != id && Arc::strong_count(&entry.present) == 1);
+            let Some(oldest) = idle.min_by_key(|(_, entry)| entry.used).map(|(id, _)| *id) else { break };
+            held.remove(&oldest);
+            // Out of the way under the lock, so that it can be made anew at once; the removal itself takes longer.
+            let doomed = self.dir.join(format!(".old-{}-{}", oldest.0.short(), self.tick()));
+            let moved = fs::rename(self.dir.join(oldest.to_string()), &doomed);
+            drop(held);
+            match moved {
+                Ok(()) => remove(&doomed),
+                Err(error) => tracing::warn!(toolchain = %oldest, %error, "can't be moved out of the way"),
+            }
+        }
+        self.changed.changed();
+    }
+
+    fn take_up(&self, path: &Path) -> Option<(ToolchainId, Arc<Present>)> {
+        let name = path.file_name()?.to_str()?;
+        if fs::read_to_string(path.join("boot")).ok()? != self.boot {
+            return None;
+        }
+        let description = path.join("description");
+        if fs::metadata(&description).ok()?.len() > MAX_COMMAND_BYTES as u64 {
+            return None;
+        }
+        let toolchain = Toolchain::from_canonical(&fs::read(&description).ok()?).ok()?;
+        if toolchain.id().to_string() != name {
+            return None;
+        }
+        let tree = tree::load_present(&self.store, toolchain.root).ok()??;
+        Some((toolchain.id(), present(path, tree)))
+    }
+
+    async fn make(
+        self: &Arc<Self>,
+        id: ToolchainId,
+        toolchain: Toolchain,
+        fetcher: &Fetcher,
+        sources: &Sources,
+    ) -> Made {
+        let tree = Box::pin(tree::load(&self.store, fetcher, sources, toolchain.root)).await?;
+        let inner = Arc::clone(self);
+        // Runs to its end even if nobody waits any more: the folder it leaves is a good one.
+        let made = tokio::task::spawn_blocking(move || {
+            let place = inner.dir.join(id.to_string());
+            let fresh = inner.dir.join(format!(".new-{}-{}", id.0.short(), inner.tick()));
+            let outcome = inner.build(&toolchain, &tree, &fresh, &place);
+            if outcome.is_err() {
+                remove(&fresh);
+            }
+            outcome.map(|()| {
+                let present = present(&place, tree);
+                inner.hold_bounded(id, Arc::clone(&present));
+                present
+            })
+        });
+        let made = made.await.map_err(|error| WireError::new(ErrorCode::Internal, Retry::OtherAgent, error))??;
+        tracing::info!(toolchain = %id.0.short(), n_files = made.contents.len(), "toolchain is present");
+        Ok(made)
+    }
+
+    fn build(&self, toolchain: &Toolchain, tree: &Tree, fresh: &Path, place: &Path) -> Result<(), WireError> {
+        fs::create_dir(fresh).map_err(|error| failed(&error))?;
+        materialise(&self.store, tree, &|_| false, &fresh.join("root"))?;
+        fs::write(fresh.join("description"), toolchain.to_canonical()).map_err(|error| failed(&error))?;
+        fs::write(fresh.join("boot"), &self.boot).map_err(|error| failed(&error))?;
+        // Only a leftover that no start has looked at can be there: it is not held.
+        remove(place);
+        fs::rename(fresh, place).map_err(|error| failed(&error))
+    }
+}
+
+fn present(place: &Path, tree: Tree) -> Arc<Present> {
+    let contents = tree.files().iter().copied().collect();
+    Arc::new(Present { root: place.join("root"), contents, _tree: tree })
+}
+
+/// Removes a folder of ours; it may not exist. What can't be removed is tried again at the next start.
+fn remove(path: &Path) {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "can't be removed");
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,189 @@
+//! Several agents, and the coordinator's side of the conversation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use buildbee_p2p::frames::{read_message, write_message};
+use buildbee_p2p::node::{Inbound, Node};
+use buildbee_proto::canonical::Canonical;
+use buildbee_proto::codec::Bytes;
+use buildbee_proto::control::{
+    AgentDesired, AgentInfo, AgentState, ControlAnswer, ControlCall, ControlReply, ControlRequest, Offer,
+};
+use buildbee_proto::digest::Digest;
+use buildbee_proto::error::{ErrorCode, Retry};
+use buildbee_proto::exchange::{CacheReply, CacheRequest};
+use buildbee_proto::lease::SlotToken;
+use buildbee_proto::membership::{Roster, Signed};
+use buildbee_proto::outcome::SignedResult;
+use buildbee_proto::peer::{PeerId, Role};
+use buildbee_proto::version::Protocol;
+use tokio::sync::Mutex;
+
+use crate::bed::{Client, Farm, Manner, again};
+
+/// A coordinator that does as the test says.
+struct Coordinator {
+    node: Node,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    heard: Vec<(PeerId, AgentState)>,
+    dealt: Vec<(SlotToken, PeerId)>,
+    roster: Option<Signed<Roster>>,
+}
+
+impl Coordinator {
+    async fn start(farm: &mut Farm) -> Self {
+        let (node, inbound) = farm.node(farm.coordinator.clone(), Role::Coordinator, &["127.0.0.1:0"]).await;
+        farm.coordinator_addresses = node.listening();
+        let state = Arc::default();
+        tokio::spawn(answer(inbound, Arc::clone(&state)));
+        Self { node, state }
+    }
+
+    async fn last(&self, agent: PeerId) -> Option<AgentState> {
+        let state = self.state.lock().await;
+        state.heard.iter().rev().find(|(peer, _)| *peer == agent).map(|(_, heard)| heard.clone())
+    }
+
+    async fn until(&self, agent: PeerId, what: &str, good: impl Fn(&AgentState) -> bool) -> AgentState {
+        for _ in 0..500 {
+            match self.last(agent).await {
+                Some(state) if good(&state) => return state,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+        panic!("never heard: {what}; last {:?}", self.last(agent).await);
+    }
+}
+
+async fn answer(mut inbound: Inbound, state: Arc<Mutex<State>>) {
+    while let Some(mut arrived) = inbound.next().await {
+        assert_eq!(arrived.protocol, Protocol::Control);
+        let state = Arc::clone(&state);
+        tokio::spawn(async move {
+            let from = arrived.from.peer();
+            while let Ok(Some(ControlRequest { id, body })) = read_message(&mut arrived.stream).await {
+                let ControlCall::Agent(heard) = body else { panic!("not an agent") };
+                let desired = state.lock().await.desired(from, heard);
+                let reply = ControlReply { id, body: ControlAnswer::Agent(desired) };
+                if write_message(&mut arrived.stream, &reply).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+impl State {
+    fn desired(&mut self, from: PeerId, heard: AgentState) -> AgentDesired {
+        let version = heard.roster_version;
+        self.heard.push((from, heard));
+        let mut peers: Vec<AgentInfo> = Vec::new();
+        for (peer, state) in self.heard.iter().rev() {
+            if *peer != from && peers.iter().all(|info| info.peer != *peer) {
+                peers.push(AgentInfo { peer: *peer, offer: state.offer.clone(), n_slots: 1 });
+            }
+        }
+        let newer = self.roster.as_ref().filter(|roster| roster.value.version > version);
+        AgentDesired {
+            dealt: self.dealt.clone(),
+            deal_for_ms: 60_000,
+            peers,
+            roster: newer.map(|roster| Bytes(roster.to_canonical())),
+            next_call_ms: 250,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_coordinator_hears_of_slots_and_toolchains_and_deals_leases() {
+    let mut farm = Farm::new();
+    let coordinator = Coordinator::start(&mut farm).await;
+    let agent = farm.agent(1).await;
+    let me = agent.get().peer();
+    let first = coordinator.until(me, "a slot", |state| state.slots.len() == 1).await;
+    let Offer { host, n_cores, memory_bytes, addresses, .. } = &first.offer;
+    assert!(host.ends_with("-linux") && *n_cores > 0 && *memory_bytes > 0 && addresses == agent.get().addresses());
+
+    let (holder, stranger) = (farm.client(&agent).await, farm.client(&agent).await);
+    let token = first.slots[0].token;
+    coordinator.state.lock().await.dealt = vec![(token, holder.node.peer())];
+    coordinator.until(me, "the deal", |state| state.slots[0].dealt_to == Some(holder.node.peer())).await;
+    let refused = stranger.submit(&stranger.script("true", &[])).await.unwrap_err();
+    assert_eq!((refused.code, refused.retry), (ErrorCode::Busy, Retry::OtherAgent));
+    let mut request = holder.script("true", &[]);
+    request.token = Some(token);
+    holder.submit(&request).await.unwrap();
+    coordinator.until(me, "a toolchain", |state| state.offer.toolchains == [holder.toolchain.id()]).await;
+
+    coordinator.state.lock().await.dealt.clear();
+    coordinator.until(me, "an open slot", |state| state.slots[0].dealt_to.is_none()).await;
+    stranger.submit(&again(&stranger.script("true", &[]), |action| action.do_not_cache = true)).await.unwrap();
+    coordinator.node.shutdown().await;
+    stranger.submit(&again(&stranger.script("exit 0", &[]), |_| {})).await.unwrap();
+}
+
+/// Two agents that know each other.
+async fn neighbours(farm: &mut Farm) -> (Coordinator, crate::bed::RunningAgent, crate::bed::RunningAgent) {
+    let coordinator = Coordinator::start(farm).await;
+    let (one, other) = (farm.agent(2).await, farm.agent(2).await);
+    let members = vec![(one.get().peer(), Role::Agent), (other.get().peer(), Role::Agent)];
+    coordinator.state.lock().await.roster = Some(farm.roster(3, members));
+    for agent in [&one, &other] {
+        coordinator.until(agent.get().peer(), "the roster", |state| state.roster_version == 3).await;
+    }
+    (coordinator, one, other)
+}
+
+async fn found(client: &Client, agent: PeerId, action: Digest) -> Option<SignedResult> {
+    let mut stream = client.node.open(agent, Protocol::Cache).await.unwrap();
+    write_message(&mut stream, &CacheRequest::Find { action }).await.unwrap();
+    match read_message(&mut stream).await.unwrap() {
+        Some(CacheReply::Found(found)) => found.map(|bytes| SignedResult::from_canonical(&bytes.0).unwrap()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_finds_its_way_to_the_peers_responsible() {
+    let mut farm = Farm::new();
+    let (_coordinator, mut one, other) = neighbours(&mut farm).await;
+    let client = farm.client(&one).await;
+    let request = client.compile("int shared;\n");
+    let action = Digest::of(&request.action.0);
+    // With two agents, both are responsible for everything.
+    let second = farm.client(&other).await;
+    assert_eq!(found(&second, other.get().peer(), action).await, None);
+    let done = client.submit(&request).await.unwrap();
+    let mut copy = None;
+    for _ in 0..250 {
+        copy = found(&second, other.get().peer(), action).await;
+        if copy.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(copy.as_ref(), Some(&done.signed));
+    one.stop().await;
+    // The one who ran it is gone, and so is the need for it.
+    let again = second.submit(&again(&request, |_| {})).await.unwrap();
+    assert_eq!(again.signed, done.signed);
+    assert_eq!(again.output("w/t.o"), done.output("w/t.o"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_toolchain_comes_from_the_neighbour() {
+    let mut farm = Farm::new();
+    let (coordinator, one, other) = neighbours(&mut farm).await;
+    let client = farm.client(&one).await;
+    client.submit(&client.script("true", &[])).await.unwrap();
+    coordinator.until(one.get().peer(), "a toolchain", |state| !state.offer.toolchains.is_empty()).await;
+    // Whatever is large must come from somebody else.
+    let second = farm.client_who(&other, Manner::Forgets).await;
+    let done = second.submit(&second.script("exit 0", &[])).await.unwrap();
+    assert_eq!(done.result().provenance.peer, other.get().peer());
+}

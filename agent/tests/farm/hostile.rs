@@ -1,0 +1,94 @@
+//! What an agent does for a client that lies, forgets or breaks the rules.
+
+use buildbee_proto::canonical::Canonical;
+use buildbee_proto::codec::Bytes;
+use buildbee_proto::digest::Digest;
+use buildbee_proto::error::{ErrorCode, Retry};
+use buildbee_proto::tree::{Directory, DirectoryNode};
+
+use crate::bed::{Farm, Manner, again};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_blob_that_nobody_has_is_named() {
+    let farm = Farm::new();
+    let agent = farm.agent(1).await;
+    let client = farm.client(&agent).await;
+    let root = Digest::of(b"never stored");
+    let request = again(&client.script("true", &[]), |action| action.input_root = root);
+    let error = client.submit(&request).await.unwrap_err();
+    assert_eq!((error.code, error.retry), (ErrorCode::MissingBlob, Retry::Never));
+    assert!(error.message.contains(&root.hex()), "{error}");
+    agent.idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bytes_that_are_not_what_they_should_be_are_refused() {
+    let farm = Farm::new();
+    let agent = farm.agent(1).await;
+    let liar = farm.client_who(&agent, Manner::Lies).await;
+    let request = liar.compile("int x;\n");
+    let error = liar.submit(&request).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::MissingBlob);
+    assert!(error.message.contains("bytes that are not"), "{error}");
+    agent.idle().await;
+    // Nothing of it sticks: the same request by an honest client is served.
+    let honest = farm.client(&agent).await;
+    let done = honest.submit(&honest.compile("int x;\n")).await.unwrap();
+    assert_eq!(done.result().exit_code, 0, "{}", done.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn parts_that_do_not_belong_together_are_refused() {
+    let farm = Farm::new();
+    let agent = farm.agent(1).await;
+    let client = farm.client(&agent).await;
+    let good = client.script("true", &[]);
+    let other = client.script("false", &[]);
+    let toolchain = buildbee_proto::toolchain::Toolchain { label: "other".to_owned(), ..client.toolchain.clone() };
+    let cases = [
+        ("command", again(&good, |action| action.command = Digest::of(b"other"))),
+        (
+            "toolchain",
+            buildbee_proto::execute::ActionRequest { toolchain: Bytes(toolchain.to_canonical()), ..good.clone() },
+        ),
+        ("command", buildbee_proto::execute::ActionRequest { command: other.command, ..good.clone() }),
+        ("action", buildbee_proto::execute::ActionRequest { action: Bytes(b"junk".to_vec()), ..good.clone() }),
+        ("along", buildbee_proto::execute::ActionRequest { inline: vec![Bytes(vec![0; 9 << 20])], ..good.clone() }),
+    ];
+    for (what, request) in cases {
+        let error = client.submit(&request).await.unwrap_err();
+        assert_eq!((error.code, error.retry), (ErrorCode::Invalid, Retry::Never), "{what}: {error}");
+        assert!(error.message.contains(what), "{error}");
+    }
+    client.submit(&good).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trees_without_end_are_refused() {
+    let farm = Farm::new();
+    let agent = farm.agent(1).await;
+    let client = farm.client(&agent).await;
+    let mut below = client.store.put_bytes(&Directory::default().to_canonical()).unwrap();
+    for _ in 0..60 {
+        let directories =
+            ["a", "b", "c"].map(|name| DirectoryNode { name: name.try_into().unwrap(), digest: below }).to_vec();
+        let directory = Directory { directories, ..Directory::default() };
+        below = client.store.put_bytes(&directory.to_canonical()).unwrap();
+    }
+    let request = again(&client.script("true", &[]), |action| action.input_root = below);
+    let error = client.submit(&request).await.unwrap_err();
+    assert_eq!((error.code, error.retry), (ErrorCode::Invalid, Retry::Never), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_action_sees_nothing_of_the_agent() {
+    let farm = Farm::new();
+    let agent = farm.agent(1).await;
+    let client = farm.client(&agent).await;
+    let state = agent.dir.path().to_str().unwrap();
+    let script =
+        format!("for x in {state} /etc/passwd /home /root; do test -e $x && echo $x; done; echo > {state}-x; true");
+    let done = client.submit(&client.script(&script, &[])).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(done.stdout()), "");
+    assert!(!std::path::Path::new(&format!("{state}-x")).exists());
+}

@@ -1,0 +1,10 @@
+//! The agent end to end: real processes, real compiler, real sandbox, real network on the loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod bed;
+mod content;
+mod farm;
+mod hostile;
+mod process;
+mod running;
