@@ -1,0 +1,140 @@
+//! The command line. Not here: what the commands do, and settings from the file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use buildbee_proto::peer::Role;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The coordinator of a buildbee farm: lets machines in and deals out their idle slots.
+#[derive(Debug, Parser)]
+#[command(name = "buildbee-coordinator", version, arg_required_else_help = true)]
+pub struct Cli {
+    /// Where settings come from.
+    #[command(flatten)]
+    pub sources: Sources,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Sources {
+    /// Settings file (TOML) [default: /etc/buildbee/coordinator.toml for root, else ~/.config/buildbee/coordinator.toml, if there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Folder of the farm's key and its list of members [default: /var/lib/buildbee-coordinator for root, else ~/.local/state/buildbee-coordinator]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the coordinator in the foreground until it is told to stop.
+    Serve(ServeArgs),
+    /// Print a ticket that lets one machine join the farm.
+    Invite(InviteArgs),
+    /// Send a member away: everybody refuses it from now on.
+    Revoke(RevokeArgs),
+    /// List who belongs to the farm.
+    Members(MembersArgs),
+}
+
+/// Options of `serve`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServeArgs {
+    /// Address and port to listen on; port 0 is any free one [default: 0.0.0.0:7470]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Don't answer to peers that look for the coordinator by multicast on the local network.
+    #[arg(long)]
+    pub no_mdns: bool,
+    /// Write peer, farm and addresses as JSON into this file once the coordinator listens.
+    #[arg(long, value_name = "PATH")]
+    pub ready_file: Option<PathBuf>,
+    /// Check settings and leave.
+    #[arg(long)]
+    pub check_config: bool,
+}
+
+/// What a newcomer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InviteRole {
+    /// Lends its idle cores.
+    Agent,
+    /// Has its compiles done.
+    Client,
+}
+
+impl From<InviteRole> for Role {
+    fn from(role: InviteRole) -> Self {
+        match role {
+            InviteRole::Agent => Self::Agent,
+            InviteRole::Client => Self::Client,
+        }
+    }
+}
+
+/// Options of `invite`.
+#[derive(Clone, Debug, Args)]
+pub struct InviteArgs {
+    /// What the machine may do.
+    #[arg(long, value_enum, default_value = "client")]
+    pub role: InviteRole,
+    /// For how long the ticket is good, for instance 30min or 7d.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
+    pub expires: Duration,
+    /// Where the coordinator can be reached; may be given more than once [default: the `addresses` setting, else this machine's]
+    #[arg(long = "address", value_name = "HOST:PORT")]
+    pub addresses: Vec<String>,
+}
+
+/// Options of `revoke`.
+#[derive(Clone, Debug, Args)]
+pub struct RevokeArgs {
+    /// Peer id, the beginning of it as `members` shows it, or name.
+    pub member: String,
+}
+
+/// Options of `members`.
+#[derive(Clone, Debug, Args)]
+pub struct MembersArgs {
+    /// As JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration < Duration::from_secs(1) => Err("must be at least 1s".to_owned()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error} (write for instance 30min, 24h or 7d)")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_before_or_after_the_command() {
+        let cli = Cli::try_parse_from(["x", "--state-dir", "/a", "invite", "--expires", "90min"]).unwrap();
+        let Command::Invite(invite) = cli.command else { panic!("another command") };
+        assert_eq!(invite.expires, Duration::from_secs(5_400));
+        assert_eq!(invite.role, InviteRole::Client);
+        let cli = Cli::try_parse_from(["x", "members", "--state-dir", "/a"]).unwrap();
+        assert_eq!(cli.sources.state_dir, Some(PathBuf::from("/a")));
+        assert!(Cli::try_parse_from(["x", "invite", "--expires", "soon"]).is_err());
+        assert!(Cli::try_parse_from(["x", "invite", "--expires", "0s"]).is_err());
+    }
+}

@@ -1,0 +1,287 @@
+//! Settings: command line over environment over file over defaults. The only place that reads the environment.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `BUILDBEE_COORDINATOR_CONFIG` | settings file, like `--config` |
+//! | `BUILDBEE_COORDINATOR_STATE_DIR` | state folder, like `--state-dir` |
+//! | `BUILDBEE_COORDINATOR_LOG` | what is logged, like the `log` setting |
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use buildbee_proto::limits::MAX_ADDRESSES_PER_PEER;
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::cli::{ServeArgs, Sources};
+
+/// The coordinator's documented port.
+pub const DEFAULT_PORT: u16 = 7470;
+/// Largest settings file in bytes.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// The keys of a settings file, for hints.
+const KEYS: &str = "addresses, listen, log, mdns, state_dir";
+
+/// Why there are no settings.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("settings file {}: {source}\nhint: check the path given by --config or BUILDBEE_COORDINATOR_CONFIG", file.display())]
+    Read {
+        /// Which.
+        file: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Something in the file is wrong.
+    #[error("{}:{line}: {}{reason}\nhint: the settings are {KEYS}; see the comments in the packaged file", file.display(), shown_key(key.as_deref()))]
+    Invalid {
+        /// Which file.
+        file: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// Which key, if the line has one.
+        key: Option<String>,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is no place for the state.
+    #[error("no state folder: neither XDG_STATE_HOME nor HOME is set\nhint: name one: --state-dir DIR")]
+    NoStateDir,
+}
+
+fn shown_key(key: Option<&str>) -> String {
+    key.map_or_else(String::new, |key| format!("{key}: "))
+}
+
+/// The settings file. Every key may be left out.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Address and port to listen on; port 0 is any free one. Default: `"0.0.0.0:7470"`.
+    pub listen: SocketAddr,
+    /// Folder of the farm's key and its list of members. Default: `/var/lib/buildbee-coordinator` for root, else
+    /// `$XDG_STATE_HOME/buildbee-coordinator`.
+    pub state_dir: Option<PathBuf>,
+    /// `host:port` under which others reach this coordinator, for tickets. Default: none, the machine's addresses are used.
+    pub addresses: Vec<String>,
+    /// Whether the coordinator can be found by multicast on the local network. Default: `true`.
+    pub mdns: bool,
+    /// What is logged, as a `tracing` filter. Default: `"info,libp2p=warn"`.
+    pub log: String,
+}
+
+impl Default for ConfigFile {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), DEFAULT_PORT),
+            state_dir: None,
+            addresses: Vec::new(),
+            mdns: true,
+            log: "info,libp2p=warn".to_owned(),
+        }
+    }
+}
+
+/// What the program works with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// State folder.
+    pub state_dir: PathBuf,
+    /// For tickets; may be empty.
+    pub addresses: Vec<String>,
+    /// Whether to use multicast.
+    pub mdns: bool,
+    /// What is logged.
+    pub log: String,
+}
+
+/// What is taken from the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    config: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+    log: Option<String>,
+    home: Option<PathBuf>,
+    state_home: Option<PathBuf>,
+    config_home: Option<PathBuf>,
+    is_root: bool,
+}
+
+impl Environment {
+    /// This process's.
+    #[expect(clippy::disallowed_methods, reason = "the one place of this program that reads the environment")]
+    pub fn read() -> Self {
+        Self::from_variables(|name| std::env::var_os(name), nix::unistd::geteuid().is_root())
+    }
+
+    fn from_variables(get: impl Fn(&str) -> Option<OsString>, is_root: bool) -> Self {
+        // An empty variable is an unset one.
+        let path = |name: &str| get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        Self {
+            config: path("BUILDBEE_COORDINATOR_CONFIG"),
+            state_dir: path("BUILDBEE_COORDINATOR_STATE_DIR"),
+            log: get("BUILDBEE_COORDINATOR_LOG")
+                .and_then(|value| value.into_string().ok())
+                .filter(|log| !log.is_empty()),
+            home: path("HOME"),
+            state_home: path("XDG_STATE_HOME"),
+            config_home: path("XDG_CONFIG_HOME"),
+            is_root,
+        }
+    }
+
+    fn default_config(&self) -> Option<PathBuf> {
+        if self.is_root {
+            return Some(PathBuf::from("/etc/buildbee/coordinator.toml"));
+        }
+        let home = self.config_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".config")))?;
+        Some(home.join("buildbee/coordinator.toml"))
+    }
+
+    fn default_state_dir(&self) -> Option<PathBuf> {
+        if self.is_root {
+            return Some(PathBuf::from("/var/lib/buildbee-coordinator"));
+        }
+        let home = self.state_home.clone().or_else(|| self.home.as_ref().map(|home| home.join(".local/state")))?;
+        Some(home.join("buildbee-coordinator"))
+    }
+}
+
+impl Settings {
+    /// The settings for a command. A file that was named must exist; the default one may be absent.
+    pub fn load(sources: &Sources, serve: &ServeArgs, environment: &Environment) -> Result<Self, ConfigError> {
+        let file = match sources.config.as_ref().or(environment.config.as_ref()) {
+            Some(named) => read_file(named)?,
+            None => {
+                environment.default_config().map_or_else(|| Ok(ConfigFile::default()), |file| read_default(&file))?
+            }
+        };
+        let state_dir = sources.state_dir.clone().or_else(|| environment.state_dir.clone()).or(file.state_dir);
+        Ok(Self {
+            listen: serve.listen.unwrap_or(file.listen),
+            state_dir: state_dir.or_else(|| environment.default_state_dir()).ok_or(ConfigError::NoStateDir)?,
+            addresses: file.addresses,
+            mdns: file.mdns && !serve.no_mdns,
+            log: environment.log.clone().unwrap_or(file.log),
+        })
+    }
+}
+
+fn read_default(file: &Path) -> Result<ConfigFile, ConfigError> {
+    match read_file(file) {
+        Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(ConfigFile::default()),
+        other => other,
+    }
+}
+
+fn read_file(file: &Path) -> Result<ConfigFile, ConfigError> {
+    let failed = |source| ConfigError::Read { file: file.to_owned(), source };
+    let mut text = String::new();
+    let opened = File::open(file).map_err(failed)?;
+    opened.take(MAX_CONFIG_BYTES).read_to_string(&mut text).map_err(failed)?;
+    parse(file, &text)
+}
+
+fn parse(file: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
+    let config: ConfigFile = toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start.min(text.len()));
+        invalid(file, text, at, error.message().trim().replace('\n', ", "))
+    })?;
+    if config.addresses.len() > MAX_ADDRESSES_PER_PEER {
+        let at = text.find("addresses").unwrap_or(0);
+        return Err(invalid(file, text, at, format!("more than {MAX_ADDRESSES_PER_PEER} addresses")));
+    }
+    Ok(config)
+}
+
+/// An error at byte `at` of the file's text.
+fn invalid(file: &Path, text: &str, at: usize, reason: String) -> ConfigError {
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let content = text.lines().nth(line - 1).unwrap_or_default();
+    let key = content.split_once('=').map(|(key, _)| key.trim().to_owned()).filter(|key| !key.is_empty());
+    ConfigError::Invalid { file: file.to_owned(), line, key, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)], is_root: bool) -> Environment {
+        let variables: BTreeMap<&str, &str> = variables.iter().copied().collect();
+        Environment::from_variables(|name| variables.get(name).map(OsString::from), is_root)
+    }
+
+    fn error(text: &str) -> String {
+        parse(Path::new("/etc/c.toml"), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_name_file_line_and_key() {
+        let shown = error("mdns = true\n\nlisen = \"0.0.0.0:1\"\n");
+        assert!(shown.starts_with("/etc/c.toml:3: lisen: unknown field `lisen`"), "{shown}");
+        assert!(shown.contains("\nhint: "), "{shown}");
+        let shown = error("mdns = \"yes\"\n");
+        assert!(shown.starts_with("/etc/c.toml:1: mdns: invalid type"), "{shown}");
+        let shown = error("# first\nlisten = \"everywhere\"\n");
+        assert!(shown.starts_with("/etc/c.toml:2: listen: invalid socket address"), "{shown}");
+        let shown = error("mdns = true\nlisten = [\n");
+        assert!(shown.starts_with("/etc/c.toml:2"), "{shown}");
+        let shown = error(&format!("addresses = [{}]", "\"a:1\",".repeat(17)));
+        assert!(shown.starts_with("/etc/c.toml:1: addresses: more than 16"), "{shown}");
+    }
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        assert_eq!(parse(Path::new("x"), "").unwrap(), ConfigFile::default());
+        assert_eq!(ConfigFile::default().listen.to_string(), "0.0.0.0:7470");
+    }
+
+    #[test]
+    fn command_line_over_environment_over_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("c.toml");
+        fs::write(&file, "state_dir = \"/file\"\nlisten = \"127.0.0.1:1\"\naddresses = [\"a:1\"]\nlog = \"debug\"\n")
+            .unwrap();
+        let file_variable = ("BUILDBEE_COORDINATOR_CONFIG", file.to_str().unwrap());
+        let plain = environment(&[file_variable], true);
+        let settings = Settings::load(&Sources::default(), &ServeArgs::default(), &plain).unwrap();
+        assert_eq!((settings.state_dir.to_str(), settings.log.as_str()), (Some("/file"), "debug"));
+        let more = [file_variable, ("BUILDBEE_COORDINATOR_STATE_DIR", "/env"), ("BUILDBEE_COORDINATOR_LOG", "trace")];
+        let settings = Settings::load(&Sources::default(), &ServeArgs::default(), &environment(&more, true)).unwrap();
+        assert_eq!((settings.state_dir.to_str(), settings.log.as_str()), (Some("/env"), "trace"));
+        let sources = Sources { config: Some(file.clone()), state_dir: Some(PathBuf::from("/cli")) };
+        let serve = ServeArgs { listen: Some("127.0.0.1:9".parse().unwrap()), no_mdns: true, ..ServeArgs::default() };
+        let settings = Settings::load(&sources, &serve, &environment(&more, true)).unwrap();
+        assert_eq!((settings.state_dir.to_str(), settings.listen.port()), (Some("/cli"), 9));
+        assert!(!settings.mdns);
+    }
+
+    #[test]
+    fn state_is_where_such_things_are() {
+        let load = |environment: &Environment| Settings::load(&Sources::default(), &ServeArgs::default(), environment);
+        let folder = |environment: &Environment| load(environment).unwrap().state_dir;
+        assert_eq!(folder(&environment(&[], true)), Path::new("/var/lib/buildbee-coordinator"));
+        let home = [("HOME", "/home/a")];
+        assert_eq!(folder(&environment(&home, false)), Path::new("/home/a/.local/state/buildbee-coordinator"));
+        let xdg = [("HOME", "/home/a"), ("XDG_STATE_HOME", "/s")];
+        assert_eq!(folder(&environment(&xdg, false)), Path::new("/s/buildbee-coordinator"));
+        assert!(matches!(load(&environment(&[("HOME", "")], false)), Err(ConfigError::NoStateDir)));
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let sources = Sources { config: Some(PathBuf::from("/nonexistent/c.toml")), state_dir: None };
+        let result = Settings::load(&sources, &ServeArgs::default(), &environment(&[], true));
+        assert!(matches!(result, Err(ConfigError::Read { .. })));
+    }
+}

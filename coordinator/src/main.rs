@@ -1,0 +1,79 @@
+//! `buildbee-coordinator`: command line, settings, log, runtime. Wiring only.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use buildbee_coordinator::cli::{Cli, Command, ServeArgs};
+use buildbee_coordinator::commands::{self, CommandError};
+use buildbee_coordinator::config::{Environment, Settings};
+use buildbee_coordinator::serve::ServeError;
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+
+/// How long work on the disk may go on after everything else has stopped.
+const DISK_GRACE: Duration = Duration::from_millis(200);
+
+/// How clap ends its errors.
+const MORE_INFORMATION: &str = "For more information, try '--help'.";
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let text = error.render().to_string().replace(MORE_INFORMATION, "hint: `--help` lists what can be given");
+            // Nowhere to write to is no reason for another exit code.
+            let _ =
+                if error.use_stderr() { write!(io::stderr(), "{text}") } else { write!(io::stdout(), "{text}") };
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<(), CommandError> {
+    let defaults = ServeArgs::default();
+    let serve = if let Command::Serve(serve) = &cli.command { serve } else { &defaults };
+    let settings = Settings::load(&cli.sources, serve, &Environment::read())?;
+    let (mut out, mut notes) = (io::stdout().lock(), io::stderr());
+    match &cli.command {
+        Command::Serve(args) => {
+            start_log(&settings.log)?;
+            if args.check_config {
+                return Ok(());
+            }
+            run_serve(&settings, args)
+        }
+        Command::Invite(args) => commands::invite(&settings, args, &mut out, &mut notes),
+        Command::Revoke(args) => commands::revoke(&settings, args, &mut notes),
+        Command::Members(args) => commands::members(&settings, args, &mut out),
+    }
+}
+
+fn run_serve(settings: &Settings, args: &ServeArgs) -> Result<(), CommandError> {
+    // One thread: a coordinator has little to do, and is to be small.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| ServeError::System { what: "starting the runtime", source })?;
+    let result = runtime.block_on(commands::serve(settings, args, &mut io::stderr()));
+    runtime.shutdown_timeout(DISK_GRACE);
+    result
+}
+
+fn start_log(filter: &str) -> Result<(), CommandError> {
+    let filter = EnvFilter::try_new(filter)
+        .map_err(|error| CommandError::Log { filter: filter.to_owned(), reason: error.to_string() })?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    Ok(())
+}
