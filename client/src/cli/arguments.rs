@@ -1,0 +1,165 @@
+//! What can be asked on the command line.
+
+use std::ffi::OsString;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Builds with the whole office: a compiler wrapper with a farm and a cache behind it.
+///
+/// Put it before the compiler: `make CC="buildbee gcc"`, `RUSTC_WRAPPER=buildbee cargo build`, `cmake
+/// -DCMAKE_CXX_COMPILER_LAUNCHER=buildbee`. The commands below look after the daemon that runs behind it.
+#[derive(Debug, Parser)]
+#[command(name = "buildbee", bin_name = "buildbee", version, arg_required_else_help = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Shows the daemon, the farm, the cache and what runs now.
+    Status(Listing),
+    /// Counts actions: cached, remote, local, and why.
+    Stats {
+        /// How to show it.
+        #[command(flatten)]
+        listing: Listing,
+        /// Start counting anew after showing.
+        #[arg(long)]
+        zero: bool,
+    },
+    /// Tells where the last actions went, and why.
+    Explain {
+        /// How to show it.
+        #[command(flatten)]
+        listing: Listing,
+        /// Only actions whose source or output contains this text.
+        filter: Option<String>,
+        /// How many to show.
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        last: u32,
+    },
+    /// Looks for what keeps this machine from working well.
+    Doctor(Listing),
+    /// Asks the daemon to leave once what runs is done.
+    Stop,
+    /// Joins a farm with a ticket from `buildbee-coordinator invite`.
+    Join {
+        /// The ticket, one word that starts with "buildbee-ticket-".
+        ticket: String,
+        /// What others see this machine as. By default the user's and the machine's name.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Lists the peers that the daemon is connected to.
+    Peers(Listing),
+    /// Looks after the local cache.
+    #[command(subcommand)]
+    Cache(Cache),
+    /// Lists toolchains.
+    #[command(hide = true)]
+    Toolchain {
+        /// Not there yet.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<OsString>,
+    },
+    /// Shows the farm at work.
+    #[command(hide = true)]
+    Top,
+    /// Starts farms for trying out.
+    #[command(subcommand)]
+    Farm(Farm),
+    /// Runs the daemon; the wrapper does that by itself.
+    Daemon {
+        /// Start it in the background, and end when it listens.
+        #[arg(long)]
+        background: bool,
+        /// Be the one in the background.
+        #[arg(long, hide = true, conflicts_with = "background")]
+        detached: bool,
+    },
+}
+
+/// How to show a listing.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Listing {
+    /// As a JSON document, for scripts.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The local cache.
+#[derive(Debug, Subcommand)]
+pub enum Cache {
+    /// How much it holds.
+    Usage(Listing),
+    /// Reads all of it and drops what is damaged.
+    Verify(Listing),
+    /// Empties it.
+    Clear(Listing),
+}
+
+/// Farms for trying out.
+#[derive(Debug, Subcommand)]
+pub enum Farm {
+    /// Starts a coordinator and agents on this machine, runs a command with them, and takes everything down.
+    Up(FarmUp),
+}
+
+/// A throw-away farm.
+#[derive(Clone, Debug, Args)]
+pub struct FarmUp {
+    /// How many agents.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub agents: u16,
+    /// How many actions each agent runs at once. By default the processor's threads, shared among the agents.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub slots: Option<u16>,
+    /// Keep the farm's folder with its logs, and say where it is.
+    #[arg(long)]
+    pub keep: bool,
+    /// Where the farm's processes listen.
+    #[arg(long, value_name = "WHERE", default_value = "loopback", value_parser = ["loopback"])]
+    pub network: String,
+    /// The command to run, with `buildbee` in its PATH.
+    #[arg(required = true, last = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::wrapper::program::COMMAND_WORDS;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_wrapper_knows_every_command() {
+        for command in Arguments::command().get_subcommands() {
+            assert!(COMMAND_WORDS.contains(&command.get_name()), "{}", command.get_name());
+        }
+        let known = |word: &&&str| word.starts_with('-') || **word == "help";
+        for word in COMMAND_WORDS.iter().filter(|word| !known(word)) {
+            assert!(Arguments::command().find_subcommand(word).is_some(), "{word}");
+        }
+    }
+
+    #[test]
+    fn commands_of_a_farm_keep_their_own_options() {
+        let arguments =
+            Arguments::try_parse_from(["buildbee", "farm", "up", "--agents", "3", "--", "make", "-j4", "--keep"])
+                .unwrap();
+        let Command::Farm(Farm::Up(up)) = arguments.command else { panic!("not farm up") };
+        assert_eq!((up.agents, up.keep), (3, false));
+        assert_eq!(up.command, ["make", "-j4", "--keep"]);
+        assert!(Arguments::try_parse_from(["buildbee", "farm", "up"]).is_err());
+        assert!(Arguments::try_parse_from(["buildbee", "farm", "up", "--agents", "0", "--", "true"]).is_err());
+    }
+}

@@ -1,0 +1,229 @@
+//! The daemon's answers as types. The document itself is the contract for scripts; these hold what the screen shows of it.
+//!
+//! Unknown keys are skipped and missing ones empty, so that a daemon of another version can still be shown.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// `status`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The daemon's.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// In seconds.
+    pub uptime_s: u64,
+    /// Where it listens.
+    pub socket: String,
+    /// `None` where this user has not joined one.
+    pub farm: Option<Farm>,
+    /// `None` where there is no cache.
+    pub cache: Option<CacheUsage>,
+    /// Compilers that run here.
+    pub local_slots: LocalSlots,
+    /// `off`, `tail` or `eager`.
+    pub racing: String,
+    /// What runs now.
+    pub running: Vec<Running>,
+    /// What the daemon does without.
+    pub warnings: Vec<String>,
+}
+
+/// The farm as the daemon sees it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Farm {
+    /// Its public key.
+    pub id: String,
+    /// This member's name.
+    pub name: String,
+    /// This member's role.
+    pub role: String,
+    /// Where to get leases.
+    pub coordinator: Option<Coordinator>,
+    /// Those known.
+    pub agents: Vec<Agent>,
+}
+
+/// The coordinator as the daemon sees it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Coordinator {
+    /// Its identity.
+    pub peer: String,
+    /// `host:port`.
+    pub address: Option<String>,
+    /// Whether there is a connection now.
+    pub connected: bool,
+}
+
+/// An agent as the daemon sees it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Agent {
+    /// Its name.
+    pub name: String,
+    /// Its identity.
+    pub peer: String,
+    /// `host:port`.
+    pub address: Option<String>,
+    /// Whether there is a connection now.
+    pub connected: bool,
+    /// What it offers in all.
+    pub slots: u32,
+    /// What this daemon holds of them.
+    pub leased: u32,
+    /// How many it has.
+    pub toolchains: u64,
+}
+
+/// Compilers that run here.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct LocalSlots {
+    /// At most.
+    pub total: u64,
+    /// Now.
+    pub busy: u64,
+}
+
+/// An action that runs now.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Running {
+    /// Its source.
+    pub source: String,
+    /// On which agent, or `local`.
+    pub r#where: String,
+    /// For how long.
+    pub for_ms: u64,
+}
+
+/// `stats`.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct Stats {
+    /// Actions answered from a cache.
+    pub cached: u64,
+    /// Actions that an agent ran.
+    pub remote: u64,
+    /// Actions that ran here.
+    pub local: u64,
+    /// Why not cached or remote.
+    pub reasons: BTreeMap<String, u64>,
+    /// Actions by agent.
+    pub agents: BTreeMap<String, u64>,
+    /// To peers.
+    pub bytes_sent: u64,
+    /// From peers.
+    pub bytes_received: u64,
+    /// Seconds since the Unix epoch.
+    pub since_unix: u64,
+}
+
+/// `explain`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Explained {
+    /// Newest first.
+    pub actions: Vec<ExplainedAction>,
+}
+
+/// One action of `explain`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ExplainedAction {
+    /// When it ended.
+    pub at_unix: u64,
+    /// As spelled.
+    pub source: String,
+    /// As spelled.
+    pub output: String,
+    /// Its path.
+    pub compiler: String,
+    /// `cached`, `remote` or `local`.
+    pub r#where: String,
+    /// Which one.
+    pub agent: Option<String>,
+    /// Why not cached or remote.
+    pub reason: Option<String>,
+    /// For people.
+    pub text: String,
+    /// From start to end.
+    pub wall_ms: u64,
+}
+
+/// `peers`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Peers {
+    /// Sorted by identity.
+    pub peers: Vec<Peer>,
+}
+
+/// One of `peers`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Peer {
+    /// Its identity.
+    pub peer: String,
+    /// Its name.
+    pub name: String,
+    /// Its role.
+    pub role: String,
+    /// `host:port`.
+    pub address: Option<String>,
+    /// Whether there is a connection now.
+    pub connected: bool,
+}
+
+/// `cache usage`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CacheUsage {
+    /// Where it is.
+    pub dir: String,
+    /// Held.
+    pub bytes: u64,
+    /// Allowed.
+    pub max_bytes: u64,
+    /// Files.
+    pub blobs: u64,
+    /// Action results.
+    pub results: u64,
+    /// Indexes of results.
+    pub manifests: u64,
+}
+
+/// `cache verify`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CacheVerified {
+    /// Files read.
+    pub blobs: u64,
+    /// Their size.
+    pub bytes: u64,
+    /// What was damaged and is dropped.
+    pub bad: Vec<String>,
+    /// Action results read.
+    pub results: u64,
+}
+
+/// `cache clear`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CacheCleared {
+    /// Entries removed.
+    pub cleared: u64,
+    /// Entries that running actions need.
+    pub in_use: u64,
+}
+
+/// A document of any kind.
+pub fn parse(json: &str) -> Option<Value> {
+    serde_json::from_str(json).ok()
+}

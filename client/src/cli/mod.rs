@@ -1,0 +1,13 @@
+//! The command line `buildbee-cli`, reached as `buildbee status` and so on.
+//!
+//! [`arguments`] says what can be asked, [`ask`] puts questions to the daemon, [`documents`] are its answers; how they look is
+//! [`crate::ui`]'s job.
+
+pub mod arguments;
+pub mod ask;
+pub mod background;
+pub mod documents;
+pub mod join;
+mod run;
+
+pub use run::main;

@@ -1,0 +1,98 @@
+//! From arguments to exit code.
+
+use std::process::ExitCode;
+
+use buildbee_proto::local::AdminCall;
+use clap::Parser;
+use serde::de::DeserializeOwned;
+
+use super::arguments::{Arguments, Cache, Command, Farm, Listing};
+use super::ask::{AskError, Start, ask};
+use super::{background, documents, join};
+use crate::config::Settings;
+use crate::exit::{Failure, SUCCESS, USER};
+use crate::wrapper::output;
+use crate::{doctor, farm_up, ui};
+
+/// How clap ends its errors.
+const MORE_INFORMATION: &str = "For more information, try '--help'.";
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let text = error.render().to_string().replace(MORE_INFORMATION, "hint: `--help` lists what can be given");
+            // A reader that left is no error.
+            if error.use_stderr() {
+                output::write_all(std::io::stderr(), text.as_bytes());
+            } else {
+                ui::print(&text);
+            }
+            return ExitCode::from(if error.use_stderr() { USER } else { SUCCESS });
+        }
+    };
+    ExitCode::from(run(arguments.command).unwrap_or_else(|failure| failure.report()))
+}
+
+fn run(command: Command) -> Result<u8, Failure> {
+    // The one command that is there to find out what is wrong, with the settings too.
+    if let Command::Doctor(listing) = command {
+        return Ok(doctor::run(listing.json));
+    }
+    let settings = Settings::load().map_err(Failure::user)?;
+    match command {
+        Command::Status(listing) => show(&settings, AdminCall::Status, listing, ui::status),
+        Command::Stats { listing, zero } => show(&settings, AdminCall::Stats { zero }, listing, ui::stats),
+        Command::Explain { listing, filter, last } => {
+            show(&settings, AdminCall::Explain { filter, limit: last }, listing, ui::explain)
+        }
+        Command::Peers(listing) => show(&settings, AdminCall::Peers, listing, ui::peers),
+        Command::Cache(Cache::Usage(listing)) => show(&settings, AdminCall::CacheUsage, listing, ui::cache_usage),
+        Command::Cache(Cache::Verify(listing)) => show(&settings, AdminCall::CacheVerify, listing, ui::cache_verified),
+        Command::Cache(Cache::Clear(listing)) => show(&settings, AdminCall::CacheClear, listing, ui::cache_cleared),
+        Command::Stop => {
+            ask(&settings.socket, AdminCall::Stop, Start::Never)?;
+            ui::print("the daemon leaves once what runs is done\n");
+            Ok(SUCCESS)
+        }
+        Command::Join { ticket, name } => {
+            ui::print(&format!("{}\n", join::join(&settings, &ticket, name)?));
+            Ok(SUCCESS)
+        }
+        Command::Farm(Farm::Up(up)) => farm_up::run(&up),
+        Command::Daemon { background: true, .. } => background::start(&settings),
+        Command::Daemon { detached: true, .. } => background::detached(&settings),
+        Command::Daemon { .. } => background::in_foreground(&settings),
+        Command::Top => Err(not_there_yet("top", "`buildbee status` shows what runs now")),
+        Command::Toolchain { .. } => {
+            Err(not_there_yet("toolchain", "`buildbee status` shows how many toolchains each agent has"))
+        }
+        // Handled before the settings were read.
+        Command::Doctor(_) => Ok(SUCCESS),
+    }
+}
+
+fn not_there_yet(command: &str, instead: &str) -> Failure {
+    Failure::user(format!("`buildbee {command}` is not there yet\nhint: {instead}"))
+}
+
+/// Asks and prints: the document itself, or what `render` makes of it.
+fn show<D: DeserializeOwned>(
+    settings: &Settings,
+    call: AdminCall,
+    listing: Listing,
+    render: impl FnOnce(&D) -> String,
+) -> Result<u8, Failure> {
+    let document = documents::parse(&ask(&settings.socket, call, Start::IfNeeded)?).ok_or(AskError::Nonsense)?;
+    if listing.json {
+        ui::print(&ui::json(&document));
+    } else {
+        let document: Option<D> = serde_json::from_value(document).map_err(|_| AskError::Nonsense)?;
+        ui::print(
+            &document
+                .map_or_else(|| "there is no local cache; `buildbee status` says why\n".to_owned(), |d| render(&d)),
+        );
+    }
+    Ok(SUCCESS)
+}

@@ -1,0 +1,401 @@
+//! Options of gcc and clang as one table: how the value is attached, and what the option means here.
+//!
+//! Families of harmless options (`-f…`, `-m…`, `-g…`, `-W…`) are not rows but words of [`flag_words`](super::flag_words); a row wins
+//! over a word. What is in neither is unknown, and runs locally.
+
+use super::flag_words;
+use super::reason::ReasonKind;
+use super::request::{CompilerFamily, DepKind, SearchKind};
+
+/// How an option's value is attached to its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// No value: the whole argument is the name.
+    None,
+    /// The rest of the argument, which may be empty.
+    Joined,
+    /// The next argument.
+    Separate,
+    /// The rest of the argument or, if there is none, the next.
+    JoinedOrSeparate,
+}
+
+/// Whether diagnostics are coloured, or carry links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+    /// If stderr is a terminal that can.
+    Auto,
+    /// The option's value says it.
+    Value,
+}
+
+/// What an option means for a decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Goes along, and decides nothing here.
+    PassThrough,
+    /// `-c`.
+    CompileOnly,
+    /// Another mode than compiling: local, and the first reason to name.
+    Mode(ReasonKind),
+    /// Makes the command local.
+    Local(ReasonKind),
+    /// A folder of the search path.
+    Search(SearchKind),
+    /// A file that is read before the source.
+    IncludeFile,
+    /// `-o`.
+    Output,
+    /// `-MD`, `-MMD`.
+    DepMode(DepKind),
+    /// `-MF`.
+    DepFile,
+    /// `-MT`, `-MQ`, `-MP`: say what is in the dependency file.
+    DepDetail,
+    /// `-x`.
+    Language,
+    /// `-march=` and its kin: local if the value asks the machine.
+    Processor,
+    /// `-Wa,`: arguments of the assembler.
+    Assembler,
+    /// `-Wp,`: arguments of the preprocessor.
+    Preprocessor,
+    /// Colour of diagnostics.
+    Color(When),
+    /// Links in diagnostics (gcc).
+    Urls(When),
+    /// `-fdiagnostics-plain-output`: neither colour nor links.
+    Plain,
+    /// `-fdiagnostics-format=`: harmless unless it names a file.
+    DiagnosticsFormat,
+    /// `-fmessage-length=`.
+    MessageLength,
+    /// The object holds the command line: nothing may be added to it.
+    RecordsCommand,
+    /// `-flto`.
+    Lto,
+    /// `-frandom-seed=`.
+    RandomSeed,
+}
+
+/// One option.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// With its dashes, and the `=` where that is part of it.
+    pub name: &'static str,
+    /// How the value is attached.
+    pub attached: Attached,
+    /// The family that knows it; `None` for both.
+    pub family: Option<CompilerFamily>,
+    /// What it means.
+    pub class: Class,
+}
+
+impl Row {
+    fn matches(&self, argument: &str, family: CompilerFamily) -> bool {
+        if self.family.is_some_and(|known| known != family) {
+            return false;
+        }
+        match self.attached {
+            Attached::None | Attached::Separate => argument == self.name,
+            Attached::Joined | Attached::JoinedOrSeparate => argument.starts_with(self.name),
+        }
+    }
+}
+
+const fn both(name: &'static str, attached: Attached, class: Class) -> Row {
+    Row { name, attached, family: None, class }
+}
+
+const fn gcc(name: &'static str, attached: Attached, class: Class) -> Row {
+    Row { name, attached, family: Some(CompilerFamily::Gcc), class }
+}
+
+const fn clang(name: &'static str, attached: Attached, class: Class) -> Row {
+    Row { name, attached, family: Some(CompilerFamily::Clang), class }
+}
+
+use Attached::{Joined, JoinedOrSeparate, None as Alone, Separate};
+use Class::{Local, Mode, PassThrough, Search};
+use ReasonKind as Why;
+
+/// All rows. Of the rows that match an argument, the longest name counts.
+pub static ROWS: &[Row] = &[
+    // Modes.
+    both("-c", Alone, Class::CompileOnly),
+    both("-S", Alone, Mode(Why::AssemblyOutput)),
+    both("-E", Alone, Mode(Why::PreprocessOnly)),
+    both("-M", Alone, Mode(Why::PreprocessOnly)),
+    both("-MM", Alone, Mode(Why::PreprocessOnly)),
+    both("-fsyntax-only", Alone, Mode(Why::SyntaxOnly)),
+    both("-v", Alone, Mode(Why::NotACompile)),
+    both("-###", Alone, Mode(Why::NotACompile)),
+    both("--version", Alone, Mode(Why::NotACompile)),
+    both("--help", Joined, Mode(Why::NotACompile)),
+    both("-help", Alone, Mode(Why::NotACompile)),
+    both("--target-help", Alone, Mode(Why::NotACompile)),
+    both("-dumpversion", Alone, Mode(Why::NotACompile)),
+    both("-dumpfullversion", Alone, Mode(Why::NotACompile)),
+    both("-dumpmachine", Alone, Mode(Why::NotACompile)),
+    both("-dumpspecs", Alone, Mode(Why::NotACompile)),
+    both("-print-", Joined, Mode(Why::NotACompile)),
+    both("--print-", Joined, Mode(Why::NotACompile)),
+    clang("--analyze", Alone, Mode(Why::ExtraOutput)),
+    clang("-emit-ast", Alone, Mode(Why::PrecompiledHeader)),
+    clang("--precompile", Alone, Mode(Why::Modules)),
+    // Outputs.
+    both("-o", JoinedOrSeparate, Class::Output),
+    clang("-objcmt-", Joined, Local(Why::UnknownOption)),
+    clang("-object-file-name", Joined, Local(Why::UnknownOption)),
+    both("-MD", Alone, Class::DepMode(DepKind::All)),
+    both("-MMD", Alone, Class::DepMode(DepKind::User)),
+    both("-MF", JoinedOrSeparate, Class::DepFile),
+    both("-MT", JoinedOrSeparate, Class::DepDetail),
+    both("-MQ", JoinedOrSeparate, Class::DepDetail),
+    both("-MP", Alone, Class::DepDetail),
+    both("-MG", Alone, Local(Why::DependencyOptions)),
+    clang("-MV", Alone, Local(Why::DependencyOptions)),
+    clang("-MJ", JoinedOrSeparate, Local(Why::ExtraOutput)),
+    both("-save-temps", Joined, Local(Why::SaveTemps)),
+    both("--save-temps", Joined, Local(Why::SaveTemps)),
+    clang("-save-stats", Joined, Local(Why::ExtraOutput)),
+    clang("--save-stats", Joined, Local(Why::ExtraOutput)),
+    clang("-serialize-diagnostics", Separate, Local(Why::ExtraOutput)),
+    clang("--serialize-diagnostics", Separate, Local(Why::ExtraOutput)),
+    both("-d", Joined, Local(Why::Dump)),
+    gcc("-aux-info", JoinedOrSeparate, Local(Why::ExtraOutput)),
+    // Language and dialect.
+    both("-x", JoinedOrSeparate, Class::Language),
+    both("-std=", Joined, PassThrough),
+    both("--std=", Joined, PassThrough),
+    both("-ansi", Alone, PassThrough),
+    both("-trigraphs", Alone, PassThrough),
+    both("-traditional", Joined, Local(Why::Traditional)),
+    both("-traditional-cpp", Alone, Local(Why::Traditional)),
+    gcc("-remap", Alone, Local(Why::Traditional)),
+    clang("-stdlib=", Joined, PassThrough),
+    clang("-ObjC", Alone, Local(Why::UnknownLanguage)),
+    clang("-ObjC++", Alone, Local(Why::UnknownLanguage)),
+    // Macros and includes.
+    both("-D", JoinedOrSeparate, PassThrough),
+    both("-U", JoinedOrSeparate, PassThrough),
+    gcc("-A", JoinedOrSeparate, PassThrough),
+    both("-undef", Alone, PassThrough),
+    both("-H", Alone, PassThrough),
+    both("-I", JoinedOrSeparate, Search(SearchKind::Include)),
+    both("-I-", Alone, Local(Why::Traditional)),
+    both("-iquote", JoinedOrSeparate, Search(SearchKind::Quote)),
+    both("-isystem", JoinedOrSeparate, Search(SearchKind::System)),
+    both("-idirafter", JoinedOrSeparate, Search(SearchKind::After)),
+    clang("-isystem-after", JoinedOrSeparate, Local(Why::IncludePrefix)),
+    clang("-cxx-isystem", JoinedOrSeparate, Search(SearchKind::CxxSystem)),
+    clang("-stdlib++-isystem", JoinedOrSeparate, Search(SearchKind::CxxSystem)),
+    both("-isysroot", JoinedOrSeparate, Search(SearchKind::Sysroot)),
+    both("--sysroot=", Joined, Search(SearchKind::Sysroot)),
+    both("--sysroot", Separate, Search(SearchKind::Sysroot)),
+    both("-iprefix", JoinedOrSeparate, Local(Why::IncludePrefix)),
+    both("-iwithprefix", JoinedOrSeparate, Local(Why::IncludePrefix)),
+    both("-iwithprefixbefore", JoinedOrSeparate, Local(Why::IncludePrefix)),
+    clang("-iwithsysroot", JoinedOrSeparate, Local(Why::IncludePrefix)),
+    clang("-iframework", Joined, Local(Why::IncludePrefix)),
+    clang("-ivfsoverlay", Joined, Local(Why::ExtraInput)),
+    both("-include", JoinedOrSeparate, Class::IncludeFile),
+    both("-imacros", JoinedOrSeparate, Class::IncludeFile),
+    clang("-include-pch", Separate, Local(Why::PrecompiledHeader)),
+    both("-nostdinc", Alone, PassThrough),
+    both("-nostdinc++", Alone, PassThrough),
+    clang("-nostdlibinc", Alone, PassThrough),
+    clang("-nobuiltininc", Alone, PassThrough),
+    // Optimisation, target, warnings.
+    both("-O", Joined, PassThrough),
+    both("-w", Alone, PassThrough),
+    both("-pedantic", Alone, PassThrough),
+    both("-pedantic-errors", Alone, PassThrough),
+    both("--pedantic", Alone, PassThrough),
+    both("-Wa,", Joined, Class::Assembler),
+    both("-Wp,", Joined, Class::Preprocessor),
+    both("-Wl,", Joined, PassThrough),
+    clang("-Rpass", Joined, PassThrough),
+    clang("-Qunused-arguments", Alone, PassThrough),
+    both("--param", Separate, PassThrough),
+    both("--param=", Joined, PassThrough),
+    both("-march=", Joined, Class::Processor),
+    both("-mcpu=", Joined, Class::Processor),
+    both("-mtune=", Joined, Class::Processor),
+    gcc("-mdump-", Joined, Local(Why::Dump)),
+    clang("-mllvm", JoinedOrSeparate, Local(Why::PassedThrough)),
+    clang("-mmlir", JoinedOrSeparate, Local(Why::PassedThrough)),
+    clang("-mmodule-dependency-dir", Joined, Local(Why::ExtraOutput)),
+    clang("-target", Separate, PassThrough),
+    clang("--target=", Joined, PassThrough),
+    both("-arch", Separate, Local(Why::MultipleTargets)),
+    clang("-Xarch_", Joined, Local(Why::MultipleTargets)),
+    both("-foffload", Joined, Local(Why::MultipleTargets)),
+    clang("-fopenmp-targets=", Joined, Local(Why::MultipleTargets)),
+    both("-pg", Alone, PassThrough),
+    both("-p", Alone, PassThrough),
+    // What the linker or nobody listens to when compiling.
+    both("-pipe", Alone, PassThrough),
+    both("-pthread", Alone, PassThrough),
+    clang("-no-pthread", Alone, PassThrough),
+    both("-l", JoinedOrSeparate, PassThrough),
+    both("-L", JoinedOrSeparate, PassThrough),
+    both("-s", Alone, PassThrough),
+    both("-shared", Alone, PassThrough),
+    both("-static", Alone, PassThrough),
+    both("-static-pie", Alone, PassThrough),
+    both("-static-libgcc", Alone, PassThrough),
+    both("-static-libstdc++", Alone, PassThrough),
+    both("-shared-libgcc", Alone, PassThrough),
+    both("-pie", Alone, PassThrough),
+    both("-no-pie", Alone, PassThrough),
+    both("-rdynamic", Alone, PassThrough),
+    both("-nostdlib", Alone, PassThrough),
+    clang("-nostdlib++", Alone, PassThrough),
+    both("-nodefaultlibs", Alone, PassThrough),
+    both("-nostartfiles", Alone, PassThrough),
+    clang("-rtlib=", Joined, PassThrough),
+    clang("--rtlib=", Joined, PassThrough),
+    clang("-unwindlib=", Joined, PassThrough),
+    clang("--unwindlib=", Joined, PassThrough),
+    // The compiler's own parts.
+    both("-B", JoinedOrSeparate, Local(Why::CompilerParts)),
+    both("-specs", JoinedOrSeparate, Local(Why::CompilerParts)),
+    both("--specs", Joined, Local(Why::CompilerParts)),
+    gcc("-wrapper", Separate, Local(Why::CompilerParts)),
+    gcc("-no-integrated-cpp", Alone, Local(Why::CompilerParts)),
+    clang("-resource-dir", JoinedOrSeparate, Local(Why::CompilerParts)),
+    clang("--gcc-toolchain=", Joined, Local(Why::CompilerParts)),
+    clang("-gcc-toolchain", Separate, Local(Why::CompilerParts)),
+    clang("--config", Joined, Local(Why::CompilerParts)),
+    clang("--driver-mode=", Joined, Local(Why::CompilerParts)),
+    clang("-ccc-", Joined, Local(Why::CompilerParts)),
+    clang("-working-directory", JoinedOrSeparate, Local(Why::CompilerParts)),
+    clang("-integrated-as", Alone, PassThrough),
+    clang("-fintegrated-as", Alone, PassThrough),
+    clang("-no-integrated-as", Alone, Local(Why::ExternalAssembler)),
+    clang("-fno-integrated-as", Alone, Local(Why::ExternalAssembler)),
+    both("-no-canonical-prefixes", Alone, PassThrough),
+    both("-Xclang", Separate, Local(Why::PassedThrough)),
+    both("-Xassembler", Separate, Local(Why::PassedThrough)),
+    both("-Xpreprocessor", Separate, Local(Why::PassedThrough)),
+    both("-Xlinker", Separate, Local(Why::PassedThrough)),
+    clang("-Xanalyzer", Separate, Local(Why::PassedThrough)),
+    clang("-Xopenmp-target", JoinedOrSeparate, Local(Why::PassedThrough)),
+    // Coverage and profiles.
+    both("--coverage", Alone, Local(Why::Coverage)),
+    both("-coverage", Alone, Local(Why::Coverage)),
+    both("-ftest-coverage", Alone, Local(Why::Coverage)),
+    both("-fcoverage-mapping", Alone, Local(Why::Coverage)),
+    both("-fcondition-coverage", Alone, Local(Why::Coverage)),
+    both("-fpath-coverage", Joined, Local(Why::Coverage)),
+    both("-fprofile", Joined, Local(Why::Profile)),
+    both("-fauto-profile", Joined, Local(Why::Profile)),
+    both("-fbranch-probabilities", Alone, Local(Why::Profile)),
+    both("-fcs-profile", Joined, Local(Why::Profile)),
+    both("-fcreate-profile", Alone, Local(Why::Profile)),
+    both("-fmemory-profile", Joined, Local(Why::Profile)),
+    // Further files and reports.
+    both("-fplugin", Joined, Local(Why::Plugin)),
+    both("-fpass-plugin", Joined, Local(Why::Plugin)),
+    both("-fmodule", Joined, Local(Why::Modules)),
+    both("-fcxx-modules", Alone, Local(Why::Modules)),
+    both("-fimplicit-module", Joined, Local(Why::Modules)),
+    both("-fprebuilt-", Joined, Local(Why::Modules)),
+    both("-fbuiltin-module-map", Alone, Local(Why::Modules)),
+    both("-gmodules", Alone, Local(Why::Modules)),
+    both("-fpch", Joined, Local(Why::PrecompiledHeader)),
+    both("-fdump", Joined, Local(Why::Dump)),
+    both("-fopt-info", Joined, Local(Why::Dump)),
+    both("-fdbg-cnt", Joined, Local(Why::Dump)),
+    both("-fcompare-debug", Joined, Local(Why::Dump)),
+    both("-fsched-verbose", Joined, Local(Why::Dump)),
+    both("-fself-test", Joined, Local(Why::Dump)),
+    both("-fcallgraph-info", Joined, Local(Why::ExtraOutput)),
+    both("-fstack-usage", Alone, Local(Why::ExtraOutput)),
+    both("-fsave-optimization-record", Joined, Local(Why::ExtraOutput)),
+    both("-foptimization-record", Joined, Local(Why::ExtraOutput)),
+    both("-fcrash-diagnostics-dir", Joined, Local(Why::ExtraOutput)),
+    both("-fdeps-", Joined, Local(Why::ExtraOutput)),
+    both("-fdiagnostics-add-output", Joined, Local(Why::ExtraOutput)),
+    both("-fdiagnostics-set-output", Joined, Local(Why::ExtraOutput)),
+    gcc("-frepo", Alone, Local(Why::ExtraOutput)),
+    gcc("-fvtv-", Joined, Local(Why::ExtraOutput)),
+    both("-ftime-", Joined, Local(Why::Report)),
+    both("-fmem-report", Joined, Local(Why::Report)),
+    both("-fpre-ipa-mem-report", Alone, Local(Why::Report)),
+    both("-fpost-ipa-mem-report", Alone, Local(Why::Report)),
+    both("-fproc-stat-report", Joined, Local(Why::Report)),
+    both("-fstats", Alone, Local(Why::Report)),
+    both("-flto-report", Joined, Local(Why::Report)),
+    both("-time", Joined, Local(Why::Report)),
+    gcc("-Q", Alone, Local(Why::Report)),
+    both("-fsanitize-blacklist", Joined, Local(Why::ExtraInput)),
+    both("-fsanitize-ignorelist", Joined, Local(Why::ExtraInput)),
+    both("-fsanitize-system-", Joined, Local(Why::ExtraInput)),
+    both("-fsanitize-coverage-allowlist", Joined, Local(Why::ExtraInput)),
+    both("-fsanitize-coverage-whitelist", Joined, Local(Why::ExtraInput)),
+    both("-fsanitize-coverage-ignorelist", Joined, Local(Why::ExtraInput)),
+    both("-fsanitize-coverage-blacklist", Joined, Local(Why::ExtraInput)),
+    both("-fxray-", Joined, Local(Why::ExtraInput)),
+    both("-fbasic-block-sections=", Joined, Local(Why::ExtraInput)),
+    both("-fthinlto-index", Joined, Local(Why::ExtraInput)),
+    both("-fdepfile-entry", Joined, Local(Why::ExtraInput)),
+    both("-finput-charset=", Joined, Local(Why::Charset)),
+    both("-fexec-charset=", Joined, Local(Why::Charset)),
+    both("-fwide-exec-charset=", Joined, Local(Why::Charset)),
+    both("-gsplit-dwarf", Joined, Local(Why::SplitDwarf)),
+    both("-gno-split-dwarf", Alone, PassThrough),
+    // Diagnostics, as far as they look at the terminal.
+    both("-fdiagnostics-color", Alone, Class::Color(When::Always)),
+    both("-fno-diagnostics-color", Alone, Class::Color(When::Never)),
+    both("-fdiagnostics-color=", Joined, Class::Color(When::Value)),
+    clang("-fcolor-diagnostics", Alone, Class::Color(When::Always)),
+    clang("-fno-color-diagnostics", Alone, Class::Color(When::Never)),
+    gcc("-fdiagnostics-urls=", Joined, Class::Urls(When::Value)),
+    gcc("-fdiagnostics-plain-output", Alone, Class::Plain),
+    both("-fdiagnostics-format=", Joined, Class::DiagnosticsFormat),
+    both("-fmessage-length=", Joined, Class::MessageLength),
+    // What the object remembers.
+    both("-frecord-gcc-switches", Alone, Class::RecordsCommand),
+    both("-fno-record-gcc-switches", Alone, PassThrough),
+    both("-grecord-gcc-switches", Alone, PassThrough),
+    both("-gno-record-gcc-switches", Alone, PassThrough),
+    clang("-grecord-command-line", Alone, Class::RecordsCommand),
+    clang("-frecord-command-line", Alone, Class::RecordsCommand),
+    clang("-gno-record-command-line", Alone, PassThrough),
+    clang("-fno-record-command-line", Alone, PassThrough),
+    both("-frandom-seed=", Joined, Class::RandomSeed),
+    both("-flto", Alone, Class::Lto),
+    both("-flto=", Joined, Class::Lto),
+    both("-fno-lto", Alone, PassThrough),
+    clang("-fdebug-compilation-dir", Separate, PassThrough),
+];
+
+/// What an argument is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownOption {
+    /// Bytes of the argument that are the name; what follows is a joined value.
+    pub name_bytes: usize,
+    /// How the value is attached.
+    pub attached: Attached,
+    /// What it means.
+    pub class: Class,
+}
+
+/// Looks an argument up that starts with `-`. `None`: not known to this family.
+pub fn lookup(argument: &str, family: CompilerFamily) -> Option<KnownOption> {
+    let row = ROWS.iter().filter(|row| row.matches(argument, family)).max_by_key(|row| row.name.len());
+    if let Some(row) = row {
+        return Some(KnownOption { name_bytes: row.name.len(), attached: row.attached, class: row.class });
+    }
+    flag_words::is_harmless(argument).then_some(KnownOption {
+        name_bytes: argument.len(),
+        attached: Attached::None,
+        class: Class::PassThrough,
+    })
+}

@@ -1,0 +1,204 @@
+//! Variables that change what a compiler does: which go along with an action, and which make it local.
+//!
+//! Left out with a reason: `PATH` (the toolchain says where `as` is), `PWD` (see `CompileRequest::logical_directory`), `TERM`,
+//! `COLORTERM`, `COLUMNS` (made explicit as arguments), `TMPDIR` (names of temporary files reach no output), `LIBRARY_PATH` (links
+//! only), `TZ` (matters for `__DATE__` only, which keeps a source local), `LC_TIME`, `LC_COLLATE`, `LC_NUMERIC`, `LC_MONETARY` (compilers
+//! set only ctype and messages), `LD_LIBRARY_PATH`, `LD_PRELOAD` (how this machine starts programs; the toolchain's identity covers what
+//! it loads), `HOME`, `USER` (never read).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::language::Language;
+use super::reason::{Reason, ReasonKind};
+use super::request::{CompilerFamily, SearchDirectory, SearchKind};
+
+/// When a variable goes along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// Whenever it is set.
+    Always,
+    /// If diagnostics are coloured.
+    WithColor,
+    /// If diagnostics carry links.
+    WithUrls,
+}
+
+/// A variable that goes along with an action.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// The family that reads it; `None` for both.
+    pub family: Option<CompilerFamily>,
+    /// When.
+    pub carried: Carried,
+}
+
+const fn carried(name: &'static str) -> Variable {
+    Variable { name, family: None, carried: Carried::Always }
+}
+
+const fn gcc(name: &'static str, carried: Carried) -> Variable {
+    Variable { name, family: Some(CompilerFamily::Gcc), carried }
+}
+
+const fn clang(name: &'static str) -> Variable {
+    Variable { name, family: Some(CompilerFamily::Clang), carried: Carried::Always }
+}
+
+/// What goes along.
+pub static CARRIED: [Variable; 19] = [
+    // Language of messages, and which quotes they have.
+    carried("LANG"),
+    carried("LANGUAGE"),
+    carried("LC_ALL"),
+    carried("LC_CTYPE"),
+    carried("LC_MESSAGES"),
+    // Search path of includes.
+    carried("CPATH"),
+    carried("C_INCLUDE_PATH"),
+    carried("CPLUS_INCLUDE_PATH"),
+    carried("OBJC_INCLUDE_PATH"),
+    carried("OBJCPLUS_INCLUDE_PATH"),
+    // __DATE__ and __TIME__.
+    carried("SOURCE_DATE_EPOCH"),
+    // Text of diagnostics.
+    gcc("GCC_COLORS", Carried::WithColor),
+    gcc("GCC_URLS", Carried::WithUrls),
+    gcc("TERM_URLS", Carried::WithUrls),
+    gcc("GCC_EXTRA_DIAGNOSTIC_OUTPUT", Carried::Always),
+    // Defaults for targets of one vendor.
+    clang("SDKROOT"),
+    clang("MACOSX_DEPLOYMENT_TARGET"),
+    clang("IPHONEOS_DEPLOYMENT_TARGET"),
+    clang("TVOS_DEPLOYMENT_TARGET"),
+];
+
+/// Variables that make every compile local: they write files, replace parts of the compiler or rewrite its arguments.
+pub static FORBIDDEN: [&str; 14] = [
+    "CCC_ADD_ARGS",
+    "CCC_OVERRIDE_OPTIONS",
+    "CC_LOG_DIAGNOSTICS",
+    "CC_PRINT_HEADERS",
+    "CC_PRINT_INTERNAL_STAT",
+    "CC_PRINT_OPTIONS",
+    "CC_PRINT_PROC_STAT",
+    "COMPILER_PATH",
+    "DEPENDENCIES_OUTPUT",
+    "FORCE_CLANG_DIAGNOSTICS_CRASH",
+    "GCC_COMPARE_DEBUG",
+    "GCC_EXEC_PREFIX",
+    "QA_OVERRIDE_GCC3_OPTIONS",
+    "SUNPRO_DEPENDENCIES",
+];
+
+/// The value that `getenv` would give: the first.
+pub(super) fn get<'a>(env: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+}
+
+/// Fails if a variable of [`FORBIDDEN`] is set.
+pub(super) fn check(env: &[(String, String)]) -> Result<(), Reason> {
+    match FORBIDDEN.iter().find(|name| get(env, name).is_some()) {
+        Some(name) => Err(Reason::about(ReasonKind::Environment, *name)),
+        None => Ok(()),
+    }
+}
+
+/// What goes along, sorted by name.
+pub(super) fn carry(
+    env: &[(String, String)],
+    family: CompilerFamily,
+    colored: bool,
+    linked: bool,
+) -> Vec<(String, String)> {
+    let mut kept = BTreeMap::new();
+    for variable in &CARRIED {
+        let wanted = match variable.carried {
+            Carried::Always => true,
+            Carried::WithColor => colored,
+            Carried::WithUrls => linked,
+        };
+        if !wanted || variable.family.is_some_and(|known| known != family) {
+            continue;
+        }
+        if let Some(value) = get(env, variable.name).filter(|value| !value.contains('\0')) {
+            kept.insert(variable.name.to_owned(), value.to_owned());
+        }
+    }
+    kept.into_iter().collect()
+}
+
+/// Folders that variables add to the search path. An empty name in a list is the working directory.
+pub(super) fn search_directories(env: &[(String, String)], language: Language) -> Vec<SearchDirectory> {
+    let own = match language {
+        Language::C | Language::PreprocessedC => "C_INCLUDE_PATH",
+        Language::Cxx | Language::PreprocessedCxx => "CPLUS_INCLUDE_PATH",
+        Language::ObjC | Language::PreprocessedObjC => "OBJC_INCLUDE_PATH",
+        Language::ObjCxx | Language::PreprocessedObjCxx => "OBJCPLUS_INCLUDE_PATH",
+    };
+    let mut directories = Vec::new();
+    for (name, kind) in [("CPATH", SearchKind::EnvAll), (own, SearchKind::EnvLanguage)] {
+        let list = get(env, name).unwrap_or_default();
+        if list.is_empty() {
+            continue;
+        }
+        directories.extend(
+            list.split(':')
+                .map(|path| SearchDirectory { kind, path: PathBuf::from(if path.is_empty() { "." } else { path }) }),
+        );
+    }
+    directories
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(list: &[(&str, &str)]) -> Vec<(String, String)> {
+        list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn every_forbidden_variable_is_named() {
+        for name in FORBIDDEN {
+            let reason = check(&env(&[("A", "b"), (name, "")])).unwrap_err();
+            assert_eq!((reason.code(), reason.argument.as_deref()), ("environment", Some(name)));
+        }
+        assert!(check(&env(&[("PATH", "/bin")])).is_ok());
+    }
+
+    #[test]
+    fn every_carried_variable_goes_along_sorted() {
+        let all: Vec<_> = CARRIED.iter().rev().map(|variable| (variable.name, "v")).collect();
+        for family in [CompilerFamily::Gcc, CompilerFamily::Clang] {
+            let kept = carry(&env(&all), family, true, true);
+            assert_eq!(kept.len(), 15);
+            assert!(kept.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        }
+        assert!(
+            carry(&env(&[("GCC_COLORS", "x"), ("GCC_URLS", "x"), ("HOME", "/")]), CompilerFamily::Gcc, false, false)
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn the_first_of_two_values_counts() {
+        let kept = carry(&env(&[("LANG", "a"), ("LANG", "b")]), CompilerFamily::Gcc, false, false);
+        assert_eq!(kept, env(&[("LANG", "a")]));
+    }
+
+    #[test]
+    fn include_variables_by_language() {
+        let set = env(&[("CPATH", "a::/b"), ("C_INCLUDE_PATH", ""), ("CPLUS_INCLUDE_PATH", "c:")]);
+        let paths = |language| {
+            search_directories(&set, language)
+                .into_iter()
+                .map(|found| found.path.display().to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(paths(Language::C), ["a", ".", "/b"]);
+        assert_eq!(paths(Language::Cxx), ["a", ".", "/b", "c", "."]);
+    }
+}

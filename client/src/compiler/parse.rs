@@ -1,0 +1,265 @@
+//! Reads arguments one by one into what they say together. Does not weigh it: that is [`decide`](super::decide)'s job.
+
+use std::path::PathBuf;
+
+use super::arg_table::{Attached, Class, KnownOption, When, lookup};
+use super::language::{self, Language};
+use super::reason::{Reason, ReasonKind};
+use super::request::{CompilerFamily, DepFile, DepKind, SearchDirectory, SearchKind};
+use super::sub_arguments;
+use super::terminal::Diagnostics;
+
+/// An argument that is a file.
+#[derive(Debug)]
+pub(super) struct Input {
+    pub(super) spelled: String,
+    /// What the last `-x` before it said; `None` for "by its suffix".
+    pub(super) language: Option<Result<Language, ReasonKind>>,
+}
+
+/// What the arguments say.
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each thing that a command line says or does not say")]
+pub(super) struct Parsed {
+    /// A mode that is no compile.
+    pub(super) mode: Option<Reason>,
+    /// The first thing that keeps a compile here.
+    pub(super) obstacle: Option<Reason>,
+    pub(super) compile_only: bool,
+    pub(super) inputs: Vec<Input>,
+    pub(super) object: Option<String>,
+    pub(super) dep_kind: Option<DepKind>,
+    pub(super) dep_path: Option<String>,
+    /// `-MT`, `-MQ` or `-MP` without `-Wp,`.
+    pub(super) dep_detail: bool,
+    /// A dependency file asked for through `-Wp,`.
+    pub(super) preprocessor_depfile: Option<DepFile>,
+    pub(super) explicit_inputs: Vec<PathBuf>,
+    pub(super) search_directories: Vec<SearchDirectory>,
+    pub(super) diagnostics: Diagnostics,
+    pub(super) lto: bool,
+    pub(super) random_seed: bool,
+    pub(super) include_arguments: Vec<String>,
+    pub(super) key_arguments: Vec<String>,
+    explicit_language: Option<Result<Language, ReasonKind>>,
+    family: CompilerFamily,
+}
+
+/// One option with its value, as the user spelled it.
+struct Spelled<'a> {
+    argument: &'a str,
+    /// The value where it is the next argument.
+    separate: Option<&'a str>,
+    value: &'a str,
+}
+
+/// Reads all arguments. Goes on after the first obstacle: a mode that comes later is the better reason.
+pub(super) fn parse(argv: &[String], family: CompilerFamily) -> Parsed {
+    let mut parsed = Parsed::new(family);
+    let mut arguments = argv.iter().map(String::as_str);
+    while let Some(argument) = arguments.next() {
+        if argument == "-" || !argument.starts_with('-') {
+            let language = parsed.explicit_language;
+            parsed.key_arguments.push(argument.to_owned());
+            parsed.inputs.push(Input { spelled: argument.to_owned(), language });
+            continue;
+        }
+        let Some(option) = lookup(argument, family) else {
+            parsed.obstacle(ReasonKind::UnknownOption, argument);
+            continue;
+        };
+        let joined = &argument[option.name_bytes..];
+        let separate = match option.attached {
+            Attached::None | Attached::Joined => None,
+            Attached::JoinedOrSeparate if !joined.is_empty() => None,
+            Attached::Separate | Attached::JoinedOrSeparate => {
+                let Some(next) = arguments.next() else {
+                    parsed.obstacle(ReasonKind::MissingValue, argument);
+                    break;
+                };
+                Some(next)
+            }
+        };
+        let spelled = Spelled { argument, separate, value: separate.unwrap_or(joined) };
+        parsed.option(option, &spelled);
+    }
+    parsed
+}
+
+impl Parsed {
+    fn new(family: CompilerFamily) -> Self {
+        Self {
+            mode: None,
+            obstacle: None,
+            compile_only: false,
+            inputs: Vec::new(),
+            object: None,
+            dep_kind: None,
+            dep_path: None,
+            dep_detail: false,
+            preprocessor_depfile: None,
+            explicit_inputs: Vec::new(),
+            search_directories: Vec::new(),
+            diagnostics: Diagnostics::default(),
+            lto: false,
+            random_seed: false,
+            include_arguments: Vec::new(),
+            key_arguments: Vec::new(),
+            explicit_language: None,
+            family,
+        }
+    }
+
+    fn obstacle(&mut self, kind: ReasonKind, argument: &str) {
+        self.obstacle.get_or_insert_with(|| Reason::about(kind, argument));
+    }
+
+    fn option(&mut self, option: KnownOption, spelled: &Spelled<'_>) {
+        match option.class {
+            Class::CompileOnly => {
+                self.compile_only = true;
+                self.keep_for_key(spelled);
+            }
+            Class::Mode(kind) => {
+                self.mode.get_or_insert_with(|| Reason::about(kind, spelled.argument));
+            }
+            Class::Local(kind) => self.obstacle(kind, spelled.argument),
+            Class::Output | Class::DepMode(_) | Class::DepFile | Class::DepDetail => {
+                self.output(option.class, &spelled.argument[..option.name_bytes], spelled);
+            }
+            Class::Preprocessor => self.preprocessor(spelled),
+            Class::Language => {
+                self.explicit_language = (spelled.value != "none").then(|| language::from_option(spelled.value));
+                self.keep_for_key(spelled);
+            }
+            Class::Search(kind) => self.search(kind, spelled),
+            Class::IncludeFile => {
+                self.explicit_inputs.push(PathBuf::from(spelled.value));
+                self.keep_for_both(spelled);
+            }
+            Class::Processor if spelled.value.starts_with("native") => {
+                self.obstacle(ReasonKind::MarchNative, spelled.argument);
+            }
+            Class::Assembler if !sub_arguments::assembler_is_harmless(spelled.value) => {
+                self.obstacle(ReasonKind::PassedThrough, spelled.argument);
+            }
+            Class::DiagnosticsFormat if spelled.value.ends_with("-file") => {
+                self.obstacle(ReasonKind::ExtraOutput, spelled.argument);
+            }
+            Class::Color(when) => self.diagnostics.color = self.when(when, spelled),
+            Class::Urls(when) => self.diagnostics.urls = self.when(when, spelled),
+            Class::Plain => {
+                self.diagnostics.color = Some(When::Never);
+                self.diagnostics.urls = Some(When::Never);
+                self.keep_for_both(spelled);
+            }
+            Class::MessageLength => {
+                match spelled.value.parse() {
+                    Ok(length) => self.diagnostics.message_length = Some(length),
+                    Err(_) => self.obstacle(ReasonKind::UnknownOption, spelled.argument),
+                }
+                self.keep_for_both(spelled);
+            }
+            Class::RecordsCommand => {
+                self.diagnostics.records_command = true;
+                self.keep_for_both(spelled);
+            }
+            Class::Lto => {
+                self.lto = true;
+                self.keep_for_both(spelled);
+            }
+            Class::RandomSeed => {
+                self.random_seed = true;
+                self.keep_for_both(spelled);
+            }
+            Class::PassThrough | Class::Processor | Class::Assembler | Class::DiagnosticsFormat => {
+                self.keep_for_both(spelled);
+            }
+        }
+    }
+
+    fn keep_for_key(&mut self, spelled: &Spelled<'_>) {
+        self.key_arguments.push(spelled.argument.to_owned());
+        self.key_arguments.extend(spelled.separate.map(str::to_owned));
+    }
+
+    fn keep_for_both(&mut self, spelled: &Spelled<'_>) {
+        self.keep_for_key(spelled);
+        self.include_arguments.push(spelled.argument.to_owned());
+        self.include_arguments.extend(spelled.separate.map(str::to_owned));
+    }
+
+    fn output(&mut self, class: Class, name: &str, spelled: &Spelled<'_>) {
+        match class {
+            Class::DepMode(kind) => {
+                // Both together list everything.
+                if self.dep_kind != Some(DepKind::All) {
+                    self.dep_kind = Some(kind);
+                }
+                self.key_arguments.push(name.to_owned());
+                return;
+            }
+            Class::DepDetail => {
+                self.dep_detail = true;
+                self.key_arguments.push(name.to_owned());
+                // -MP has no value.
+                self.key_arguments.extend((!spelled.value.is_empty()).then(|| spelled.value.to_owned()));
+                return;
+            }
+            _ => {}
+        }
+        let slot = if class == Class::Output { &mut self.object } else { &mut self.dep_path };
+        if slot.replace(spelled.value.to_owned()).is_some() {
+            self.obstacle(ReasonKind::RepeatedOutput, spelled.argument);
+        }
+        self.key_arguments.extend([name.to_owned(), spelled.value.to_owned()]);
+    }
+
+    fn preprocessor(&mut self, spelled: &Spelled<'_>) {
+        let Some(found) = sub_arguments::preprocessor(spelled.value, self.family) else {
+            self.obstacle(ReasonKind::PassedThrough, spelled.argument);
+            return;
+        };
+        self.keep_for_key(spelled);
+        if !found.macros.is_empty() {
+            self.include_arguments.push(format!("-Wp,{}", found.macros.join(",")));
+        }
+        match found.depfile {
+            Some((kind, path)) => {
+                let depfile = DepFile { path: PathBuf::from(path), kind };
+                if self.preprocessor_depfile.replace(depfile).is_some() {
+                    self.obstacle(ReasonKind::RepeatedOutput, spelled.argument);
+                }
+            }
+            None if found.dep_detail => self.obstacle(ReasonKind::DependencyOptions, spelled.argument),
+            None => {}
+        }
+    }
+
+    fn search(&mut self, kind: SearchKind, spelled: &Spelled<'_>) {
+        if spelled.value.is_empty() {
+            self.obstacle(ReasonKind::MissingValue, spelled.argument);
+        }
+        if spelled.value.starts_with('=') || spelled.value.starts_with("$SYSROOT") {
+            self.obstacle(ReasonKind::IncludePrefix, spelled.argument);
+        }
+        self.search_directories.push(SearchDirectory { kind, path: PathBuf::from(spelled.value) });
+        self.keep_for_both(spelled);
+    }
+
+    fn when(&mut self, when: When, spelled: &Spelled<'_>) -> Option<When> {
+        self.keep_for_both(spelled);
+        if when != When::Value {
+            return Some(when);
+        }
+        match spelled.value {
+            "always" => Some(When::Always),
+            "never" => Some(When::Never),
+            "auto" => Some(When::Auto),
+            _ => {
+                self.obstacle(ReasonKind::UnknownOption, spelled.argument);
+                None
+            }
+        }
+    }
+}

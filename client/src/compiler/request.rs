@@ -1,0 +1,222 @@
+//! What goes into a decision and what comes out. Plain data; the logic is in [`decide`](super::decide).
+
+use std::path::{Path, PathBuf};
+
+use super::language::Language;
+use super::reason::Reason;
+
+/// Which command line the compiler understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CompilerFamily {
+    /// GNU.
+    Gcc,
+    /// LLVM.
+    Clang,
+}
+
+/// What a driver takes a `.c` file for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DriverLanguage {
+    /// `gcc`, `clang`.
+    C,
+    /// `g++`, `clang++`: `.c` is C++.
+    Cxx,
+}
+
+/// A compiler command as the user gave it.
+#[derive(Clone, Copy, Debug)]
+pub struct Invocation<'a> {
+    /// Family of the compiler that will run, found by running it, not by its name.
+    pub family: CompilerFamily,
+    /// Which driver it is.
+    pub driver: DriverLanguage,
+    /// Arguments without the program's name.
+    pub argv: &'a [String],
+    /// The user's environment.
+    pub env: &'a [(String, String)],
+    /// Where the command runs: absolute, as `getcwd` says (links resolved).
+    pub cwd: &'a Path,
+    /// Whether stderr of the wrapper is a terminal.
+    pub stderr_is_terminal: bool,
+    /// Width of the terminal at stdin or stderr where there is one.
+    pub columns: Option<u32>,
+}
+
+/// Where a command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It can run elsewhere and be cached.
+    Distribute(Box<CompileRequest>),
+    /// It runs here, and why.
+    Local(Reason),
+}
+
+/// Which headers a dependency file lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DepKind {
+    /// `-MD`: all.
+    All,
+    /// `-MMD`: all but system headers.
+    User,
+}
+
+/// A dependency file that the compiler writes beside the object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DepFile {
+    /// As spelled, or derived as the compiler derives it.
+    pub path: PathBuf,
+    /// What is in it.
+    pub kind: DepKind,
+}
+
+/// In which list of the search path a folder stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SearchKind {
+    /// `-iquote`.
+    Quote,
+    /// `-I`.
+    Include,
+    /// `-isystem`.
+    System,
+    /// `-cxx-isystem`, `-stdlib++-isystem` (clang).
+    CxxSystem,
+    /// `-idirafter`.
+    After,
+    /// `--sysroot`, `-isysroot`: a root, not a member of the path.
+    Sysroot,
+    /// From `CPATH`: after `-I`.
+    EnvAll,
+    /// From `C_INCLUDE_PATH` or what it is called for the language: after `-isystem`.
+    EnvLanguage,
+}
+
+/// A folder of the search path that the user named. The compiler's own folders are not here: ask it with
+/// [`CompileRequest::include_arguments`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SearchDirectory {
+    /// Its list.
+    pub kind: SearchKind,
+    /// As spelled, relative ones to the working directory.
+    pub path: PathBuf,
+}
+
+/// What must hold for a result's stderr to be what a local run would have printed on this terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StderrRule {
+    /// Always holds.
+    Exact,
+    /// Holds unless a source line that is shown takes this many columns or more: gcc trims what does not fit the terminal.
+    ExactIfNarrower(u32),
+    /// Holds only for empty text: the compiler would have written something for terminals only that no argument can ask for without
+    /// changing the object.
+    OnlyIfEmpty,
+}
+
+impl StderrRule {
+    /// Whether a result with this stderr may be shown. If not, the command has to run locally.
+    pub fn accepts(self, stderr: &[u8]) -> bool {
+        match self {
+            Self::Exact => true,
+            Self::ExactIfNarrower(columns) => {
+                let columns = usize::try_from(columns).unwrap_or(usize::MAX);
+                stderr.split(|byte| *byte == b'\n').all(|line| source_line_bytes(line) < columns)
+            }
+            Self::OnlyIfEmpty => stderr.is_empty(),
+        }
+    }
+}
+
+/// Bytes of a line that shows source, without escape sequences: at least as many as its columns. 0 for other lines. Source lines begin
+/// with a margin of spaces, or with a line number too long for it.
+fn source_line_bytes(line: &[u8]) -> usize {
+    let mut n_bytes = 0;
+    let mut first = None;
+    let mut rest = line;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = after;
+        if *byte == 0x1b && rest.first() == Some(&b'[') {
+            let end = rest.iter().position(|byte| matches!(byte, b'm' | b'K')).map_or(rest.len(), |at| at + 1);
+            rest = &rest[end..];
+            continue;
+        }
+        first.get_or_insert(*byte);
+        n_bytes += 1;
+    }
+    if first.is_some_and(|byte| byte == b' ' || byte.is_ascii_digit()) { n_bytes } else { 0 }
+}
+
+/// One compile that can run elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CompileRequest {
+    /// As spelled.
+    pub source: PathBuf,
+    /// Of the source.
+    pub language: Language,
+    /// As spelled after `-o`, or derived: the source's stem with `.o`, in the working directory.
+    pub object: PathBuf,
+    /// The dependency file, if one is written.
+    pub depfile: Option<DepFile>,
+    /// Every file that a successful local run writes, as spelled.
+    pub outputs: Vec<PathBuf>,
+    /// Arguments for the action, without the program: the user's with response files replaced by what is in them, then what makes
+    /// defaults explicit that would depend on a terminal.
+    pub argv: Vec<String>,
+    /// The end of [`argv`](Self::argv) that is not the user's: what makes defaults explicit. A local run gets it too.
+    pub added_arguments: Vec<String>,
+    /// The part of the user's environment that can change results, sorted by name, no name twice. `PATH` is not in it: it belongs to
+    /// the toolchain. `PWD` is not in it either, see [`logical_directory`](Self::logical_directory).
+    pub env: Vec<(String, String)>,
+    /// The user's `PWD` where it is absolute and not the working directory's own spelling. Compilers write it into debug information
+    /// if it names the same folder (a path through a symlink) and ignore it if it does not (a stale variable), so the caller must
+    /// compare device and inode: same folder, then the action needs `PWD` set to it and the links in its input root, or runs locally;
+    /// otherwise, and when this is `None`, the action runs without `PWD` or with the working directory in it.
+    pub logical_directory: Option<PathBuf>,
+    /// The arguments that decide search path, macros and dialect: all but outputs, modes, dependency options and the source. Ends with
+    /// `-x LANGUAGE`, so that a source or `/dev/null` can follow. For questions (`-M`, `-E -v`) that the compiler is asked directly.
+    /// Sources that are preprocessed already have nothing to ask: gcc answers `-M` with nothing.
+    pub include_arguments: Vec<String>,
+    /// The arguments as part of a cache key: [`argv`](Self::argv) with output and dependency options in one spelling.
+    pub key_arguments: Vec<String>,
+    /// Files of `-include` and `-imacros`, as spelled: looked for in the working directory, then as `#include "…"` is.
+    pub explicit_inputs: Vec<PathBuf>,
+    /// Folders that the user added to the search path, in the order given within each kind.
+    pub search_directories: Vec<SearchDirectory>,
+    /// Whether a result's stderr may be shown.
+    pub stderr_rule: StderrRule,
+}
+
+impl CompileRequest {
+    /// Whether a result with this stderr is what a local run would have printed. Messages in a language whose texts the toolchain
+    /// does not hold come out in English elsewhere.
+    pub fn accepts_stderr(&self, stderr: &[u8]) -> bool {
+        stderr.is_empty() || (self.stderr_rule.accepts(stderr) && self.speaks_plainly())
+    }
+
+    /// Whether messages are in a locale that every toolchain has.
+    fn speaks_plainly(&self) -> bool {
+        let locale = |(name, value): &(String, String)| {
+            !(name == "LANG" || name == "LANGUAGE" || name.starts_with("LC_"))
+                || matches!(value.as_str(), "" | "C" | "POSIX" | "C.UTF-8" | "C.utf8")
+        };
+        self.env.iter().all(locale)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stderr_rules() {
+        assert!(StderrRule::Exact.accepts(b"x"));
+        assert!(StderrRule::OnlyIfEmpty.accepts(b""));
+        assert!(!StderrRule::OnlyIfEmpty.accepts(b"x"));
+        let narrow = StderrRule::ExactIfNarrower(10);
+        assert!(narrow.accepts(b""));
+        assert!(narrow.accepts(b"a rather long message\n    1 | x\n"));
+        assert!(narrow.accepts(b"    1 | \x1b[01;35m\x1b[Kx\x1b[m\x1b[K\n"));
+        assert!(!narrow.accepts(b"    1 | xy\n"));
+        assert!(!narrow.accepts(b"\x1b[01mx\n1234567 | xy"));
+        assert!(narrow.accepts(b"\x1b[01mx\x1b["));
+    }
+}

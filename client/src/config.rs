@@ -1,0 +1,368 @@
+//! Settings of the daemon and the command line: the one place that reads the environment and the settings file.
+//!
+//! Order, later wins: built-in defaults, `config.toml`, `BUILDBEE_…` variables. The wrapper has its own tiny reader
+//! (`wrapper/settings.rs`), because it must not wait for a file.
+//!
+//! | variable | key in `config.toml` | default |
+//! |---|---|---|
+//! | `BUILDBEE_CONFIG` | | `$XDG_CONFIG_HOME/buildbee/config.toml` |
+//! | `BUILDBEE_SOCKET` | `socket` | `$XDG_RUNTIME_DIR/buildbee/daemon.sock`, else `/tmp/buildbee-UID/daemon.sock` |
+//! | `BUILDBEE_STATE_DIR` | `state_dir` | `$XDG_STATE_HOME/buildbee` |
+//! | `BUILDBEE_CACHE_DIR` | `cache_dir` | `$XDG_CACHE_HOME/buildbee` |
+//! | `BUILDBEE_CACHE_SIZE` | `cache_size` | `20 GiB` |
+//! | `BUILDBEE_LOCAL_SLOTS` | `local_slots` | number of processor threads |
+//! | `BUILDBEE_RACING` | `racing` | `tail` |
+//! | `BUILDBEE_IDLE_TIMEOUT` | `idle_timeout` | `1h` |
+//! | `BUILDBEE_MDNS` | `mdns` | `true` |
+//! | `BUILDBEE_LOG` | | `info` (a tracing filter, for the daemon's log file) |
+//! | `BUILDBEE` | | `off`: run the compiler at once; `strict`: fail where a farm failure would end in a local run |
+
+use std::collections::BTreeMap;
+use std::num::ParseIntError;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+/// The keys of the settings file, for hints.
+const KEYS: &str = "cache_dir, cache_size, idle_timeout, local_slots, mdns, racing, socket, state_dir";
+
+/// Longest path that fits in a Unix socket's address, in bytes.
+pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+/// When an action that runs on the farm is also run here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Racing {
+    /// Never.
+    Off,
+    /// When it is late and a local slot is free.
+    Tail,
+    /// As soon as a local slot is free.
+    Eager,
+}
+
+impl Racing {
+    /// The word in settings and status.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Tail => "tail",
+            Self::Eager => "eager",
+        }
+    }
+}
+
+impl FromStr for Racing {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "tail" => Ok(Self::Tail),
+            "eager" => Ok(Self::Eager),
+            other => Err(format!("{other:?} is none of \"off\", \"tail\", \"eager\"")),
+        }
+    }
+}
+
+/// Checked settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The daemon's Unix socket.
+    pub socket: PathBuf,
+    /// Identity, enrolment, log.
+    pub state_dir: PathBuf,
+    /// The local cache.
+    pub cache_dir: PathBuf,
+    /// Its cap in bytes.
+    pub cache_bytes: u64,
+    /// How many actions are run here by choice. Where nothing else is left, an action runs here all the same.
+    pub local_slots: usize,
+    /// When to race.
+    pub racing: Racing,
+    /// The daemon leaves after this long without a caller.
+    pub idle_timeout: Duration,
+    /// Whether to look for the coordinator by mDNS where its known addresses fail.
+    pub mdns: bool,
+    /// Filter of the daemon's log.
+    pub log: String,
+}
+
+impl Settings {
+    /// The identity's key file.
+    pub fn identity_file(&self) -> PathBuf {
+        self.state_dir.join("identity.key")
+    }
+
+    /// What `buildbee join` keeps.
+    pub fn enrolment_file(&self) -> PathBuf {
+        self.state_dir.join("enrolment")
+    }
+
+    /// The daemon's log.
+    pub fn log_file(&self) -> PathBuf {
+        self.state_dir.join("daemon.log")
+    }
+
+    /// Settings from the process's environment and the file it names.
+    pub fn load() -> Result<Self, ConfigError> {
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+        let environment: BTreeMap<String, String> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let home = Places { uid: nix::unistd::getuid().as_raw(), cores };
+        Self::from_environment(&environment, &home, |path| std::fs::read_to_string(path))
+    }
+
+    fn from_environment(
+        environment: &BTreeMap<String, String>,
+        places: &Places,
+        read: impl Fn(&Path) -> std::io::Result<String>,
+    ) -> Result<Self, ConfigError> {
+        let get = |name: &str| environment.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        let home = get("HOME").unwrap_or("/nonexistent");
+        let base = |variable: &str, below_home: &str| {
+            get(variable)
+                .filter(|path| path.starts_with('/'))
+                .map_or_else(|| Path::new(home).join(below_home), PathBuf::from)
+        };
+        let (file, required) = match get("BUILDBEE_CONFIG") {
+            Some(path) => (PathBuf::from(path), true),
+            None => (base("XDG_CONFIG_HOME", ".config").join("buildbee/config.toml"), false),
+        };
+        let text = match read(&file) {
+            Ok(text) => text,
+            Err(error) if !required && error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(ConfigError::Read { file, error: error.to_string() }),
+        };
+        let written = parse_file(&file, &text)?;
+        Self::assemble(get, base, written, places).map_err(|error| match error {
+            ConfigError::Value { key, value, error }
+                if get(&format!("BUILDBEE_{}", key.to_ascii_uppercase())).is_none() =>
+            {
+                let error = format!("{key}: {value:?} is not valid: {error}");
+                ConfigError::Malformed { line: line_of_key(&text, key), file, error }
+            }
+            other => other,
+        })
+    }
+
+    fn assemble<'a>(
+        get: impl Fn(&str) -> Option<&'a str>,
+        base: impl Fn(&str, &str) -> PathBuf,
+        written: FileSettings,
+        places: &Places,
+    ) -> Result<Self, ConfigError> {
+        let socket = get("BUILDBEE_SOCKET").map(PathBuf::from).or(written.socket).unwrap_or_else(|| {
+            get("XDG_RUNTIME_DIR").map_or_else(
+                || PathBuf::from(format!("/tmp/buildbee-{}/daemon.sock", places.uid)),
+                |runtime| Path::new(runtime).join("buildbee/daemon.sock"),
+            )
+        });
+        let length = socket.as_os_str().len();
+        if length > MAX_SOCKET_PATH_BYTES {
+            return Err(ConfigError::SocketPath { socket, length });
+        }
+        let text = |name: &'static str, key: Option<String>| get(name).map(str::to_owned).or(key);
+        Ok(Self {
+            socket,
+            state_dir: get("BUILDBEE_STATE_DIR")
+                .map(PathBuf::from)
+                .or(written.state_dir)
+                .unwrap_or_else(|| base("XDG_STATE_HOME", ".local/state").join("buildbee")),
+            cache_dir: get("BUILDBEE_CACHE_DIR")
+                .map(PathBuf::from)
+                .or(written.cache_dir)
+                .unwrap_or_else(|| base("XDG_CACHE_HOME", ".cache").join("buildbee")),
+            cache_bytes: match text("BUILDBEE_CACHE_SIZE", written.cache_size) {
+                Some(size) => parse_value("cache_size", &size, |size| {
+                    size.parse::<bytesize::ByteSize>().map(|size| size.as_u64())
+                })?,
+                None => 20 << 30,
+            },
+            local_slots: match get("BUILDBEE_LOCAL_SLOTS") {
+                Some(slots) => {
+                    parse_value("local_slots", slots, |slots| -> Result<usize, ParseIntError> { slots.parse() })?
+                }
+                None => written.local_slots.unwrap_or(places.cores),
+            },
+            racing: match text("BUILDBEE_RACING", written.racing) {
+                Some(racing) => parse_value("racing", &racing, Racing::from_str)?,
+                None => Racing::Tail,
+            },
+            idle_timeout: match text("BUILDBEE_IDLE_TIMEOUT", written.idle_timeout) {
+                Some(time) => parse_value("idle_timeout", &time, humantime::parse_duration)?,
+                None => Duration::from_secs(3600),
+            },
+            mdns: match get("BUILDBEE_MDNS") {
+                Some(flag) => parse_value("mdns", flag, |flag| match flag {
+                    "1" | "true" | "on" => Ok(true),
+                    "0" | "false" | "off" => Ok(false),
+                    other => Err(format!("{other:?} is neither \"on\" nor \"off\"")),
+                })?,
+                None => written.mdns.unwrap_or(true),
+            },
+            log: get("BUILDBEE_LOG").unwrap_or("info").to_owned(),
+        })
+    }
+}
+
+/// What the defaults depend on besides the environment.
+#[derive(Debug)]
+struct Places {
+    uid: u32,
+    cores: usize,
+}
+
+/// `config.toml` as written. Every key is documented in `packaging/config/config.toml`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileSettings {
+    socket: Option<PathBuf>,
+    state_dir: Option<PathBuf>,
+    cache_dir: Option<PathBuf>,
+    cache_size: Option<String>,
+    local_slots: Option<usize>,
+    racing: Option<String>,
+    idle_timeout: Option<String>,
+    mdns: Option<bool>,
+}
+
+fn parse_file(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let message = error.message().trim().replace('\n', "; ");
+        // The parser names a key that it does not know, but not the key of a value that it can't use.
+        let key = text.lines().nth(line - 1).and_then(|line| line.split_once('=')).map_or("", |(key, _)| key.trim());
+        let named = key.is_empty() || message.contains(&format!("`{key}`"));
+        let error = if named { message } else { format!("{key}: {message}") };
+        ConfigError::Malformed { file: file.to_owned(), line, error }
+    })
+}
+
+/// Where `key` is set, counted from 1; the parser has found it there.
+fn line_of_key(text: &str, key: &str) -> usize {
+    let sets = |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
+    text.lines().position(sets).map_or(1, |index| index + 1)
+}
+
+fn parse_value<T, E: std::fmt::Display>(
+    key: &'static str,
+    value: &str,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, ConfigError> {
+    parse(value).map_err(|error| ConfigError::Value { key, value: value.to_owned(), error: error.to_string() })
+}
+
+/// What is wrong with the settings. Each is the user's to mend.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The file that was named can't be read.
+    #[error("cannot read settings {file}: {error}\nhint: check BUILDBEE_CONFIG, or unset it to use the default place", file = file.display())]
+    Read {
+        /// Which file.
+        file: PathBuf,
+        /// What the system said.
+        error: String,
+    },
+    /// Not TOML, or a key that does not exist, or a value of another type.
+    #[error("{file}:{line}: {error}\nhint: the keys are {KEYS}; the packaged config.toml describes them", file = file.display())]
+    Malformed {
+        /// Which file.
+        file: PathBuf,
+        /// Counted from 1.
+        line: usize,
+        /// What the parser said; names the key.
+        error: String,
+    },
+    /// A value that is none for its key.
+    #[error(
+        "setting {key}: {value:?} is not valid: {error}\nhint: sizes look like \"20 GiB\", times like \"30s\" or \"1h\""
+    )]
+    Value {
+        /// Which key (or its variable).
+        key: &'static str,
+        /// What was written.
+        value: String,
+        /// What is wrong with it.
+        error: String,
+    },
+    /// The socket's path does not fit in a Unix socket address.
+    #[error("socket path {socket} has {length} bytes, {MAX_SOCKET_PATH_BYTES} are the most that a Unix socket can have\nhint: set BUILDBEE_SOCKET to a shorter path", socket = socket.display())]
+    SocketPath {
+        /// The path.
+        socket: PathBuf,
+        /// Its length in bytes.
+        length: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(variables: &[(&str, &str)], file: Option<&str>) -> Result<Settings, ConfigError> {
+        let environment =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>();
+        Settings::from_environment(&environment, &Places { uid: 7, cores: 3 }, |_| {
+            file.map(str::to_owned).ok_or_else(|| std::io::ErrorKind::NotFound.into())
+        })
+    }
+
+    #[test]
+    fn defaults_follow_xdg() {
+        let settings = load(&[("HOME", "/h")], None).unwrap();
+        assert_eq!(settings.cache_dir, Path::new("/h/.cache/buildbee"));
+        assert_eq!(settings.socket, Path::new("/tmp/buildbee-7/daemon.sock"));
+        assert_eq!((settings.local_slots, settings.racing), (3, Racing::Tail));
+    }
+
+    #[test]
+    fn variables_win_over_the_file() {
+        let file = Some("cache_size = \"1 GiB\"\nlocal_slots = 9\n");
+        let settings = load(&[("HOME", "/h"), ("BUILDBEE_LOCAL_SLOTS", "0")], file).unwrap();
+        assert_eq!((settings.cache_bytes, settings.local_slots), (1 << 30, 0));
+    }
+
+    #[test]
+    fn unknown_keys_name_file_line_and_key() {
+        let error = load(&[("HOME", "/h")], Some("mdns = true\ncache_sise = \"1 GiB\"\n")).unwrap_err().to_string();
+        assert!(error.contains("config.toml:2") && error.contains("cache_sise") && error.contains("hint:"), "{error}");
+    }
+
+    #[test]
+    fn bad_values_in_the_file_name_file_line_and_key() {
+        for (text, line, key) in [
+            ("mdns = true\nracing = \"fast\"\n", 2, "racing"),
+            ("\n\n cache_size=\"much\"\n", 3, "cache_size"),
+            ("local_slots = -1\n", 1, "local_slots"),
+            ("# first\nmdns = \"yes\"\n", 2, "mdns"),
+            ("idle_timeout = \"1 fortnight\"\n", 1, "idle_timeout"),
+        ] {
+            let error = load(&[("HOME", "/h")], Some(text)).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("/h/.config/buildbee/config.toml:{line}: {key}: ")), "{error}");
+            assert!(error.contains("\nhint: "), "{error}");
+        }
+        let error = load(&[("HOME", "/h"), ("BUILDBEE_RACING", "slow")], Some("racing = \"fast\"\n")).unwrap_err();
+        assert!(error.to_string().starts_with("setting racing: \"slow\""), "the variable is at fault: {error}");
+    }
+
+    #[test]
+    fn bad_values_say_what_is_expected() {
+        for (name, value) in [("BUILDBEE_RACING", "fast"), ("BUILDBEE_CACHE_SIZE", "many"), ("BUILDBEE_MDNS", "maybe")]
+        {
+            let error = load(&[("HOME", "/h"), (name, value)], None).unwrap_err().to_string();
+            assert!(error.contains(value) && error.contains("hint:"), "{error}");
+        }
+    }
+
+    #[test]
+    fn long_socket_paths_are_refused() {
+        let long = format!("/{}", "s".repeat(MAX_SOCKET_PATH_BYTES));
+        assert!(matches!(load(&[("BUILDBEE_SOCKET", &long)], None), Err(ConfigError::SocketPath { .. })));
+    }
+}

@@ -1,0 +1,83 @@
+//! Answers the command line. Documents only; how they look is `ui.rs`'s job on the other side.
+
+use std::sync::Arc;
+
+use buildbee_proto::local::{AdminCall, LocalReply};
+use buildbee_store::VerifyReport;
+use serde_json::{Value, json};
+
+use super::context::{Context, unix_now};
+use super::link::{LinkError, WrapperLink};
+
+/// Rows that `explain` returns at most.
+const MAX_EXPLAINED: usize = 10_000;
+
+/// Answers one call.
+pub async fn answer(context: &Arc<Context>, link: &WrapperLink, call: AdminCall) -> Result<(), LinkError> {
+    let stop = call == AdminCall::Stop;
+    let document = document(context, call).await;
+    link.send(&LocalReply::Admin { json: document.to_string() }).await?;
+    if stop {
+        context.stop.cancel();
+    }
+    Ok(())
+}
+
+async fn document(context: &Arc<Context>, call: AdminCall) -> Value {
+    match call {
+        AdminCall::Ping | AdminCall::Stop => json!({ "pid": std::process::id() }),
+        AdminCall::Status => context.status(),
+        AdminCall::Stats { zero } => {
+            serde_json::to_value(context.journal.stats(zero, unix_now())).unwrap_or(Value::Null)
+        }
+        AdminCall::Explain { filter, limit } => {
+            let limit = usize::try_from(limit).unwrap_or(MAX_EXPLAINED).min(MAX_EXPLAINED);
+            json!({ "actions": context.journal.last(filter.as_deref(), limit) })
+        }
+        AdminCall::Peers => {
+            context.farm.as_ref().map_or_else(|| json!({ "peers": [] }), crate::dispatch::farm::Farm::peers)
+        }
+        AdminCall::CacheUsage => context.cache_usage(),
+        AdminCall::CacheVerify => {
+            cache_work(context, |store| serde_json::to_value(Verified::from(store.verify()))).await
+        }
+        AdminCall::CacheClear => {
+            cache_work(context, |store| {
+                let cleared = store.clear();
+                Ok(json!({ "cleared": cleared.n_entries, "in_use": cleared.n_pinned }))
+            })
+            .await
+        }
+    }
+}
+
+async fn cache_work<F>(context: &Arc<Context>, work: F) -> Value
+where
+    F: FnOnce(&buildbee_store::Store) -> serde_json::Result<Value> + Send + 'static,
+{
+    let context = Arc::clone(context);
+    let done = tokio::task::spawn_blocking(move || context.cache.store().map(work)).await;
+    match done {
+        Ok(Some(Ok(document))) => document,
+        _ => Value::Null,
+    }
+}
+
+/// The document of `cache verify --json`.
+#[derive(Debug, serde::Serialize)]
+struct Verified {
+    blobs: usize,
+    bytes: u64,
+    n_bad: usize,
+    bad: Vec<String>,
+    results: usize,
+    manifests: usize,
+}
+
+impl From<VerifyReport> for Verified {
+    fn from(report: VerifyReport) -> Self {
+        let bad = report.bad.into_iter().map(|file| format!("{}: {}", file.name, file.reason)).collect();
+        let VerifyReport { blobs, bytes, n_bad, results, manifests, .. } = report;
+        Self { blobs, bytes, n_bad, bad, results, manifests }
+    }
+}

@@ -1,0 +1,161 @@
+//! The user's own cache: direct-mode manifests, results and their content, in the same store as an agent's.
+//!
+//! A cache that can't be opened or written is reported once and done without: builds go on. Blocks; call off the event loop.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use buildbee_p2p::identity::{Identity, verify_result};
+use buildbee_proto::canonical::{Canonical, CanonicalError, Reader, Writer};
+use buildbee_proto::digest::Digest;
+use buildbee_proto::limits::MAX_ARGUMENTS;
+use buildbee_proto::manifest::{Manifest, ManifestEntry};
+use buildbee_proto::outcome::{ReadSet, SignedResult};
+use buildbee_proto::peer::PeerId;
+use buildbee_store::{PutError, Store};
+
+use crate::dispatch::attempt::{MAX_RESULT_CONTENT_BYTES, named};
+use crate::inputs::filehash::FileHashes;
+
+/// What a command line says, before anything is known of the files behind it (save the source).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestKey {
+    /// The toolchain, as text.
+    pub toolchain: String,
+    /// Arguments in one spelling, then the environment, the working directory and its logical name, the source's name.
+    pub words: Vec<String>,
+    /// The source's content.
+    pub source: Digest,
+}
+
+impl Canonical for ManifestKey {
+    const TAG: [u8; 4] = *b"bbK1";
+
+    fn encode(&self, out: &mut Writer) {
+        out.text(&self.toolchain);
+        out.list(&self.words, |out, word| out.text(word));
+        out.digest(&self.source);
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, CanonicalError> {
+        Ok(Self { toolchain: input.text()?, words: input.list(MAX_ARGUMENTS, Reader::text)?, source: input.digest()? })
+    }
+}
+
+/// A result with its content.
+#[derive(Debug)]
+pub struct Hit {
+    /// What it says.
+    pub signed: SignedResult,
+    /// Content of everything that it names.
+    pub blobs: BTreeMap<Digest, Vec<u8>>,
+}
+
+/// The cache. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LocalCache {
+    store: Option<Store>,
+    own: PeerId,
+    hashes: FileHashes,
+    trouble: Arc<Mutex<Option<String>>>,
+}
+
+impl LocalCache {
+    /// Over `store`, or over nothing.
+    pub fn new(store: Option<Store>, identity: &Identity, hashes: FileHashes) -> Self {
+        Self { store, own: identity.peer(), hashes, trouble: Arc::default() }
+    }
+
+    /// The store, if there is one.
+    pub fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
+    }
+
+    /// A result that holds for `key` with the files as they are now.
+    pub fn direct(&self, key: &Digest) -> Option<Hit> {
+        let manifest = self.store.as_ref()?.manifest(key).ok()??;
+        let holding = manifest.entries.iter().find(|entry| self.holds(&entry.read_set))?;
+        self.result(&holding.action)
+    }
+
+    /// The result of `action`, whole.
+    pub fn result(&self, action: &Digest) -> Option<Hit> {
+        let store = self.store.as_ref()?;
+        let signed = store.result(action).ok()??;
+        if signed.result.action != *action || !self.trusts(&signed) {
+            return None;
+        }
+        let mut blobs = named(&signed);
+        let size = blobs.keys().map(|digest| digest.size_bytes).fold(0u64, u64::saturating_add);
+        if size > MAX_RESULT_CONTENT_BYTES {
+            return None;
+        }
+        for (digest, content) in &mut blobs {
+            *content = store.read(digest, MAX_RESULT_CONTENT_BYTES).ok()??;
+        }
+        Some(Hit { signed, blobs })
+    }
+
+    /// Results of others count only if a sandbox made them.
+    fn trusts(&self, signed: &SignedResult) -> bool {
+        let made = &signed.result.provenance;
+        (made.sandboxed || made.peer == self.own) && verify_result(signed)
+    }
+
+    /// Whether everything that was read is as it was, and nothing that was missed has appeared.
+    fn holds(&self, set: &ReadSet) -> bool {
+        set.symlinks
+            .iter()
+            .all(|(path, target)| fs::read_link(path.to_absolute()).is_ok_and(|now| now.as_os_str() == target.as_str()))
+            && set.files.iter().all(|(path, digest)| self.hashes.has_content(&path.to_absolute(), digest))
+            && set.absent.iter().all(|path| is_absent(&fs::symlink_metadata(path.to_absolute())))
+    }
+
+    /// Keeps a result, its content, and (where given) how to find it without looking at the inputs again. A cache that is full or
+    /// failing keeps nothing and says so in the log.
+    pub fn keep(&self, signed: &SignedResult, blobs: &BTreeMap<Digest, Vec<u8>>, index: (Digest, ReadSet)) {
+        let Some(store) = &self.store else { return };
+        let (key, read_set) = index;
+        let keep = || -> Result<(), PutError> {
+            let _pinned = store.pin(blobs.keys().copied());
+            for content in blobs.values() {
+                store.put_bytes(content)?;
+            }
+            store.put_result(signed)?;
+            let mut manifest = store.manifest(&key).ok().flatten().unwrap_or_else(Manifest::default);
+            manifest.remember(ManifestEntry { action: signed.result.action, read_set });
+            store.put_manifest(&key, &manifest)
+        };
+        self.note(keep());
+    }
+
+    /// Notes that `key` leads to `action` with these files.
+    pub fn index(&self, key: &Digest, action: Digest, read_set: ReadSet) {
+        let Some(store) = &self.store else { return };
+        let mut manifest = store.manifest(key).ok().flatten().unwrap_or_else(Manifest::default);
+        manifest.remember(ManifestEntry { action, read_set });
+        self.note(store.put_manifest(key, &manifest));
+    }
+
+    /// Why the last result was not kept, for `status`; `None` where it was.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, kept: Result<(), PutError>) {
+        let trouble = kept.err().map(|error| {
+            let text = format!("the local cache could not keep a result: {error}");
+            if text.contains("\nhint: ") { text } else { text + "\nhint: `buildbee doctor` looks for the cause" }
+        });
+        if let Some(trouble) = &trouble {
+            tracing::warn!("{trouble}");
+        }
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+}
+
+fn is_absent(looked: &io::Result<fs::Metadata>) -> bool {
+    matches!(looked, Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+}

@@ -1,0 +1,177 @@
+//! Everything that a session needs, put together once.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use buildbee_p2p::identity::Identity;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::cache::LocalCache;
+use crate::config::Settings;
+use crate::dispatch::farm::Farm;
+use crate::inputs::discover::Discovery;
+use crate::inputs::filehash::FileHashes;
+use crate::journal::Journal;
+use crate::toolchain::Toolchains;
+
+/// Shared by all sessions.
+#[derive(Debug)]
+pub struct Context {
+    /// As loaded at the start.
+    pub settings: Settings,
+    /// Signs what this client makes itself.
+    pub identity: Identity,
+    /// What became of every action.
+    pub journal: Journal,
+    /// Digests by what the kernel says.
+    pub hashes: FileHashes,
+    /// Compilers by path.
+    pub toolchains: Toolchains,
+    /// Inputs of compiles.
+    pub discovery: Discovery,
+    /// Results so far.
+    pub cache: LocalCache,
+    /// The farm, if the user has joined one.
+    pub farm: Option<Farm>,
+    /// Actions that may run here by choice.
+    pub local_slots: Arc<Semaphore>,
+    /// Ends the daemon.
+    pub stop: CancellationToken,
+    /// Problems found at the start that the user should hear of in `status`.
+    pub warnings: Vec<String>,
+    /// When the daemon started.
+    pub started: Instant,
+    /// Sessions under way.
+    pub n_sessions: AtomicUsize,
+    /// Moves with every call; what the idle watch looks at.
+    pub n_calls: AtomicU64,
+    running: Mutex<BTreeMap<u64, Running>>,
+}
+
+/// An action under way, for `status`.
+#[derive(Clone, Debug)]
+struct Running {
+    source: PathBuf,
+    place: String,
+    since: Instant,
+}
+
+/// Keeps an action in the list of those under way until dropped.
+#[derive(Debug)]
+pub struct RunningEntry {
+    context: Arc<Context>,
+    id: u64,
+}
+
+impl RunningEntry {
+    /// Where the action is now.
+    pub fn at(&self, place: &str) {
+        if let Some(running) = self.context.running().get_mut(&self.id) {
+            place.clone_into(&mut running.place);
+        }
+    }
+}
+
+impl Drop for RunningEntry {
+    fn drop(&mut self) {
+        self.context.running().remove(&self.id);
+    }
+}
+
+/// The parts that differ from start to start.
+#[derive(Debug)]
+pub struct Parts {
+    /// See [`Context`].
+    pub settings: Settings,
+    /// See [`Context`].
+    pub identity: Identity,
+    /// See [`Context`].
+    pub cache: LocalCache,
+    /// See [`Context`].
+    pub hashes: FileHashes,
+    /// See [`Context`].
+    pub farm: Option<Farm>,
+    /// See [`Context`].
+    pub journal: Journal,
+    /// See [`Context`].
+    pub warnings: Vec<String>,
+}
+
+impl Context {
+    /// From its parts.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { settings, identity, cache, hashes, farm, journal, warnings } = parts;
+        Arc::new(Self {
+            toolchains: Toolchains::new(hashes.clone()),
+            discovery: Discovery::new(hashes.clone()),
+            local_slots: Arc::new(Semaphore::new(settings.local_slots.min(Semaphore::MAX_PERMITS))),
+            stop: CancellationToken::new(),
+            started: Instant::now(),
+            n_sessions: AtomicUsize::new(0),
+            n_calls: AtomicU64::new(0),
+            running: Mutex::default(),
+            settings,
+            identity,
+            journal,
+            hashes,
+            cache,
+            farm,
+            warnings,
+        })
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<u64, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lists an action as under way.
+    pub fn runs(self: &Arc<Self>, source: PathBuf) -> RunningEntry {
+        let id = self.n_calls.fetch_add(1, Ordering::Relaxed);
+        let entry = Running { source, place: "looking".to_owned(), since: Instant::now() };
+        self.running().insert(id, entry);
+        RunningEntry { context: Arc::clone(self), id }
+    }
+
+    /// The document of `status --json`.
+    pub fn status(&self) -> serde_json::Value {
+        let running: Vec<_> = (self.running().values())
+            .map(|entry| {
+                json!({
+                    "source": entry.source.display().to_string(), "where": entry.place,
+                    "for_ms": u64::try_from(entry.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+                })
+            })
+            .collect();
+        let slots = self.settings.local_slots;
+        let warnings: Vec<_> = self.warnings.iter().cloned().chain(self.cache.trouble()).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "uptime_s": self.started.elapsed().as_secs(),
+            "socket": self.settings.socket.display().to_string(),
+            "farm": self.farm.as_ref().map(Farm::status), "cache": self.cache_usage(),
+            "local_slots": { "total": slots, "busy": slots.saturating_sub(self.local_slots.available_permits()) },
+            "racing": self.settings.racing.word(), "running": running, "warnings": warnings,
+        })
+    }
+
+    /// The document of `cache usage --json`; `null` where there is no cache.
+    pub fn cache_usage(&self) -> serde_json::Value {
+        self.cache.store().map_or(serde_json::Value::Null, |store| {
+            let usage = store.usage();
+            json!({
+                "dir": self.settings.cache_dir.display().to_string(), "bytes": usage.bytes, "max_bytes": usage.max_bytes,
+                "blobs": usage.blobs, "results": usage.results, "manifests": usage.manifests,
+            })
+        })
+    }
+}
+
+/// Seconds since the Unix epoch.
+pub fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,306 @@
+//! Where a compile that no cache knows runs: on an agent, here, or on both until the first is done.
+//!
+//! No action waits for the farm while a local slot is idle; an agent that fails is passed over for another, then for this machine; an
+//! action that fails on an agent is run here before the user sees it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use buildbee_proto::error::{ErrorCode, Retry};
+use buildbee_proto::local::{LocalOutcome, LocalReply};
+use buildbee_proto::peer::PeerId;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
+
+use super::compile::Why;
+use super::context::{Context, RunningEntry};
+use super::link::{LinkError, WrapperLink};
+use crate::compiler::request::CompileRequest;
+use crate::config::Racing;
+use crate::dispatch::attempt::{AttemptError, RemoteResult};
+use crate::dispatch::board::Went;
+use crate::dispatch::farm::{Farm, Found, Seat};
+use crate::dispatch::job::Job;
+
+/// Agents tried before this machine.
+const MAX_ATTEMPTS: usize = 3;
+/// A remote action is late after this long.
+const LATE: Duration = Duration::from_secs(1);
+/// The longest wait for a slot anywhere.
+const MAX_WAIT: Duration = Duration::from_secs(20);
+/// How often a waiting action looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// How an action ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// An agent ran it, and it succeeded.
+    Remote {
+        /// The agent's name.
+        agent: String,
+        /// What it made.
+        result: Box<RemoteResult>,
+    },
+    /// The wrapper ran it.
+    Local {
+        /// Why.
+        why: Why,
+        /// How it ended.
+        outcome: LocalOutcome,
+    },
+    /// It may not run here (`BUILDBEE=strict`), and nowhere else it could.
+    Forbidden {
+        /// Why.
+        why: Why,
+    },
+}
+
+/// Runs one job.
+#[derive(Debug)]
+pub struct Executor<'a> {
+    context: &'a Arc<Context>,
+    link: &'a WrapperLink,
+    job: &'a Job,
+    listed: &'a RunningEntry,
+    request: &'a CompileRequest,
+    strict: bool,
+}
+
+enum Tried {
+    Ended(Ended),
+    Failed(AttemptError),
+}
+
+impl<'a> Executor<'a> {
+    /// For one job of one wrapper.
+    pub fn new(
+        context: &'a Arc<Context>,
+        link: &'a WrapperLink,
+        job: &'a Job,
+        listed: &'a RunningEntry,
+        request: &'a CompileRequest,
+        strict: bool,
+    ) -> Self {
+        Self { context, link, job, listed, request, strict }
+    }
+
+    /// Runs it somewhere.
+    pub async fn run(&self) -> Result<Ended, LinkError> {
+        let Some(farm) = &self.context.farm else {
+            return self.local(why("no-farm", "this machine has not joined a farm"), None).await;
+        };
+        let _wish = farm.wish();
+        let started = Instant::now();
+        let mut tried: Vec<PeerId> = Vec::new();
+        let mut last = why("no-agents", "no agent can be reached");
+        loop {
+            match farm.seat(self.job.compiler.id, &tried) {
+                Found::Seat(seat) if tried.len() < MAX_ATTEMPTS => {
+                    let (peer, name) = (seat.pick.peer, seat.pick.name.clone());
+                    match self.remote(farm, seat).await? {
+                        Tried::Ended(ended) => return Ok(ended),
+                        Tried::Failed(error) => {
+                            tracing::info!(agent = %name, action = %self.job.action.short(), %error, "an attempt failed");
+                            self.context.journal.noted(error.code());
+                            last = why(error.code(), &format!("{name}: {error}"));
+                            if matches!(&error, AttemptError::Refused(error) if error.retry == Retry::Never) {
+                                return self.fallback(last).await;
+                            }
+                            let busy = matches!(&error, AttemptError::Refused(error) if error.code == ErrorCode::Busy);
+                            if !busy {
+                                tried.push(peer);
+                            }
+                        }
+                    }
+                }
+                Found::Full if started.elapsed() < MAX_WAIT => {
+                    if let Some(permit) = self.local_permit() {
+                        return self
+                            .local(why("farm-busy", "all agents are busy, this machine is not"), Some(permit))
+                            .await;
+                    }
+                    self.listed.at("waiting for a slot");
+                    farm.changed(LOOK_AGAIN).await;
+                }
+                Found::Full => return self.fallback(why("farm-busy", "all agents were busy for too long")).await,
+                Found::Seat(_) | Found::Nobody => return self.fallback(last).await,
+            }
+        }
+    }
+
+    fn local_permit(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.context.local_slots).try_acquire_owned().ok()
+    }
+
+    /// After the farm failed: here, unless that is forbidden.
+    async fn fallback(&self, why: Why) -> Result<Ended, LinkError> {
+        if self.strict {
+            return Ok(Ended::Forbidden { why: (format!("strict:{}", why.0), why.1) });
+        }
+        let permit = self.local_permit();
+        self.local(why, permit).await
+    }
+
+    async fn local(&self, why: Why, permit: Option<OwnedSemaphorePermit>) -> Result<Ended, LinkError> {
+        if self.strict && self.context.farm.is_none() {
+            return Ok(Ended::Forbidden { why: (format!("strict:{}", why.0), why.1) });
+        }
+        self.listed.at("local");
+        self.start_local(&why.0).await?;
+        let outcome = self.link.outcome().await?;
+        drop(permit);
+        Ok(Ended::Local { why, outcome })
+    }
+
+    async fn start_local(&self, reason: &str) -> Result<(), LinkError> {
+        let reply = LocalReply::RunLocally {
+            reason: reason.to_owned(),
+            report: true,
+            extra_arguments: self.request.added_arguments.clone(),
+            strict_failure: false,
+        };
+        self.link.send(&reply).await
+    }
+
+    /// One attempt on one agent, raced by this machine where that is wanted.
+    async fn remote(&self, farm: &Farm, mut seat: Seat) -> Result<Tried, LinkError> {
+        let agent = seat.pick.name.clone();
+        self.listed.at(&agent);
+        let attempts = farm.attempts();
+        let pick = seat.pick.clone();
+        let mut attempt = std::pin::pin!(attempts.run(&pick, self.job));
+        let first = tokio::select! {
+            done = &mut attempt => Some(done),
+            permit = self.race_permit() => {
+                self.context.journal.noted("raced");
+                self.start_local("raced").await?;
+                let raced = tokio::select! {
+                    done = &mut attempt => Err(done),
+                    outcome = self.link.outcome() => Ok(outcome?),
+                };
+                let ended = match raced {
+                    // Dropping the attempt stops the agent.
+                    Ok(outcome) => Ok(outcome),
+                    Err(done) => self.settle(&mut seat, done).await?,
+                };
+                drop(permit);
+                return Ok(Tried::Ended(match ended {
+                    Ok(outcome) => Ended::Local { why: why("race-won", "this machine was faster than the agent"), outcome },
+                    Err(result) => Ended::Remote { agent, result: Box::new(result) },
+                }));
+            }
+        };
+        match first {
+            Some(Ok(result)) if self.good(&result) => {
+                seat.went(Went::Well);
+                self.received(&result);
+                Ok(Tried::Ended(Ended::Remote { agent, result: Box::new(result) }))
+            }
+            Some(Ok(result)) => {
+                seat.went(Went::Well);
+                drop(seat);
+                self.confirm(&agent, &result).await.map(Tried::Ended)
+            }
+            Some(Err(error)) => {
+                seat.went(went(&error));
+                Ok(Tried::Failed(error))
+            }
+            None => Ok(Tried::Failed(AttemptError::Gone)),
+        }
+    }
+
+    /// The agent answered while this machine was at it too: `Err` with its result if that counts, else how the local run ended.
+    async fn settle(
+        &self,
+        seat: &mut Seat,
+        done: Result<RemoteResult, AttemptError>,
+    ) -> Result<Result<LocalOutcome, RemoteResult>, LinkError> {
+        match done {
+            Ok(result) if self.good(&result) => {
+                seat.went(Went::Well);
+                self.link.send(&LocalReply::Cancel).await?;
+                let outcome = self.link.outcome().await?;
+                // The compiler may have been done when the word came: then its files are in place, and stay.
+                if outcome.exit_code.is_some() {
+                    return Ok(Ok(outcome));
+                }
+                self.received(&result);
+                Ok(Err(result))
+            }
+            // A failure of the program is being confirmed already; a failure of the agent needs no second answer.
+            Ok(_) => {
+                seat.went(Went::Well);
+                Ok(Ok(self.link.outcome().await?))
+            }
+            Err(error) => {
+                seat.went(went(&error));
+                self.context.journal.noted(error.code());
+                Ok(Ok(self.link.outcome().await?))
+            }
+        }
+    }
+
+    /// The program failed on the agent, or its messages would look different here: run it here before the user sees anything.
+    async fn confirm(&self, agent: &str, result: &RemoteResult) -> Result<Ended, LinkError> {
+        let code = result.signed.result.exit_code;
+        let why = if code == 0 {
+            why("messages", "its warnings would look different on this terminal or in this language")
+        } else {
+            why("compile-failed", &format!("it failed on {agent} (exit status {code}); confirmed here"))
+        };
+        let ended = self.local(why, None).await?;
+        if let Ended::Local { outcome, .. } = &ended
+            && code != 0
+            && outcome.exit_code == Some(0)
+        {
+            self.context.journal.noted("agent-disagreed");
+            tracing::warn!(agent, action = %self.job.action, "a compile failed on an agent and succeeded here");
+        }
+        Ok(ended)
+    }
+
+    fn good(&self, result: &RemoteResult) -> bool {
+        let signed = &result.signed.result;
+        let stderr = result.blobs.get(&signed.stderr).map_or(&[][..], Vec::as_slice);
+        signed.exit_code == 0 && self.request.accepts_stderr(stderr)
+    }
+
+    fn received(&self, result: &RemoteResult) {
+        self.context.journal.moved(0, result.blobs.values().map(|content| content.len() as u64).sum());
+    }
+
+    /// Ends when this machine should run the action too; never, where it should not.
+    async fn race_permit(&self) -> OwnedSemaphorePermit {
+        let wait = match self.context.settings.racing {
+            Racing::Off => None,
+            Racing::Tail => Some(LATE),
+            Racing::Eager => Some(Duration::ZERO),
+        };
+        match wait {
+            Some(wait) if self.context.settings.local_slots > 0 && !self.strict => {
+                tokio::time::sleep(wait).await;
+                match Arc::clone(&self.context.local_slots).acquire_owned().await {
+                    Ok(permit) => permit,
+                    // Never closed.
+                    Err(_) => std::future::pending().await,
+                }
+            }
+            _ => std::future::pending().await,
+        }
+    }
+}
+
+fn why(code: &str, text: &str) -> Why {
+    (code.to_owned(), text.to_owned())
+}
+
+fn went(error: &AttemptError) -> Went {
+    match error {
+        AttemptError::Refused(error) => match error.code {
+            ErrorCode::Busy | ErrorCode::Lease => Went::Busy,
+            ErrorCode::MissingBlob | ErrorCode::Limit | ErrorCode::Cancelled => Went::Well,
+            _ => Went::Badly,
+        },
+        _ => Went::Badly,
+    }
+}

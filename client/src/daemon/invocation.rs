@@ -1,0 +1,94 @@
+//! What the wrapper sent, checked: texts instead of bytes, and the few variables that are the daemon's own business.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+use buildbee_proto::local::Invocation;
+
+use super::compile::record;
+use crate::compiler::detect;
+use crate::compiler::request::DriverLanguage;
+use crate::journal::Record;
+
+/// A compiler command that can be thought about.
+#[derive(Debug)]
+pub struct Checked {
+    /// The compiler, as found in `PATH`.
+    pub program: PathBuf,
+    /// Arguments without the program's name.
+    pub argv: Vec<String>,
+    /// The environment; variables that are not UTF-8 and can't matter to a compiler are left out.
+    pub env: Vec<(String, String)>,
+    /// Absolute and physical.
+    pub cwd: PathBuf,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// Whether standard error is a terminal.
+    pub stderr_is_terminal: bool,
+    /// Width of that terminal.
+    pub columns: Option<u32>,
+    /// `BUILDBEE=strict`.
+    pub strict: bool,
+    search: OsString,
+}
+
+impl Checked {
+    /// Checks `invocation`; the error is a sentence.
+    pub fn new(invocation: &Invocation) -> Result<Self, String> {
+        let text = |bytes: &[u8], what: &str| match std::str::from_utf8(bytes) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => Err(format!("{what} {:?} is not UTF-8", String::from_utf8_lossy(bytes))),
+        };
+        let arguments = invocation.argv.iter().skip(1);
+        let argv = arguments.map(|argument| text(&argument.0, "argument")).collect::<Result<Vec<_>, _>>()?;
+        let mut env = Vec::with_capacity(invocation.env.len());
+        for variable in &invocation.env {
+            match text(&variable.0, "variable") {
+                Ok(variable) => env.extend(variable.split_once('=').map(|(name, value)| (name.into(), value.into()))),
+                Err(error) if may_matter(&variable.0) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let value = |wanted: &str| {
+            env.iter().find(|(name, _)| name == wanted).map(|(_, value): &(String, String)| value.clone())
+        };
+        let search = value("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".to_owned()).into();
+        let strict = value("BUILDBEE").as_deref() == Some("strict");
+        Ok(Self {
+            program: PathBuf::from(OsString::from_vec(invocation.program.0.clone())),
+            argv,
+            cwd: PathBuf::from(text(&invocation.cwd.0, "working directory")?),
+            umask: invocation.umask & 0o777,
+            stderr_is_terminal: invocation.stderr_is_terminal,
+            columns: invocation.columns.map(u32::from),
+            strict,
+            search,
+            env,
+        })
+    }
+
+    /// `PATH`.
+    pub fn search(&self) -> &OsStr {
+        &self.search
+    }
+
+    /// Which driver the program is by its name; `None` for what is no compiler's name.
+    pub fn named(&self) -> Option<DriverLanguage> {
+        let name = self.program.file_name()?.to_str()?;
+        detect::from_program_name(name).map(|named| named.driver)
+    }
+
+    /// For the journal, before anything else is known.
+    pub fn record(&self) -> Record {
+        let source = self.argv.iter().rev().find(|argument| !argument.starts_with('-'));
+        record(source.map_or("", String::as_str), "", &self.program.to_string_lossy())
+    }
+}
+
+/// Whether a variable's name is like those that compilers look at.
+fn may_matter(variable: &[u8]) -> bool {
+    let name = variable.split(|&byte| byte == b'=').next().unwrap_or_default();
+    let name = String::from_utf8_lossy(name);
+    name.contains("PATH") || ["GCC", "CLANG", "CCC", "LC_", "LANG", "PWD"].iter().any(|prefix| name.starts_with(prefix))
+}

@@ -1,0 +1,144 @@
+//! One wrapper's connection: frames in both directions, signs of life while work goes on, and runs of the compiler at the other end.
+//!
+//! Life: made by the listener for each accepted connection; ends when the answer is sent or the wrapper goes away, which cancels the
+//! token that all work for it watches.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use buildbee_proto::codec::{CodecError, FRAME_HEADER_BYTES, Message, body_length, from_body, to_frame};
+use buildbee_proto::local::{KEEPALIVE_INTERVAL_MS, LocalCall, LocalOutcome, LocalReply, LocalRequest};
+use buildbee_proto::version::LOCAL_VERSION;
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Mutex, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Requests that a wrapper may have sent ahead.
+const INBOX: usize = 4;
+/// A wrapper takes an answer within this time, or is gone.
+const WRITE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The connection is of no use any more.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// The wrapper went away.
+    #[error("the wrapper went away")]
+    Gone,
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It does not speak our language.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// It said something else than was due.
+    #[error("the wrapper broke the protocol")]
+    Protocol,
+}
+
+/// The daemon's end.
+#[derive(Debug)]
+pub struct WrapperLink {
+    writer: Arc<Mutex<OwnedWriteHalf>>,
+    inbox: Mutex<mpsc::Receiver<LocalRequest>>,
+    gone: CancellationToken,
+    _keepalive: DropGuard,
+}
+
+impl WrapperLink {
+    /// Reads the first request and starts the signs of life.
+    pub async fn accept(stream: UnixStream) -> Result<(Self, LocalCall), LinkError> {
+        let (mut reader, writer) = stream.into_split();
+        let first: LocalRequest = read_frame(&mut reader).await?.ok_or(LinkError::Gone)?;
+        let writer = Arc::new(Mutex::new(writer));
+        if first.version != LOCAL_VERSION {
+            send(&writer, &LocalReply::WrongVersion { version: LOCAL_VERSION }).await?;
+            return Err(LinkError::Protocol);
+        }
+        let (requests, inbox) = mpsc::channel(INBOX);
+        let gone = CancellationToken::new();
+        let stop = CancellationToken::new();
+        tokio::spawn(read_task(reader, requests, gone.clone(), stop.clone()));
+        tokio::spawn(keepalive_task(Arc::clone(&writer), gone.clone(), stop.clone()));
+        let link = Self { writer, inbox: Mutex::new(inbox), gone, _keepalive: stop.drop_guard() };
+        Ok((link, first.call))
+    }
+
+    /// Cancelled when the wrapper goes away.
+    pub fn gone(&self) -> &CancellationToken {
+        &self.gone
+    }
+
+    /// Sends one reply.
+    pub async fn send(&self, reply: &LocalReply) -> Result<(), LinkError> {
+        send(&self.writer, reply).await
+    }
+
+    /// Waits for how the compiler that the wrapper runs ended. Cancel-safe; to stop it early, send [`LocalReply::Cancel`].
+    pub async fn outcome(&self) -> Result<LocalOutcome, LinkError> {
+        let mut inbox = self.inbox.lock().await;
+        match inbox.recv().await {
+            Some(LocalRequest { call: LocalCall::LocalDone(outcome), .. }) => Ok(outcome),
+            Some(_) => Err(LinkError::Protocol),
+            None => Err(LinkError::Gone),
+        }
+    }
+}
+
+async fn send(writer: &Mutex<OwnedWriteHalf>, reply: &LocalReply) -> Result<(), LinkError> {
+    let frame = to_frame(reply)?;
+    let write = async { writer.lock().await.write_all(&frame).await };
+    match tokio::time::timeout(WRITE_DEADLINE, write).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(LinkError::Gone),
+    }
+}
+
+async fn read_frame<M: Message>(reader: &mut OwnedReadHalf) -> Result<Option<M>, LinkError> {
+    let mut header = [0; FRAME_HEADER_BYTES];
+    match reader.read_exact(&mut header).await {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let mut body = vec![0; body_length::<M>(header)?];
+    reader.read_exact(&mut body).await?;
+    Ok(Some(from_body(&body)?))
+}
+
+async fn read_task(
+    mut reader: OwnedReadHalf,
+    requests: mpsc::Sender<LocalRequest>,
+    gone: CancellationToken,
+    stop: CancellationToken,
+) {
+    let read = async {
+        while let Ok(Some(request)) = read_frame::<LocalRequest>(&mut reader).await {
+            if requests.send(request).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = read => gone.cancel(),
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn keepalive_task(writer: Arc<Mutex<OwnedWriteHalf>>, gone: CancellationToken, stop: CancellationToken) {
+    let beat = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(KEEPALIVE_INTERVAL_MS)).await;
+            if send(&writer, &LocalReply::Working).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = beat => gone.cancel(),
+        () = stop.cancelled() => {}
+    }
+}

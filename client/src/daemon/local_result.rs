@@ -1,0 +1,89 @@
+//! Keeps what a compiler made here, if it is certain what it was made from.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use buildbee_proto::digest::Digest;
+use buildbee_proto::local::LocalOutcome;
+use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance};
+
+use super::context::Context;
+use crate::dispatch::attempt::MAX_RESULT_CONTENT_BYTES;
+use crate::dispatch::job::Job;
+
+/// A compile that the wrapper ran.
+#[derive(Debug)]
+pub struct LocalRun<'a> {
+    /// Where direct mode will look for it.
+    pub plan_key: Digest,
+    /// The action that it was.
+    pub job: &'a Job,
+    /// The caller's umask: what it took off the outputs' modes.
+    pub umask: u32,
+    /// How it ended.
+    pub outcome: &'a LocalOutcome,
+}
+
+impl LocalRun<'_> {
+    /// Keeps the result if the compile succeeded and every input is, after it, what it was before.
+    pub async fn keep(&self, context: &Arc<Context>) {
+        if self.outcome.exit_code != Some(0) || !self.outcome.complete || context.cache.store().is_none() {
+            return;
+        }
+        let (context, guards) = (Arc::clone(context), self.job.inputs.guards.clone());
+        let outputs: Vec<_> = self.job.outputs.clone();
+        let (stdout, stderr) = (self.outcome.stdout.0.clone(), self.outcome.stderr.0.clone());
+        let (action, umask, wall_ms) = (self.job.action, self.umask, self.outcome.wall_ms);
+        let index = (self.plan_key, self.job.inputs.read_set.clone());
+        let keep = move || {
+            let unchanged = |(path, before): &(PathBuf, crate::inputs::filehash::Hashed)| {
+                context
+                    .hashes
+                    .hash(path)
+                    .is_ok_and(|now| now.digest == before.digest && now.identity == before.identity)
+            };
+            if !guards.iter().all(unchanged) {
+                context.journal.noted("input-changed-meanwhile");
+                return;
+            }
+            let mut blobs = BTreeMap::new();
+            let mut files = Vec::new();
+            for path in outputs {
+                let Some((content, mode)) = read(&path.to_absolute()) else { continue };
+                let digest = Digest::of(&content);
+                // Recorded as it would be under umask 0: the next caller's own is applied when it is put in place.
+                files.push(OutputFile { path, digest, mode: mode | (umask & 0o666) });
+                blobs.insert(digest, content);
+            }
+            let streams = [stdout, stderr].map(|content| {
+                let digest = Digest::of(&content);
+                blobs.insert(digest, content);
+                digest
+            });
+            blobs.retain(|digest, _| digest.size_bytes > 0);
+            let provenance = Provenance {
+                peer: context.identity.peer(),
+                sandboxed: false,
+                wall_ms,
+                cpu_ms: 0,
+                peak_memory_bytes: 0,
+            };
+            let [stdout, stderr] = streams;
+            let result = ActionResult { action, exit_code: 0, outputs: files, stdout, stderr, provenance };
+            context.cache.keep(&context.identity.sign_result(result), &blobs, index);
+        };
+        // A panic in there loses a cache entry, not the compile.
+        let _ = tokio::task::spawn_blocking(keep).await;
+    }
+}
+
+fn read(path: &std::path::Path) -> Option<(Vec<u8>, u32)> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    if !meta.is_file() || meta.len() > MAX_RESULT_CONTENT_BYTES {
+        return None;
+    }
+    Some((fs::read(path).ok()?, meta.permissions().mode() & 0o777))
+}

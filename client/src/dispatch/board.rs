@@ -1,0 +1,362 @@
+//! Pure core of dispatch: agents, leases, attempts under way, and the choice of where the next one goes. Time comes in as an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use buildbee_proto::control::AgentInfo;
+use buildbee_proto::lease::{Lease, SlotToken};
+use buildbee_proto::limits::{MAX_MEMBERS, MAX_SLOTS_PER_AGENT};
+use buildbee_proto::peer::PeerId;
+use buildbee_proto::toolchain::ToolchainId;
+
+/// An agent that had no free slot is left alone for this long where no lease of ours says otherwise.
+const BUSY_PAUSE: Duration = Duration::from_millis(150);
+/// First pause after a failure of the agent; doubles with each further one.
+const FAILURE_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause.
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// A lease is not used in its last moments, or it might end under way.
+const LEASE_MARGIN: Duration = Duration::from_millis(200);
+
+/// Time since the daemon started, on its monotonic clock.
+pub type Now = Duration;
+
+#[derive(Debug)]
+struct HeldLease {
+    token: SlotToken,
+    until: Now,
+    busy: bool,
+}
+
+#[derive(Debug)]
+struct Agent {
+    info: AgentInfo,
+    connected: bool,
+    leases: Vec<HeldLease>,
+    n_direct: u32,
+    pause_until: Now,
+    n_failures: u32,
+    /// Toolchains that our own actions have brought there.
+    taught: BTreeSet<ToolchainId>,
+}
+
+impl Agent {
+    fn holds(&self, toolchain: &ToolchainId) -> bool {
+        self.taught.contains(toolchain) || self.info.offer.toolchains.contains(toolchain)
+    }
+
+    fn n_running(&self) -> u32 {
+        let leased = self.leases.iter().filter(|lease| lease.busy).count();
+        self.n_direct + u32::try_from(leased).unwrap_or(u32::MAX)
+    }
+
+    /// An idle lease if there is one; else whether a slot that is dealt to nobody may be free.
+    fn way_in(&self, now: Now) -> Option<WayIn> {
+        let usable = |lease: &&HeldLease| !lease.busy && lease.until > now + LEASE_MARGIN;
+        if let Some(lease) = self.leases.iter().find(usable) {
+            return Some(WayIn::Lease(lease.token));
+        }
+        (self.pause_until <= now && self.n_running() < self.info.n_slots).then_some(WayIn::Direct)
+    }
+}
+
+/// How an agent is asked. Leases are preferred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum WayIn {
+    Direct,
+    Lease(SlotToken),
+}
+
+impl WayIn {
+    fn token(self) -> Option<SlotToken> {
+        match self {
+            Self::Direct => None,
+            Self::Lease(token) => Some(token),
+        }
+    }
+}
+
+/// A place for one attempt. Give it back with [`Board::release`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pick {
+    /// The agent.
+    pub peer: PeerId,
+    /// Its name for people.
+    pub name: String,
+    /// The lease to show, if any.
+    pub token: Option<SlotToken>,
+}
+
+/// How an attempt went, as far as the next choice is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Went {
+    /// The agent did its part (also where the program failed).
+    Well,
+    /// It had no slot.
+    Busy,
+    /// It failed, or fell silent.
+    Badly,
+    /// We gave up on it for reasons of our own.
+    Cancelled,
+}
+
+/// What a pick came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Go there.
+    Go(Pick),
+    /// There are agents, but none has room now.
+    Full,
+    /// There is no agent that could be asked.
+    Nobody,
+}
+
+/// What is known of the farm.
+#[derive(Debug, Default)]
+pub struct Board {
+    agents: BTreeMap<PeerId, Agent>,
+}
+
+impl Board {
+    /// Takes over the coordinator's list of agents. Agents that it does not name stay while they are connected: a coordinator that
+    /// was restarted knows nobody yet.
+    pub fn set_agents(&mut self, agents: Vec<AgentInfo>) {
+        for info in agents.into_iter().take(MAX_MEMBERS) {
+            let room = self.agents.len() < MAX_MEMBERS;
+            match self.agents.get_mut(&info.peer) {
+                Some(agent) => agent.info = info,
+                None if room => {
+                    let fresh = Agent {
+                        info: info.clone(),
+                        connected: false,
+                        leases: Vec::new(),
+                        n_direct: 0,
+                        pause_until: Now::ZERO,
+                        n_failures: 0,
+                        taught: BTreeSet::new(),
+                    };
+                    self.agents.insert(info.peer, fresh);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Takes over which peers are connected; forgets agents that neither are nor were named lately.
+    pub fn set_connected(&mut self, connected: &BTreeSet<PeerId>) {
+        for (peer, agent) in &mut self.agents {
+            if agent.connected && !connected.contains(peer) {
+                // What it held may be gone with it.
+                agent.taught.clear();
+                agent.leases.retain(|lease| lease.busy);
+            }
+            agent.connected = connected.contains(peer);
+        }
+    }
+
+    /// Takes over the leases that the coordinator deals to us; others are gone, save those in use.
+    pub fn set_leases(&mut self, now: Now, leases: &[Lease]) {
+        for agent in self.agents.values_mut() {
+            agent.leases.retain(|held| held.busy || leases.iter().any(|lease| lease.token == held.token));
+        }
+        for lease in leases {
+            let Some(agent) = self.agents.get_mut(&lease.token.agent) else { continue };
+            let until = now + Duration::from_millis(u64::from(lease.expires_in_ms));
+            let room = agent.leases.len() < MAX_SLOTS_PER_AGENT;
+            match agent.leases.iter_mut().find(|held| held.token == lease.token) {
+                Some(held) => held.until = until,
+                None if room => {
+                    agent.leases.push(HeldLease { token: lease.token, until, busy: false });
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Leases held now.
+    pub fn held(&mut self, now: Now) -> Vec<SlotToken> {
+        for agent in self.agents.values_mut() {
+            agent.leases.retain(|lease| lease.busy || lease.until > now);
+        }
+        self.agents.values().flat_map(|agent| agent.leases.iter().map(|lease| lease.token)).collect()
+    }
+
+    /// Where the next attempt goes. Leases come first, then agents that hold the toolchain, then those with most room.
+    pub fn pick(&mut self, now: Now, toolchain: &ToolchainId, tried: &[PeerId]) -> Choice {
+        let candidates = || self.agents.values().filter(|agent| agent.connected && !tried.contains(&agent.info.peer));
+        if candidates().all(|agent| agent.n_failures > 0 && agent.pause_until > now) {
+            return Choice::Nobody;
+        }
+        let best = candidates()
+            .filter_map(|agent| Some((agent, agent.way_in(now)?)))
+            .max_by_key(|(agent, way_in)| {
+                let room = agent.info.n_slots.saturating_sub(agent.n_running());
+                (agent.holds(toolchain), way_in.token().is_some(), room, std::cmp::Reverse(agent.n_failures))
+            })
+            .map(|(agent, way_in)| Pick {
+                peer: agent.info.peer,
+                name: agent.info.offer.name.clone(),
+                token: way_in.token(),
+            });
+        let Some(pick) = best else { return Choice::Full };
+        if let Some(agent) = self.agents.get_mut(&pick.peer) {
+            match pick.token {
+                Some(token) => {
+                    agent.leases.iter_mut().filter(|lease| lease.token == token).for_each(|lease| lease.busy = true);
+                }
+                None => agent.n_direct += 1,
+            }
+        }
+        Choice::Go(pick)
+    }
+
+    /// Gives a place back.
+    pub fn release(&mut self, now: Now, pick: &Pick, toolchain: &ToolchainId, went: Went) {
+        let Some(agent) = self.agents.get_mut(&pick.peer) else { return };
+        match pick.token {
+            Some(token) => {
+                agent.leases.iter_mut().filter(|lease| lease.token == token).for_each(|lease| lease.busy = false);
+            }
+            None => agent.n_direct = agent.n_direct.saturating_sub(1),
+        }
+        match went {
+            Went::Well => {
+                agent.n_failures = 0;
+                agent.pause_until = now;
+                agent.taught.insert(*toolchain);
+            }
+            Went::Busy => {
+                // The lease was none any more.
+                agent.leases.retain(|lease| Some(lease.token) != pick.token);
+                agent.pause_until = agent.pause_until.max(now + BUSY_PAUSE);
+            }
+            Went::Badly => {
+                let pause = FAILURE_PAUSE.saturating_mul(1 << agent.n_failures.min(8)).min(MAX_PAUSE);
+                agent.n_failures += 1;
+                agent.pause_until = now + pause;
+            }
+            Went::Cancelled => {}
+        }
+    }
+
+    /// When an agent that is being left alone may be asked again.
+    pub fn next_change(&self, now: Now) -> Option<Now> {
+        self.agents
+            .values()
+            .filter(|agent| agent.connected && agent.pause_until > now)
+            .map(|agent| agent.pause_until)
+            .min()
+    }
+
+    /// Everything, for listings: info, connected, attempts under way, leases.
+    pub fn list(&self) -> Vec<(AgentInfo, bool, u32, usize)> {
+        (self.agents.values())
+            .map(|agent| (agent.info.clone(), agent.connected, agent.n_running(), agent.leases.len()))
+            .collect()
+    }
+
+    /// Agents known, with the addresses to reach them at.
+    pub fn addresses(&self) -> Vec<(PeerId, Vec<String>)> {
+        self.agents.values().map(|agent| (agent.info.peer, agent.info.offer.addresses.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use buildbee_proto::control::Offer;
+    use buildbee_proto::digest::Digest;
+
+    const NOW: Now = Now::from_secs(10);
+
+    fn peer(n: u8) -> PeerId {
+        PeerId([n; 32])
+    }
+
+    fn toolchain() -> ToolchainId {
+        ToolchainId(Digest::of(b"gcc"))
+    }
+
+    fn token(agent: u8, counter: u64) -> SlotToken {
+        SlotToken { agent: peer(agent), boot_id: 1, counter }
+    }
+
+    fn board(slots: &[u32]) -> Board {
+        let mut board = Board::default();
+        let agents = slots.iter().enumerate().map(|(n, &n_slots)| {
+            let n = u8::try_from(n).unwrap();
+            AgentInfo { peer: peer(n), offer: Offer { name: format!("desk{n}"), ..Offer::default() }, n_slots }
+        });
+        board.set_agents(agents.collect());
+        board.set_connected(&(0..8).map(peer).collect());
+        board
+    }
+
+    fn go(choice: Choice) -> Pick {
+        match choice {
+            Choice::Go(pick) => pick,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn leases_come_first_and_are_used_once_at_a_time() {
+        let mut board = board(&[4, 4]);
+        board.set_leases(NOW, &[Lease { token: token(1, 7), expires_in_ms: 5000 }]);
+        let first = go(board.pick(NOW, &toolchain(), &[]));
+        assert_eq!((first.peer, first.token), (peer(1), Some(token(1, 7))));
+        let second = go(board.pick(NOW, &toolchain(), &[]));
+        assert_eq!(second.token, None);
+        board.release(NOW, &first, &toolchain(), Went::Well);
+        assert_eq!(go(board.pick(NOW, &toolchain(), &[])).token, Some(token(1, 7)));
+    }
+
+    #[test]
+    fn slots_are_not_overrun() {
+        let mut board = board(&[1, 2]);
+        let picks: Vec<_> = (0..3).map(|_| go(board.pick(NOW, &toolchain(), &[]))).collect();
+        assert_eq!(picks.iter().filter(|pick| pick.peer == peer(1)).count(), 2);
+        assert_eq!(board.pick(NOW, &toolchain(), &[]), Choice::Full);
+    }
+
+    #[test]
+    fn a_failing_agent_is_left_alone_longer_and_longer() {
+        let mut board = board(&[1]);
+        let mut now = NOW;
+        let mut pauses = Vec::new();
+        for _ in 0..3 {
+            let pick = go(board.pick(now, &toolchain(), &[]));
+            board.release(now, &pick, &toolchain(), Went::Badly);
+            assert_eq!(board.pick(now, &toolchain(), &[]), Choice::Nobody);
+            let next = board.next_change(now).unwrap();
+            pauses.push(next.saturating_sub(now));
+            now = next;
+        }
+        assert!(pauses.windows(2).all(|pair| pair[0] < pair[1]), "{pauses:?}");
+        let pick = go(board.pick(now, &toolchain(), &[]));
+        board.release(now, &pick, &toolchain(), Went::Well);
+        assert!(matches!(board.pick(now, &toolchain(), &[]), Choice::Go(_)));
+    }
+
+    #[test]
+    fn a_lost_lease_is_dropped_and_one_in_use_is_not() {
+        let mut board = board(&[0, 0]);
+        board.set_leases(
+            NOW,
+            &[Lease { token: token(0, 1), expires_in_ms: 5000 }, Lease { token: token(1, 1), expires_in_ms: 5000 }],
+        );
+        let pick = go(board.pick(NOW, &toolchain(), &[]));
+        board.set_leases(NOW, &[]);
+        assert_eq!(board.held(NOW), [pick.token.unwrap()]);
+        board.release(NOW, &pick, &toolchain(), Went::Well);
+        assert_eq!(board.held(NOW + Duration::from_secs(60)), []);
+    }
+
+    #[test]
+    fn what_was_tried_is_not_tried_again() {
+        let mut board = board(&[1]);
+        assert_eq!(board.pick(NOW, &toolchain(), &[peer(0)]), Choice::Nobody);
+        board.set_connected(&BTreeSet::new());
+        assert_eq!(board.pick(NOW, &toolchain(), &[]), Choice::Nobody);
+    }
+}

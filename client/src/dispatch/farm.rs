@@ -1,0 +1,387 @@
+//! This client's place in its farm: the node, what is known of agents and leases, and who may fetch what from here.
+//!
+//! [`Farm`] is the clone-able handle; its tasks (peer watching, inbound streams, synchronisation) end with the node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use buildbee_p2p::enrolment::Enrolment;
+use buildbee_p2p::identity::Identity;
+use buildbee_p2p::node::{Inbound, Node, NodeConfig, Sender, StartError};
+use buildbee_p2p::tasks::Tasks;
+use buildbee_proto::canonical::Canonical;
+use buildbee_proto::control::{ClientDesired, ClientState};
+use buildbee_proto::limits::MAX_TOOLCHAINS_PER_AGENT;
+use buildbee_proto::membership::{Membership, Roster, Signed};
+use buildbee_proto::peer::{PeerId, Role};
+use buildbee_proto::toolchain::ToolchainId;
+use buildbee_proto::version::Protocol;
+use serde_json::json;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+use super::attempt::{Attempts, Sent};
+use super::board::{Board, Choice, Pick, Went};
+use super::lender::{Lender, Loan, Source, serve_task};
+use super::synchronise::synchronise_task;
+use crate::journal::Journal;
+use crate::toolchain::Compiler;
+
+/// Blob streams served at once; an agent that finds none free asks again.
+const MAX_SERVING: usize = 64;
+/// A wish for slots is kept up for this long after it was last felt, so that a build's next wave finds its leases.
+const WISH_MEMORY: Duration = Duration::from_secs(3);
+/// Toolchains lent at once; beyond it the oldest loans end.
+const MAX_TOOLCHAINS: usize = 16;
+
+#[derive(Debug, Default)]
+struct State {
+    board: Board,
+    n_wanted: u32,
+    peak: u32,
+    peak_at: Option<Instant>,
+    toolchains: BTreeMap<ToolchainId, Loan>,
+    coordinator_connected: bool,
+}
+
+/// The handle. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Farm {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    node: Node,
+    enrolment: Enrolment,
+    lender: Lender,
+    sent: Sent,
+    state: Mutex<State>,
+    /// Something changed that a waiting action may profit from.
+    changed: Notify,
+    /// The wish for slots changed.
+    wishes: Notify,
+    started: Instant,
+    tasks: Tasks,
+}
+
+/// A place for one attempt, given back when dropped.
+#[derive(Debug)]
+pub struct Seat {
+    farm: Farm,
+    /// Where to go.
+    pub pick: Pick,
+    toolchain: ToolchainId,
+    went: Went,
+}
+
+impl Seat {
+    /// Says how the attempt went; otherwise it counts as given up.
+    pub fn went(&mut self, went: Went) {
+        self.went = went;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.farm.state().board.release(self.farm.now(), &self.pick, &self.toolchain, self.went);
+        self.farm.shared.changed.notify_waiters();
+    }
+}
+
+/// Counts one action's wish for a slot until dropped.
+#[derive(Debug)]
+pub struct Wish(Farm);
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.n_wanted = state.n_wanted.saturating_sub(1);
+    }
+}
+
+/// What a search for a place came to.
+#[derive(Debug)]
+pub enum Found {
+    /// A place.
+    Seat(Seat),
+    /// Agents, but no room.
+    Full,
+    /// No agent to ask.
+    Nobody,
+}
+
+impl Farm {
+    /// Starts the node and its tasks.
+    pub async fn start(
+        identity: Identity,
+        enrolment: Enrolment,
+        mdns: bool,
+        journal: Journal,
+    ) -> Result<Self, StartError> {
+        let config = NodeConfig {
+            identity,
+            membership: enrolment.membership.clone(),
+            roster: None,
+            listen: Vec::new(),
+            mdns,
+            accept_joins: false,
+        };
+        let (node, inbound) = buildbee_p2p::node::start(config).await?;
+        let tasks = Tasks::new();
+        let farm = Self {
+            shared: Arc::new(Shared {
+                node,
+                lender: Lender::default(),
+                sent: Sent::default(),
+                state: Mutex::default(),
+                changed: Notify::new(),
+                wishes: Notify::new(),
+                started: Instant::now(),
+                tasks: tasks.clone(),
+                enrolment,
+            }),
+        };
+        let coordinator = farm.shared.enrolment.coordinator;
+        farm.node().keep_connected(coordinator, farm.shared.enrolment.addresses.clone());
+        tasks.spawn("synchronise", synchronise_task(farm.clone(), coordinator, tasks.token()));
+        tasks.spawn("watch peers", watch_peers_task(farm.clone()));
+        tasks.spawn("serve peers", serve_peers_task(farm.clone(), inbound, journal));
+        Ok(farm)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Duration {
+        self.shared.started.elapsed()
+    }
+
+    /// Our end of the network.
+    pub fn node(&self) -> &Node {
+        &self.shared.node
+    }
+
+    /// What attempts need.
+    pub fn attempts(&self) -> Attempts {
+        Attempts { node: self.node().clone(), lender: self.shared.lender.clone(), sent: self.shared.sent.clone() }
+    }
+
+    /// Lends what a job reads for as long as the loan lives, and its toolchain for good.
+    pub fn lend(
+        &self,
+        compiler: &Compiler,
+        blobs: impl IntoIterator<Item = (buildbee_proto::digest::Digest, Source)>,
+    ) -> Loan {
+        let known = self.state().toolchains.contains_key(&compiler.id);
+        if !known {
+            let files = compiler.files.iter().map(|(path, digest)| (*digest, Source::File(path.clone())));
+            let directories =
+                compiler.directories.iter().map(|(digest, bytes)| (*digest, Source::Bytes(bytes.clone().into())));
+            let loan = self.shared.lender.lend(files.chain(directories));
+            let mut state = self.state();
+            if state.toolchains.len() >= MAX_TOOLCHAINS {
+                state.toolchains.pop_first();
+            }
+            state.toolchains.insert(compiler.id, loan);
+        }
+        self.shared.lender.lend(blobs)
+    }
+
+    /// Counts one action that could use a slot.
+    pub fn wish(&self) -> Wish {
+        let mut state = self.state();
+        state.n_wanted += 1;
+        let now = Instant::now();
+        if state.n_wanted >= state.peak || state.peak_at.is_none_or(|at| now - at > WISH_MEMORY) {
+            state.peak = state.n_wanted;
+        }
+        state.peak_at = Some(now);
+        drop(state);
+        self.shared.wishes.notify_one();
+        Wish(self.clone())
+    }
+
+    /// Looks for a place for one attempt.
+    pub fn seat(&self, toolchain: ToolchainId, tried: &[PeerId]) -> Found {
+        let now = self.now();
+        match self.state().board.pick(now, &toolchain, tried) {
+            Choice::Go(pick) => Found::Seat(Seat { farm: self.clone(), pick, toolchain, went: Went::Cancelled }),
+            Choice::Full => Found::Full,
+            Choice::Nobody => Found::Nobody,
+        }
+    }
+
+    /// Waits until [`seat`](Self::seat) may answer differently, for at most `at_most`. May return early.
+    pub async fn changed(&self, at_most: Duration) {
+        let now = self.now();
+        let next = self.state().board.next_change(now).map_or(at_most, |next| next.saturating_sub(now).min(at_most));
+        let _ = tokio::time::timeout(next.max(Duration::from_millis(5)), self.shared.changed.notified()).await;
+    }
+
+    /// What the coordinator is told.
+    pub(super) fn client_state(&self) -> ClientState {
+        let now = self.now();
+        let roster_version = self.node().roster().map_or(0, |roster| roster.value.version);
+        let mut state = self.state();
+        let remembered = state.peak_at.filter(|at| at.elapsed() < WISH_MEMORY).map_or(0, |_| state.peak);
+        ClientState {
+            n_wanted: state.n_wanted.max(remembered),
+            toolchains: state.toolchains.keys().copied().take(MAX_TOOLCHAINS_PER_AGENT).collect(),
+            held: state.board.held(now),
+            roster_version,
+        }
+    }
+
+    /// Takes over what the coordinator answered.
+    pub(super) fn apply(&self, desired: ClientDesired) {
+        if let Some(bytes) = desired.roster {
+            match Signed::<Roster>::from_canonical(&bytes.0) {
+                Ok(roster) => {
+                    if let Err(error) = self.node().set_roster(roster) {
+                        tracing::warn!(%error, "the coordinator's roster is not acceptable");
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "the coordinator's roster is malformed"),
+            }
+        }
+        let now = self.now();
+        let addresses = {
+            let mut state = self.state();
+            state.coordinator_connected = true;
+            state.board.set_agents(desired.agents);
+            state.board.set_leases(now, &desired.leases);
+            state.board.addresses()
+        };
+        for (peer, addresses) in addresses {
+            self.node().keep_connected(peer, addresses);
+        }
+        self.watch_connections();
+        self.shared.changed.notify_waiters();
+    }
+
+    pub(super) fn coordinator_lost(&self) {
+        self.state().coordinator_connected = false;
+    }
+
+    /// Returns when more is wanted than `told`, or after `at_most`.
+    pub(super) async fn wishes_changed(&self, told: u32, at_most: Duration) {
+        let more = async {
+            while self.state().n_wanted <= told {
+                self.shared.wishes.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout(at_most, more).await;
+    }
+
+    fn watch_connections(&self) {
+        let connected: BTreeSet<PeerId> = self.connected_agents().into_iter().collect();
+        let mut state = self.state();
+        for (info, was_connected, ..) in state.board.list() {
+            if was_connected && !connected.contains(&info.peer) {
+                self.shared.sent.forget(&info.peer);
+            }
+        }
+        state.board.set_connected(&connected);
+    }
+
+    /// Agents that are connected now.
+    pub fn connected_agents(&self) -> Vec<PeerId> {
+        let peers = self.node().peers().borrow().clone();
+        peers.0.iter().filter(|peer| peer.role == Role::Agent).map(|peer| peer.peer).collect()
+    }
+
+    /// The roster, if one has arrived.
+    pub fn roster(&self) -> Option<Arc<Signed<Roster>>> {
+        self.node().roster()
+    }
+
+    /// Our membership.
+    pub fn membership(&self) -> &Membership {
+        &self.shared.enrolment.membership.value
+    }
+
+    /// The farm's part of `status --json`.
+    pub fn status(&self) -> serde_json::Value {
+        let peers = self.node().peers().borrow().clone();
+        let address =
+            |peer: &PeerId| peers.0.iter().find(|known| known.peer == *peer).map(|known| known.address.clone());
+        let coordinator = self.shared.enrolment.coordinator;
+        let agents: Vec<_> = (self.state().board.list().into_iter())
+            .map(|(info, connected, running, leases)| {
+                json!({
+                    "name": info.offer.name, "peer": info.peer.to_string(), "connected": connected, "slots": info.n_slots,
+                    "address": address(&info.peer).or_else(|| info.offer.addresses.first().cloned()),
+                    "leased": leases, "running": running, "toolchains": info.offer.toolchains.len(),
+                })
+            })
+            .collect();
+        let membership = self.membership();
+        json!({
+            "id": membership.farm.to_string(), "name": membership.name, "role": membership.role.to_string(),
+            "coordinator": {
+                "peer": coordinator.to_string(), "connected": self.state().coordinator_connected,
+                "address": address(&coordinator).or_else(|| self.shared.enrolment.addresses.first().cloned()),
+            },
+            "agents": agents,
+        })
+    }
+
+    /// The document of `peers --json`.
+    pub fn peers(&self) -> serde_json::Value {
+        let peers = self.node().peers().borrow().clone();
+        let rows: Vec<_> = (peers.0.iter())
+            .map(|peer| {
+                json!({
+                    "peer": peer.peer.to_string(), "name": peer.name, "role": peer.role.to_string(),
+                    "address": peer.address, "connected": true,
+                })
+            })
+            .collect();
+        json!({ "peers": rows })
+    }
+
+    /// Ends all tasks and connections.
+    pub async fn stop(&self) {
+        self.shared.tasks.stop(Duration::from_secs(1)).await;
+        self.node().shutdown().await;
+    }
+}
+
+async fn watch_peers_task(farm: Farm) {
+    let mut peers = farm.node().peers();
+    let stop = farm.shared.tasks.token();
+    loop {
+        farm.watch_connections();
+        farm.shared.changed.notify_waiters();
+        tokio::select! {
+            changed = peers.changed() => if changed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+async fn serve_peers_task(farm: Farm, mut inbound: Inbound, journal: Journal) {
+    let stop = farm.shared.tasks.token();
+    let serving = Arc::new(Semaphore::new(MAX_SERVING));
+    loop {
+        let stream = tokio::select! {
+            stream = inbound.next() => stream,
+            () = stop.cancelled() => return,
+        };
+        let Some(stream) = stream else { return };
+        // Agents fetch inputs; nothing else is asked of a client.
+        let Sender::Member { role: Role::Agent, .. } = stream.from else { continue };
+        if stream.protocol != Protocol::Blob {
+            continue;
+        }
+        let Ok(permit) = Arc::clone(&serving).try_acquire_owned() else { continue };
+        let serve = serve_task(farm.shared.lender.clone(), journal.clone(), stream.stream);
+        farm.shared.tasks.spawn("serve blobs", async move {
+            serve.await;
+            drop(permit);
+        });
+    }
+}

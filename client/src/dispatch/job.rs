@@ -1,0 +1,73 @@
+//! A compile as an action, with everything an agent may ask for.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use buildbee_proto::action::{Action, Command};
+use buildbee_proto::canonical::Canonical;
+use buildbee_proto::digest::Digest;
+use buildbee_proto::path::{PathError, RelPath};
+
+use crate::compiler::request::CompileRequest;
+use crate::inputs::discover::Inputs;
+use crate::toolchain::Compiler;
+
+/// Wall-clock limit of one compile.
+const TIMEOUT_MS: u64 = 10 * 60 * 1000;
+
+/// An action ready to be sent.
+#[derive(Debug)]
+pub struct Job {
+    /// The action's name.
+    pub action: Digest,
+    /// Its canonical bytes.
+    pub action_bytes: Vec<u8>,
+    /// Canonical bytes of its command.
+    pub command_bytes: Vec<u8>,
+    /// What runs it.
+    pub compiler: Arc<Compiler>,
+    /// What it reads.
+    pub inputs: Inputs,
+    /// The source's place.
+    pub source: Option<PathBuf>,
+    /// Outputs by physical place, sorted.
+    pub outputs: Vec<RelPath>,
+}
+
+impl Job {
+    /// Puts an action together. `cwd` is absolute and physical.
+    pub fn new(
+        compiler: Arc<Compiler>,
+        request: &CompileRequest,
+        inputs: Inputs,
+        cwd: &std::path::Path,
+    ) -> Result<Self, PathError> {
+        let mut env: BTreeMap<String, String> = request.env.iter().cloned().collect();
+        env.insert("PATH".to_owned(), compiler.search.clone());
+        env.insert("PWD".to_owned(), inputs.logical_directory.to_str().unwrap_or("/").to_owned());
+        let mut outputs = inputs.outputs.clone();
+        outputs.sort();
+        outputs.dedup();
+        let program = compiler.program.to_str().ok_or_else(|| PathError::NotUtf8(compiler.program.clone()))?;
+        let command = Command {
+            argv: std::iter::once(program.to_owned()).chain(request.argv.iter().cloned()).collect(),
+            env: env.into_iter().collect(),
+            working_directory: RelPath::from_absolute(cwd)?,
+            output_files: outputs.clone(),
+            output_directories: Vec::new(),
+        };
+        let command_bytes = command.to_canonical();
+        let action = Action {
+            command: Digest::of(&command_bytes),
+            input_root: inputs.tree.root,
+            toolchain: compiler.id,
+            platform: Vec::new(),
+            timeout_ms: TIMEOUT_MS,
+            do_not_cache: false,
+        };
+        let action_bytes = action.to_canonical();
+        let source = inputs.files.values().find(|path| path.file_name() == request.source.file_name()).cloned();
+        Ok(Self { action: Digest::of(&action_bytes), action_bytes, command_bytes, compiler, inputs, source, outputs })
+    }
+}

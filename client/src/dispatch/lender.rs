@@ -1,0 +1,156 @@
+//! What this client lends to the agents that run its actions: files in place and bytes in memory, by digest and only while needed.
+//!
+//! A path is never served: a peer names a digest, and what it gets is checked against it. Serving is [`serve_task`]'s job.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use buildbee_p2p::frames::{FrameError, read_message, write_message};
+use buildbee_p2p::node::PeerStream;
+use buildbee_proto::digest::Digest;
+use buildbee_proto::error::{ErrorCode, Retry, WireError};
+use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobRequest};
+use buildbee_proto::limits::MAX_BLOBS_PER_REQUEST;
+use tokio::io::AsyncWriteExt;
+
+use crate::journal::Journal;
+
+/// Where lent content is.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file in place, read and checked when asked for.
+    File(PathBuf),
+    /// Bytes in memory.
+    Bytes(Arc<[u8]>),
+}
+
+#[derive(Debug)]
+struct Lent {
+    source: Source,
+    n_loans: usize,
+}
+
+/// Everything that is lent now. Cheap to clone. Bounded by the actions that run: each lends its own inputs.
+#[derive(Clone, Debug, Default)]
+pub struct Lender {
+    lent: Arc<Mutex<HashMap<Digest, Lent>>>,
+}
+
+/// Keeps its blobs lent until dropped.
+#[derive(Debug)]
+pub struct Loan {
+    lender: Lender,
+    digests: Vec<Digest>,
+}
+
+impl Lender {
+    fn lent(&self) -> MutexGuard<'_, HashMap<Digest, Lent>> {
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lends `blobs` for as long as the loan lives.
+    pub fn lend(&self, blobs: impl IntoIterator<Item = (Digest, Source)>) -> Loan {
+        let mut lent = self.lent();
+        let mut digests = Vec::new();
+        for (digest, source) in blobs {
+            let entry = lent.entry(digest).or_insert_with(|| Lent { source: source.clone(), n_loans: 0 });
+            // The newest place is the likeliest to hold the content still.
+            entry.source = source;
+            entry.n_loans += 1;
+            digests.push(digest);
+        }
+        Loan { lender: self.clone(), digests }
+    }
+
+    fn source(&self, digest: &Digest) -> Option<Source> {
+        self.lent().get(digest).map(|lent| lent.source.clone())
+    }
+
+    /// The content of `digest`, if it is lent and its file still holds it. Reads files: call off the event loop.
+    pub(crate) fn content(&self, digest: &Digest) -> Option<Arc<[u8]>> {
+        match self.source(digest)? {
+            Source::Bytes(bytes) => Some(bytes),
+            Source::File(path) => {
+                let bytes = fs::read(path).ok()?;
+                (Digest::of(&bytes) == *digest).then(|| bytes.into())
+            }
+        }
+    }
+}
+
+impl Drop for Loan {
+    fn drop(&mut self) {
+        let mut lent = self.lender.lent();
+        for digest in &self.digests {
+            if let Some(entry) = lent.get_mut(digest) {
+                entry.n_loans -= 1;
+                if entry.n_loans == 0 {
+                    lent.remove(digest);
+                }
+            }
+        }
+    }
+}
+
+/// Answers one agent's blob stream until it ends.
+pub async fn serve_task(lender: Lender, journal: Journal, mut stream: PeerStream) {
+    // A broken stream is the agent's to notice and to ask again.
+    if let Err(error) = serve(&lender, &journal, &mut stream).await {
+        tracing::debug!(%error, "a blob stream ended early");
+    }
+}
+
+async fn serve(lender: &Lender, journal: &Journal, stream: &mut PeerStream) -> Result<(), FrameError> {
+    while let Some(request) = read_message::<BlobRequest, _>(stream).await? {
+        let (BlobRequest::Have(digests) | BlobRequest::Get(digests)) = &request;
+        if digests.len() > MAX_BLOBS_PER_REQUEST {
+            let refusal = WireError::new(ErrorCode::Invalid, Retry::Never, "too many digests in one request");
+            return write_message(stream, &BlobHeader::Refused(refusal)).await;
+        }
+        match request {
+            BlobRequest::Have(digests) => {
+                let present = digests.iter().map(|digest| lender.source(digest).is_some()).collect();
+                write_message(stream, &BlobHave { present }).await?;
+            }
+            BlobRequest::Get(digests) => {
+                for digest in digests {
+                    let reader = lender.clone();
+                    let content = tokio::task::spawn_blocking(move || reader.content(&digest)).await.ok().flatten();
+                    let Some(content) = content else {
+                        write_message(stream, &BlobHeader::Missing).await?;
+                        continue;
+                    };
+                    write_message(stream, &BlobHeader::Found).await?;
+                    stream.write_all(&content).await?;
+                    stream.flush().await?;
+                    journal.moved(content.len() as u64, 0);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_is_lent_while_a_loan_lives_and_only_if_unchanged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.h");
+        fs::write(&path, "one").unwrap();
+        let digest = Digest::of(b"one");
+        let lender = Lender::default();
+        let first = lender.lend([(digest, Source::File(path.clone()))]);
+        let second = lender.lend([(digest, Source::File(path.clone()))]);
+        drop(first);
+        assert_eq!(lender.content(&digest).as_deref(), Some(&b"one"[..]));
+        fs::write(&path, "two").unwrap();
+        assert_eq!(lender.content(&digest), None);
+        drop(second);
+        assert!(lender.source(&digest).is_none());
+    }
+}

@@ -1,0 +1,249 @@
+//! Remembers the digest of each file by what the kernel says of it, so that a hit costs a `stat` and not a read.
+//!
+//! An entry counts only if device, inode, size, mtime and ctime are as they were when it was hashed, and both times were clearly older
+//! than that moment: a file written in the same tick of the kernel's clock could change again without a trace. Files on network and
+//! FUSE file systems are hashed every time, because their times can't be trusted.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use buildbee_proto::digest::Digest;
+
+use super::scan::{Scan, scan};
+
+/// Files remembered; beyond it the memory starts over.
+const MAX_FILES: usize = 200_000;
+/// Scans remembered; beyond it the memory starts over.
+const MAX_SCANS: usize = 100_000;
+/// Largest source that is read into memory.
+const MAX_SOURCE_BYTES: u64 = 256 << 20;
+/// How much older than the moment of hashing a file's times must be. Kernel ticks are at most 10 ms.
+const TICK: Duration = Duration::from_millis(20);
+
+/// What the kernel says of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileIdentity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    mtime_ns: i128,
+    ctime_ns: i128,
+    mode: u32,
+}
+
+impl FileIdentity {
+    /// From a `stat` that followed symlinks.
+    pub fn of(meta: &fs::Metadata) -> Self {
+        let ns = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        Self {
+            device: meta.dev(),
+            inode: meta.ino(),
+            size: meta.size(),
+            mtime_ns: ns(meta.mtime(), meta.mtime_nsec()),
+            ctime_ns: ns(meta.ctime(), meta.ctime_nsec()),
+            mode: meta.mode(),
+        }
+    }
+
+    /// Size in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.size
+    }
+
+    fn settled_before(&self, moment: SystemTime) -> bool {
+        let moment = moment.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(TICK).as_nanos();
+        let moment = i128::try_from(moment).unwrap_or(i128::MAX);
+        self.mtime_ns < moment && self.ctime_ns < moment
+    }
+}
+
+/// A file as it was at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hashed {
+    /// Its content.
+    pub digest: Digest,
+    /// Whether its owner may execute it.
+    pub executable: bool,
+    /// What the kernel said.
+    pub identity: FileIdentity,
+}
+
+#[derive(Debug, Default)]
+struct Memory {
+    files: HashMap<PathBuf, Hashed>,
+    scans: HashMap<Digest, Arc<Scan>>,
+    untrusted_devices: HashMap<u64, bool>,
+}
+
+/// The memory. Cheap to clone; all clones are one. Calls read files: keep them off the event loop.
+#[derive(Clone, Debug, Default)]
+pub struct FileHashes {
+    memory: Arc<Mutex<Memory>>,
+}
+
+impl FileHashes {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // The memory is whole at every point where a panic could strike, so a poisoned lock is as good as any.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Digest of the regular file at `path`, from memory where that is safe.
+    pub fn hash(&self, path: &Path) -> io::Result<Hashed> {
+        let identity = regular(path, &fs::metadata(path)?)?;
+        match self.recall(path, &identity) {
+            Some(hashed) => Ok(hashed),
+            None => self.read(path, false).map(|(hashed, _)| hashed),
+        }
+    }
+
+    /// Like [`hash`](Self::hash), with what the file's text asks for.
+    pub fn hash_source(&self, path: &Path) -> io::Result<(Hashed, Arc<Scan>)> {
+        let identity = regular(path, &fs::metadata(path)?)?;
+        if let Some(hashed) = self.recall(path, &identity) {
+            let known = self.memory().scans.get(&hashed.digest).cloned();
+            if let Some(known) = known {
+                return Ok((hashed, known));
+            }
+        }
+        self.read(path, true)
+    }
+
+    /// Whether the file at `path` has this content now.
+    pub fn has_content(&self, path: &Path, digest: &Digest) -> bool {
+        match fs::metadata(path) {
+            // A different size settles it without reading.
+            Ok(meta) if meta.size() == digest.size_bytes => {
+                self.hash(path).is_ok_and(|hashed| hashed.digest == *digest)
+            }
+            _ => false,
+        }
+    }
+
+    fn recall(&self, path: &Path, identity: &FileIdentity) -> Option<Hashed> {
+        self.memory().files.get(path).filter(|hashed| hashed.identity == *identity).copied()
+    }
+
+    fn read(&self, path: &Path, scanned: bool) -> io::Result<(Hashed, Arc<Scan>)> {
+        let moment = SystemTime::now();
+        let mut file = File::open(path)?;
+        let identity = regular(path, &file.metadata()?)?;
+        let (digest, found) = if scanned {
+            if identity.size > MAX_SOURCE_BYTES {
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "source file is too large"));
+            }
+            let mut text = Vec::with_capacity(usize::try_from(identity.size).unwrap_or(0));
+            (&mut file).take(MAX_SOURCE_BYTES + 1).read_to_end(&mut text)?;
+            let digest = Digest::of(&text);
+            let known = self.memory().scans.get(&digest).cloned();
+            (digest, known.unwrap_or_else(|| Arc::new(scan(&text))))
+        } else {
+            let mut hasher = blake3::Hasher::new();
+            let size = io::copy(&mut file, &mut hasher)?;
+            (Digest::from_blake3(hasher.finalize(), size), Arc::default())
+        };
+        // What was read is the file that was opened; had it changed meanwhile, its identity would differ now.
+        let after = FileIdentity::of(&file.metadata()?);
+        let executable = identity.mode & 0o100 != 0;
+        let hashed = Hashed { digest, executable, identity };
+        let trusted =
+            after == identity && identity.settled_before(moment) && !self.on_untrusted_device(&file, identity.device);
+        let mut memory = self.memory();
+        if trusted {
+            if memory.files.len() >= MAX_FILES {
+                memory.files.clear();
+            }
+            memory.files.insert(path.to_owned(), hashed);
+        } else {
+            memory.files.remove(path);
+        }
+        if scanned {
+            if memory.scans.len() >= MAX_SCANS {
+                memory.scans.clear();
+            }
+            memory.scans.insert(digest, Arc::clone(&found));
+        }
+        Ok((hashed, found))
+    }
+
+    fn on_untrusted_device(&self, file: &File, device: u64) -> bool {
+        if let Some(&known) = self.memory().untrusted_devices.get(&device) {
+            return known;
+        }
+        let untrusted = nix::sys::statfs::fstatfs(file).map_or(true, |stat| is_remote(stat.filesystem_type()));
+        self.memory().untrusted_devices.insert(device, untrusted);
+        untrusted
+    }
+}
+
+/// File systems whose times another machine or a user program makes (magic numbers: `linux/magic.h`, `statfs(2)`).
+fn is_remote(kind: nix::sys::statfs::FsType) -> bool {
+    const NFS: i64 = 0x6969;
+    const SMB: i64 = 0x517b;
+    const SMB2: i64 = 0xfe53_4d42;
+    const CIFS: i64 = 0xff53_4d42;
+    const FUSE: i64 = 0x6573_5546;
+    const NINE_P: i64 = 0x0102_1997;
+    const AFS: i64 = 0x5346_414f;
+    const CEPH: i64 = 0x00c3_6400;
+    let magic = kind.0 & 0xffff_ffff;
+    [NFS, SMB, SMB2, CIFS, FUSE, NINE_P, AFS, CEPH].contains(&magic)
+}
+
+fn regular(path: &Path, meta: &fs::Metadata) -> io::Result<FileIdentity> {
+    if meta.is_file() {
+        Ok(FileIdentity::of(meta))
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{} is not a regular file", path.display())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::FileTimes;
+
+    fn age(path: &Path, by: Duration) {
+        let then = SystemTime::now() - by;
+        File::options().append(true).open(path).unwrap().set_times(FileTimes::new().set_modified(then)).unwrap();
+    }
+
+    #[test]
+    fn a_change_with_size_and_mtime_kept_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.h");
+        let hashes = FileHashes::default();
+        fs::write(&path, "one").unwrap();
+        let mtime = fs::metadata(&path).unwrap().modified().unwrap();
+        std::thread::sleep(TICK * 2);
+        assert_eq!(hashes.hash(&path).unwrap().digest, Digest::of(b"one"));
+        fs::write(&path, "two").unwrap();
+        File::options().append(true).open(&path).unwrap().set_times(FileTimes::new().set_modified(mtime)).unwrap();
+        assert_eq!(hashes.hash(&path).unwrap().digest, Digest::of(b"two"));
+    }
+
+    #[test]
+    fn a_file_hashed_in_its_first_moment_is_not_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.h");
+        let hashes = FileHashes::default();
+        fs::write(&path, "one").unwrap();
+        age(&path, Duration::from_secs(60));
+        hashes.hash(&path).unwrap();
+        // Its mtime is old, but its ctime is not: another write in the same tick would go unseen.
+        assert!(hashes.memory().files.is_empty());
+        std::thread::sleep(TICK * 2);
+        hashes.hash(&path).unwrap();
+        assert_eq!(hashes.memory().files.len(), 1);
+    }
+
+    #[test]
+    fn folders_and_devices_are_refused() {
+        assert!(FileHashes::default().hash(Path::new("/")).is_err());
+        assert!(FileHashes::default().hash(Path::new("/dev/null")).is_err());
+    }
+}

@@ -1,0 +1,159 @@
+//! Where a compiler looks for included files, as it says itself (`-v`), remembered by what decides it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::toolchain::Compiler;
+
+/// Search paths remembered; beyond it the memory starts over.
+const MAX_REMEMBERED: usize = 4_096;
+/// The compiler answers within this time, or not at all.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The folders, in order, as the compiler spells them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SearchPath {
+    /// Searched for `"name"` after the includer's folder and before `angled`.
+    pub quoted: Vec<PathBuf>,
+    /// Searched for `<name>`, and for `"name"` last.
+    pub angled: Vec<PathBuf>,
+    /// Named but not there: were they to appear, the list would be another.
+    pub missing: Vec<PathBuf>,
+}
+
+/// The compiler did not say where it looks.
+#[derive(Debug, Error)]
+pub enum SearchPathError {
+    /// It could not be run.
+    #[error("cannot run {program}: {error}", program = .program.display())]
+    Run {
+        /// The compiler.
+        program: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// It took too long.
+    #[error("the compiler did not tell its search path in time")]
+    Timeout,
+    /// It printed something else.
+    #[error("the compiler did not tell its search path")]
+    Unreadable,
+}
+
+/// What decides a search path.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    compiler: String,
+    arguments: Vec<String>,
+    env: Vec<(String, String)>,
+    cwd: PathBuf,
+}
+
+/// Remembers search paths. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct SearchPaths {
+    known: Arc<Mutex<HashMap<Key, Arc<SearchPath>>>>,
+}
+
+impl SearchPaths {
+    /// The search path for a compile in `language` (the word after `-x`) with `arguments` (those that can change it) in `cwd`.
+    pub async fn of(
+        &self,
+        compiler: &Compiler,
+        language: &str,
+        arguments: &[String],
+        env: &[(String, String)],
+        cwd: &Path,
+    ) -> Result<Arc<SearchPath>, SearchPathError> {
+        let mut arguments: Vec<String> = arguments.iter().filter(|argument| decides(argument)).cloned().collect();
+        arguments.extend(["-x".into(), language.to_owned()]);
+        let key = Key { compiler: compiler.id.to_string(), arguments, env: env.to_vec(), cwd: cwd.to_owned() };
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        if let Some(known) = known.filter(|known| still_holds(known, cwd)) {
+            return Ok(known);
+        }
+        let path = Arc::new(ask(compiler, &key).await?);
+        let mut remembered = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= MAX_REMEMBERED {
+            remembered.clear();
+        }
+        remembered.insert(key, Arc::clone(&path));
+        Ok(path)
+    }
+}
+
+/// Macro definitions don't change where a compiler looks, but do differ from project to project.
+fn decides(argument: &str) -> bool {
+    !["-D", "-U", "-W", "-O", "-g"].iter().any(|prefix| argument.starts_with(prefix))
+}
+
+fn still_holds(path: &SearchPath, cwd: &Path) -> bool {
+    path.missing.iter().all(|folder| !cwd.join(folder).exists())
+        && path.quoted.iter().chain(&path.angled).all(|folder| cwd.join(folder).is_dir())
+}
+
+async fn ask(compiler: &Compiler, key: &Key) -> Result<SearchPath, SearchPathError> {
+    let mut command = tokio::process::Command::new(&compiler.program);
+    command.args(&key.arguments).args(["-E", "-v", "/dev/null"]);
+    command.env_clear().envs(key.env.iter().map(|(name, value)| (name, value)));
+    // The words that are looked for below are English.
+    command.env("LC_ALL", "C").env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    command.current_dir(&key.cwd).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let run = command.output();
+    let output = tokio::time::timeout(DEADLINE, run)
+        .await
+        .map_err(|_| SearchPathError::Timeout)?
+        .map_err(|error| SearchPathError::Run { program: compiler.program.clone(), error })?;
+    parse(&String::from_utf8_lossy(&output.stderr)).ok_or(SearchPathError::Unreadable)
+}
+
+fn parse(text: &str) -> Option<SearchPath> {
+    #[derive(PartialEq)]
+    enum Part {
+        Before,
+        Quoted,
+        Angled,
+        After,
+    }
+    let mut path = SearchPath::default();
+    let mut part = Part::Before;
+    for line in text.lines() {
+        if let Some(folder) = line.strip_prefix("ignoring nonexistent directory \"") {
+            path.missing.push(folder.trim_end_matches('"').into());
+        } else if line.starts_with("#include \"...\" search starts here:") {
+            part = Part::Quoted;
+        } else if line.starts_with("#include <...> search starts here:") {
+            part = Part::Angled;
+        } else if line.starts_with("End of search list.") {
+            part = Part::After;
+        } else if let Some(folder) = line.strip_prefix(' ') {
+            match part {
+                Part::Quoted => path.quoted.push(folder.into()),
+                Part::Angled => path.angled.push(folder.into()),
+                Part::Before | Part::After => {}
+            }
+        }
+    }
+    (part == Part::After).then_some(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gcc_and_clang_listings_are_read() {
+        let text = "Using built-in specs.\n x\nignoring nonexistent directory \"/usr/local/include/x86_64-linux-gnu\"\n\
+                    #include \"...\" search starts here:\n q\n#include <...> search starts here:\n inc\n /usr/include\nEnd of search list.\n y\n";
+        let path = parse(text).unwrap();
+        assert_eq!(path.quoted, [Path::new("q")]);
+        assert_eq!(path.angled, [Path::new("inc"), Path::new("/usr/include")]);
+        assert_eq!(path.missing, [Path::new("/usr/local/include/x86_64-linux-gnu")]);
+        assert!(parse("gcc: fatal error: no\n").is_none());
+    }
+}

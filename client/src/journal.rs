@@ -1,0 +1,185 @@
+//! What became of every action: counts for `stats`, and the last ones in full for `explain`.
+//!
+//! Owned by the daemon; written once an action, read by the command line. Bounded.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+/// Actions kept for `explain`.
+const MAX_RECORDS: usize = 10_000;
+/// Different reasons and agents counted; further ones are counted as `other`.
+const MAX_NAMES: usize = 1_000;
+
+/// Where an action's result came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Where {
+    /// A cache: the local one or a peer's.
+    Cached,
+    /// An agent ran it.
+    Remote,
+    /// The wrapper ran it.
+    Local,
+}
+
+/// One action, for people.
+#[derive(Clone, Debug, Serialize)]
+pub struct Record {
+    /// When it ended, in seconds since the Unix epoch.
+    pub at_unix: u64,
+    /// The source as spelled; empty where the command is no compile.
+    pub source: String,
+    /// The main output as spelled.
+    pub output: String,
+    /// The compiler's path.
+    pub compiler: String,
+    /// Where the result came from.
+    pub r#where: Where,
+    /// The agent's name, for remote and peer-cached ones.
+    pub agent: Option<String>,
+    /// Why it was not cached or remote.
+    pub reason: Option<String>,
+    /// A sentence for people.
+    pub text: String,
+    /// From the wrapper's call to the answer, in milliseconds.
+    pub wall_ms: u64,
+    /// The action's digest, where it got that far.
+    pub action: Option<String>,
+}
+
+/// The contract of `buildbee stats --json`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Stats {
+    /// Actions answered from a cache.
+    pub cached: u64,
+    /// Actions that an agent ran.
+    pub remote: u64,
+    /// Actions that the wrapper ran.
+    pub local: u64,
+    /// For every action that was not cached or remote, why; and what was raced, confirmed or bounced on the way.
+    pub reasons: BTreeMap<String, u64>,
+    /// Actions run by each agent.
+    pub agents: BTreeMap<String, u64>,
+    /// Bytes sent to peers: sources, headers, toolchains.
+    pub bytes_sent: u64,
+    /// Bytes received from peers: results.
+    pub bytes_received: u64,
+    /// Since when, in seconds since the Unix epoch.
+    pub since_unix: u64,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    stats: Stats,
+    records: VecDeque<Record>,
+}
+
+/// The journal. Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    book: Arc<Mutex<Book>>,
+}
+
+impl Journal {
+    /// Empty, counting from `now` (seconds since the Unix epoch).
+    pub fn new(now: u64) -> Self {
+        let book = Book { stats: Stats { since_unix: now, ..Stats::default() }, records: VecDeque::new() };
+        Self { book: Arc::new(Mutex::new(book)) }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an action that has ended.
+    pub fn ended(&self, record: Record) {
+        let mut book = self.book();
+        match record.r#where {
+            Where::Cached => book.stats.cached += 1,
+            Where::Remote => book.stats.remote += 1,
+            Where::Local => book.stats.local += 1,
+        }
+        if let (Where::Remote, Some(agent)) = (record.r#where, &record.agent) {
+            count(&mut book.stats.agents, agent);
+        }
+        if let Some(reason) = &record.reason {
+            count(&mut book.stats.reasons, reason);
+        }
+        if book.records.len() >= MAX_RECORDS {
+            book.records.pop_front();
+        }
+        book.records.push_back(record);
+    }
+
+    /// Counts something that happened on the way, such as an agent that was busy.
+    pub fn noted(&self, reason: &str) {
+        count(&mut self.book().stats.reasons, reason);
+    }
+
+    /// Counts bytes over the network.
+    pub fn moved(&self, sent: u64, received: u64) {
+        let mut book = self.book();
+        book.stats.bytes_sent += sent;
+        book.stats.bytes_received += received;
+    }
+
+    /// The counts; with `zero`, counting starts anew at `now`.
+    pub fn stats(&self, zero: bool, now: u64) -> Stats {
+        let mut book = self.book();
+        let stats = book.stats.clone();
+        if zero {
+            book.stats = Stats { since_unix: now, ..Stats::default() };
+        }
+        stats
+    }
+
+    /// The last actions whose source or output contains `filter`, newest first.
+    pub fn last(&self, filter: Option<&str>, limit: usize) -> Vec<Record> {
+        let wanted =
+            |record: &&Record| filter.is_none_or(|text| record.source.contains(text) || record.output.contains(text));
+        self.book().records.iter().rev().filter(wanted).take(limit).cloned().collect()
+    }
+}
+
+fn count(names: &mut BTreeMap<String, u64>, name: &str) {
+    let name = if names.len() >= MAX_NAMES && !names.contains_key(name) { "other" } else { name };
+    *names.entry(name.to_owned()).or_default() += 1;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(place: Where, reason: Option<&str>) -> Record {
+        Record {
+            at_unix: 1,
+            source: "a.c".into(),
+            output: "a.o".into(),
+            compiler: "gcc".into(),
+            r#where: place,
+            agent: Some("desk".into()),
+            reason: reason.map(str::to_owned),
+            text: String::new(),
+            wall_ms: 1,
+            action: None,
+        }
+    }
+
+    #[test]
+    fn each_action_counts_once() {
+        let journal = Journal::new(5);
+        journal.ended(record(Where::Cached, None));
+        journal.ended(record(Where::Remote, None));
+        journal.ended(record(Where::Local, Some("link")));
+        journal.noted("agent-busy");
+        let stats = journal.stats(true, 9);
+        assert_eq!((stats.cached, stats.remote, stats.local), (1, 1, 1));
+        assert_eq!(stats.reasons, [("agent-busy".into(), 1), ("link".into(), 1)].into());
+        assert_eq!(stats.agents, [("desk".into(), 1)].into());
+        assert_eq!(journal.stats(false, 9).local, 0);
+        assert_eq!(journal.last(Some("a.c"), 2).len(), 2);
+        assert!(journal.last(Some("b.c"), 2).is_empty());
+    }
+}

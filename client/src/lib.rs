@@ -1,0 +1,32 @@
+//! The client: wrapper, command line, per-user daemon and compiler front-ends.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`compiler`] | front-ends: what a compiler command line means; pure |
+//! | [`toolchain`] | from a compiler's path to the toolchain that it is part of |
+//! | [`inputs`] | what a compile reads, as read set and as Merkle tree |
+//! | [`dispatch`] | agents, leases, attempts |
+//! | [`daemon`] | answers wrappers and the command line; ties the others together |
+//! | [`journal`] | counts and reasons |
+//! | [`config`] | settings: the one reader of the environment |
+//! | [`cli`] | the command line: questions to the daemon, joining a farm, starting the daemon |
+//! | [`ui`], [`exit`] | how answers look; exit codes |
+//! | [`doctor`] | what keeps this machine from building well |
+//! | [`farm_up`] | throw-away farms on one machine |
+//! | [`wrapper`] | the millisecond path, shared with the wrapper's executable |
+//!
+//! The wrapper itself (`src/bin/buildbee.rs`) uses none of this but [`wrapper`]: it starts for every compile and links no runtime.
+
+pub mod cli;
+pub mod compiler;
+pub mod config;
+pub mod daemon;
+pub mod dispatch;
+pub mod doctor;
+pub mod exit;
+pub mod farm_up;
+pub mod inputs;
+pub mod journal;
+pub mod toolchain;
+pub mod ui;
+pub mod wrapper;

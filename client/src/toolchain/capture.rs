@@ -1,0 +1,270 @@
+//! Which files a compiler needs to compile (not to link): the driver, what it starts, their libraries, its built-in headers.
+//!
+//! The compiler itself is asked where its parts are. Nothing is copied: the result names files in place, with their digests.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use thiserror::Error;
+
+use crate::compiler::request::CompilerFamily;
+
+/// Files in one toolchain.
+const MAX_FILES: usize = 20_000;
+
+/// What the driver of gcc starts in a compile. `lto1` and `lto-wrapper` are for links.
+const GCC_PROGRAMS: [&str; 6] = ["cc1", "cc1plus", "cc1obj", "cc1objplus", "as", "collect2"];
+
+/// Why a compiler could not be captured.
+#[derive(Debug, Error)]
+pub enum CaptureError {
+    /// A file could not be looked at.
+    #[error("cannot read {path}: {error}", path = path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The compiler did not answer a question about itself.
+    #[error("{program} does not answer {question}", program = program.display())]
+    Silent {
+        /// The compiler.
+        program: PathBuf,
+        /// The option it was asked with.
+        question: String,
+    },
+    /// A script, whose needs nobody knows.
+    #[error("{path} is not an ELF executable", path = .0.display())]
+    NotElf(PathBuf),
+    /// More than [`MAX_FILES`].
+    #[error("the compiler needs more than {MAX_FILES} files")]
+    TooMany,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Capture {
+    /// Files, as spelled; symlinks among their components are followed later.
+    pub files: BTreeSet<PathBuf>,
+    /// Folder in which the assembler is found when it is not among the compiler's own programs.
+    pub tool_folder: Option<PathBuf>,
+    /// First line of `--version`.
+    pub label: String,
+    /// Which family it belongs to.
+    pub family: Option<CompilerFamily>,
+}
+
+/// Asks the compiler at `program` for its parts. Starts it some ten times and `ldd` once.
+pub fn capture(program: &Path, search: &OsStr) -> Result<Capture, CaptureError> {
+    let real = fs::canonicalize(program).map_err(|error| CaptureError::Io { path: program.to_owned(), error })?;
+    if !is_elf(&real)? {
+        return Err(CaptureError::NotElf(real));
+    }
+    let version = ask(program, "--version")?;
+    let mut found =
+        Capture { label: version.lines().next().unwrap_or_default().trim().to_owned(), ..Capture::default() };
+    found.family = family(&version);
+    found.files.insert(program.to_owned());
+    found.files.insert(real);
+    match found.family {
+        Some(CompilerFamily::Gcc) => gcc_parts(program, search, &mut found)?,
+        Some(CompilerFamily::Clang) => clang_parts(program, search, &mut found)?,
+        None => return Ok(found),
+    }
+    // The locale that containers and build services run in: its quotes differ from plain C's.
+    add_whole(Path::new("/usr/lib/locale/C.utf8"), &mut found.files)?;
+    let elves = found.files.iter().filter(|path| is_elf(path).unwrap_or(false)).cloned().collect::<Vec<_>>();
+    found.files.extend(libraries(&elves)?);
+    Ok(found)
+}
+
+fn family(version: &str) -> Option<CompilerFamily> {
+    let first = version.lines().next().unwrap_or_default();
+    if first.contains("clang version") {
+        Some(CompilerFamily::Clang)
+    } else if version.contains("Free Software Foundation") {
+        Some(CompilerFamily::Gcc)
+    } else {
+        None
+    }
+}
+
+fn gcc_parts(program: &Path, search: &OsStr, found: &mut Capture) -> Result<(), CaptureError> {
+    for part in GCC_PROGRAMS {
+        let place = PathBuf::from(ask(program, &format!("-print-prog-name={part}"))?.trim());
+        if place.is_absolute() {
+            // Languages that are not installed have a name all the same.
+            if place.exists() {
+                found.files.insert(place);
+            }
+        } else if let Some((folder, tool)) = find_in(search, part) {
+            found.files.insert(tool);
+            found.tool_folder.get_or_insert(folder);
+        }
+    }
+    for part in ["specs", "include", "include-fixed"] {
+        let place = PathBuf::from(ask(program, &format!("-print-file-name={part}"))?.trim());
+        if place.is_absolute() {
+            add_whole(&place, &mut found.files)?;
+        }
+    }
+    Ok(())
+}
+
+fn clang_parts(program: &Path, search: &OsStr, found: &mut Capture) -> Result<(), CaptureError> {
+    let resources = PathBuf::from(ask(program, "-print-resource-dir")?.trim());
+    for part in ["include", "share"] {
+        add_whole(&resources.join(part), &mut found.files)?;
+    }
+    // Clang takes the C++ headers of the gcc that it finds, and finds one by its start-up files: without them an agent's clang would
+    // search other folders than the client's. Candidates that lose count too, so that the same one wins.
+    for gcc in gcc_installations(&ask_stderr(program, "-v")?) {
+        for multilib in ["", "32", "64", "x32"] {
+            add_whole(&gcc.join(multilib).join("crtbegin.o"), &mut found.files)?;
+        }
+    }
+    // For -fno-integrated-as.
+    if let Some((folder, tool)) = find_in(search, "as") {
+        found.files.insert(tool);
+        found.tool_folder = Some(folder);
+    }
+    Ok(())
+}
+
+/// What clang's `-v` says of the gccs that it looked at.
+fn gcc_installations(text: &str) -> Vec<PathBuf> {
+    let found = text.lines().filter_map(|line| line.strip_prefix("Found candidate GCC installation: "));
+    found.map(|place| PathBuf::from(place.trim())).filter(|place| place.is_absolute()).collect()
+}
+
+/// The regular files at or below `place`; nothing where there is none.
+fn add_whole(place: &Path, files: &mut BTreeSet<PathBuf>) -> Result<(), CaptureError> {
+    let mut todo = vec![place.to_owned()];
+    while let Some(path) = todo.pop() {
+        match fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() => {
+                let entries = fs::read_dir(&path).map_err(|error| CaptureError::Io { path: path.clone(), error })?;
+                for entry in entries {
+                    todo.push(entry.map_err(|error| CaptureError::Io { path: path.clone(), error })?.path());
+                }
+            }
+            Ok(meta) if meta.is_file() => {
+                files.insert(path);
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(CaptureError::Io { path, error }),
+        }
+        if files.len() + todo.len() > MAX_FILES {
+            return Err(CaptureError::TooMany);
+        }
+    }
+    Ok(())
+}
+
+fn find_in(search: &OsStr, name: &str) -> Option<(PathBuf, PathBuf)> {
+    std::env::split_paths(search)
+        .filter(|folder| folder.is_absolute())
+        .map(|folder| (folder.clone(), folder.join(name)))
+        .find(|(_, tool)| tool.is_file())
+}
+
+/// Shared libraries and loaders of `programs`, as the loader itself finds them.
+fn libraries(programs: &[PathBuf]) -> Result<BTreeSet<PathBuf>, CaptureError> {
+    let ldd = Path::new("ldd");
+    // It exits with 1 where one of them is static: what it prints counts.
+    let output =
+        command(ldd).args(programs).output().map_err(|error| CaptureError::Io { path: ldd.to_owned(), error })?;
+    Ok(parse_ldd(&String::from_utf8_lossy(&output.stdout)))
+}
+
+fn parse_ldd(text: &str) -> BTreeSet<PathBuf> {
+    (text.lines())
+        .filter_map(|line| {
+            let line = line.strip_prefix('\t')?;
+            let place = line.split_once(" => ").map_or(line, |(_, place)| place);
+            let place = place.rsplit_once(" (").map_or(place, |(place, _)| place).trim();
+            place.starts_with('/').then(|| PathBuf::from(place))
+        })
+        .collect()
+}
+
+fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    command.stdin(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+    command
+}
+
+fn ask(program: &Path, question: &str) -> Result<String, CaptureError> {
+    let output = answer(command(program).arg(question), program, question)?;
+    text(output.stdout, program, question)
+}
+
+fn ask_stderr(program: &Path, question: &str) -> Result<String, CaptureError> {
+    let output = answer(command(program).stderr(Stdio::piped()).arg(question), program, question)?;
+    text(output.stderr, program, question)
+}
+
+fn answer(command: &mut Command, program: &Path, question: &str) -> Result<Output, CaptureError> {
+    let output = command.output().map_err(|error| CaptureError::Io { path: program.to_owned(), error })?;
+    if output.status.success() { Ok(output) } else { Err(silent(program, question)) }
+}
+
+fn text(bytes: Vec<u8>, program: &Path, question: &str) -> Result<String, CaptureError> {
+    String::from_utf8(bytes).map_err(|_| silent(program, question))
+}
+
+fn silent(program: &Path, question: &str) -> CaptureError {
+    CaptureError::Silent { program: program.to_owned(), question: question.to_owned() }
+}
+
+fn is_elf(path: &Path) -> Result<bool, CaptureError> {
+    let read = || -> io::Result<bool> {
+        let mut magic = [0; 4];
+        let n = fs::File::open(path)?.read(&mut magic)?;
+        Ok(n == 4 && magic == *b"\x7fELF")
+    };
+    read().map_err(|error| CaptureError::Io { path: path.to_owned(), error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ldd_output_is_read() {
+        let text = "/usr/bin/as:\n\tlinux-vdso.so.1 (0x00007ffd)\n\tlibz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x00007f)\n\
+                    \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n\tlibgone.so => not found\n";
+        let found: Vec<_> = parse_ldd(text).into_iter().collect();
+        assert_eq!(found, [Path::new("/lib/x86_64-linux-gnu/libz.so.1"), Path::new("/lib64/ld-linux-x86-64.so.2")]);
+    }
+
+    #[test]
+    fn gcc_is_captured_with_its_parts() {
+        let found = capture(Path::new("/usr/bin/gcc"), OsStr::new("/usr/bin:/bin")).unwrap();
+        assert_eq!(found.family, Some(CompilerFamily::Gcc));
+        for part in ["cc1", "as", "stddef.h", "libc.so.6"] {
+            assert!(found.files.iter().any(|path| path.file_name() == Some(OsStr::new(part))), "{part} is missing");
+        }
+    }
+
+    #[test]
+    fn clang_is_captured_with_what_leads_it_to_the_cpp_headers() {
+        let text = "Thread model: posix\nFound candidate GCC installation: /usr/lib/gcc/x/11\nSelected GCC installation: /usr/lib/gcc/x/12\n";
+        assert_eq!(gcc_installations(text), [Path::new("/usr/lib/gcc/x/11")]);
+        let found = capture(Path::new("/usr/bin/clang++"), OsStr::new("/usr/bin:/bin")).unwrap();
+        assert_eq!(found.family, Some(CompilerFamily::Clang));
+        assert!(found.files.iter().any(|path| path.ends_with("crtbegin.o")), "{:?}", found.files);
+    }
+
+    #[test]
+    fn scripts_are_refused() {
+        assert!(matches!(capture(Path::new("/usr/bin/ldd"), OsStr::new("/usr/bin")), Err(CaptureError::NotElf(_))));
+    }
+}

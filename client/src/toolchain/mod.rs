@@ -1,0 +1,9 @@
+//! From a compiler's path to the toolchain that it is part of.
+//!
+//! [`identify`] recognises compilers and remembers them by what the kernel says of their files; [`capture`] makes the list of files
+//! that a compiler needs. Making a toolchain present elsewhere is the agent's job.
+
+pub mod capture;
+pub mod identify;
+
+pub use identify::{Compiler, IdentifyError, Toolchains};

@@ -1,0 +1,241 @@
+//! How the daemon's documents look on a screen, and printing them. Pure but for [`print`].
+//!
+//! Names, addresses and texts in a document may come from peers: control characters never reach the terminal. Colour is not used.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde_json::Value;
+
+use crate::cli::documents::{
+    CacheCleared, CacheUsage, CacheVerified, Explained, ExplainedAction, Farm, Peers, Stats, Status,
+};
+use crate::wrapper::output;
+
+/// Prints to standard output. A reader that left is no error.
+pub fn print(text: &str) {
+    output::write_all(std::io::stdout(), text.as_bytes());
+}
+
+/// A document for scripts.
+pub fn json(document: &Value) -> String {
+    format!("{document:#}\n")
+}
+
+/// `status`.
+pub fn status(status: &Status) -> String {
+    let mut out = String::new();
+    let uptime = humantime::format_duration(Duration::from_secs(status.uptime_s));
+    line(&mut out, "daemon", &format!("version {}, process {}, up {uptime}", clean(&status.version), status.pid));
+    line(&mut out, "socket", &clean(&status.socket));
+    match &status.farm {
+        Some(known) => farm(&mut out, known),
+        None => line(&mut out, "farm", "none; `buildbee join TICKET` joins one"),
+    }
+    match &status.cache {
+        Some(usage) => line(&mut out, "cache", cache_usage(usage).trim_end()),
+        None => line(&mut out, "cache", "none"),
+    }
+    let slots = status.local_slots;
+    let local = format!("{} of {} slots busy, racing {}", slots.busy, slots.total, clean(&status.racing));
+    line(&mut out, "local", &local);
+    line(&mut out, "running", &plural(status.running.len() as u64, "action"));
+    let rows = status.running.iter().map(|run| vec![clean(&run.source), clean(&run.r#where), seconds(run.for_ms)]);
+    table(&mut out, &["SOURCE", "WHERE", "FOR"], &rows.collect::<Vec<_>>());
+    for warning in &status.warnings {
+        line(&mut out, "warning", &clean_lines(warning));
+    }
+    out
+}
+
+fn farm(out: &mut String, farm: &Farm) {
+    let id: String = clean(&farm.id).chars().take(12).collect();
+    line(out, "farm", &format!("{id}, as {} {}", clean(&farm.role), quoted(&farm.name)));
+    if let Some(coordinator) = &farm.coordinator {
+        let address = coordinator.address.as_deref().map_or_else(|| "no address".to_owned(), clean);
+        line(out, "coordinator", &format!("{address}, {}", connected(coordinator.connected)));
+    }
+    let n_connected = farm.agents.iter().filter(|agent| agent.connected).count();
+    line(out, "agents", &format!("{n_connected} of {} connected", farm.agents.len()));
+    let rows = farm.agents.iter().map(|agent| {
+        vec![
+            clean(&agent.name),
+            connected(agent.connected).to_owned(),
+            agent.slots.to_string(),
+            agent.leased.to_string(),
+            agent.toolchains.to_string(),
+            agent.address.as_deref().map_or_else(String::new, clean),
+        ]
+    });
+    table(out, &["AGENT", "STATE", "SLOTS", "LEASED", "TOOLCHAINS", "ADDRESS"], &rows.collect::<Vec<_>>());
+}
+
+/// `stats`, and the summary of `farm up`.
+pub fn stats(stats: &Stats) -> String {
+    let mut out = String::new();
+    let total = stats.cached + stats.remote + stats.local;
+    line(&mut out, "actions", &total.to_string());
+    for (name, count) in [("cached", stats.cached), ("remote", stats.remote), ("local", stats.local)] {
+        line(&mut out, name, &share(count, total));
+    }
+    line(&mut out, "sent", &size(stats.bytes_sent));
+    line(&mut out, "received", &size(stats.bytes_received));
+    table(&mut out, &["AGENT", "ACTIONS"], &counts(&stats.agents));
+    table(&mut out, &["REASON", "COUNT"], &counts(&stats.reasons));
+    out
+}
+
+/// Largest first.
+fn counts(counts: &BTreeMap<String, u64>) -> Vec<Vec<String>> {
+    let mut rows: Vec<_> = counts.iter().collect();
+    rows.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), *name));
+    rows.into_iter().map(|(name, count)| vec![clean(name), count.to_string()]).collect()
+}
+
+fn share(count: u64, total: u64) -> String {
+    match (count * 100).checked_div(total) {
+        Some(percent) => format!("{count} ({percent} %)"),
+        None => count.to_string(),
+    }
+}
+
+/// `explain`.
+pub fn explain(explained: &Explained) -> String {
+    if explained.actions.is_empty() {
+        return "no such action since the daemon started\n".to_owned();
+    }
+    explained.actions.iter().map(explained_action).collect()
+}
+
+fn explained_action(action: &ExplainedAction) -> String {
+    let what = [&action.source, &action.output, &action.compiler].into_iter().find(|name| !name.is_empty());
+    let what = what.map_or_else(String::new, |name| clean(name));
+    let agent = action.agent.as_deref().map_or_else(String::new, |agent| format!(" by {}", clean(agent)));
+    let mut out = format!("{what}: {}{agent} in {}\n", clean(&action.r#where), seconds(action.wall_ms));
+    let why = match (action.reason.as_deref(), action.text.is_empty()) {
+        (Some(reason), true) => clean(reason),
+        (Some(reason), false) => format!("{}: {}", clean(reason), clean_lines(&action.text)),
+        (None, _) => clean_lines(&action.text),
+    };
+    if !why.is_empty() {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "    {why}");
+    }
+    out
+}
+
+/// `peers`.
+pub fn peers(peers: &Peers) -> String {
+    if peers.peers.is_empty() {
+        return "no peers; `buildbee status` tells whether this user has joined a farm\n".to_owned();
+    }
+    let mut out = String::new();
+    let rows = peers.peers.iter().map(|peer| {
+        vec![
+            clean(&peer.name),
+            clean(&peer.role),
+            connected(peer.connected).to_owned(),
+            peer.address.as_deref().map_or_else(String::new, clean),
+            clean(&peer.peer).chars().take(12).collect(),
+        ]
+    });
+    table(&mut out, &["NAME", "ROLE", "STATE", "ADDRESS", "PEER"], &rows.collect::<Vec<_>>());
+    out
+}
+
+/// `cache usage`.
+pub fn cache_usage(usage: &CacheUsage) -> String {
+    let CacheUsage { dir, bytes, max_bytes, blobs, results, .. } = usage;
+    format!(
+        "{} of {} in {}: {}, {}\n",
+        size(*bytes),
+        size(*max_bytes),
+        clean(dir),
+        plural(*blobs, "file"),
+        plural(*results, "result")
+    )
+}
+
+/// `cache verify`.
+pub fn cache_verified(verified: &CacheVerified) -> String {
+    let CacheVerified { blobs, bytes, bad, results } = verified;
+    let mut out = format!("read {} ({}) and {}\n", plural(*blobs, "file"), size(*bytes), plural(*results, "result"));
+    match bad.len() {
+        0 => out.push_str("all good\n"),
+        n => {
+            let _ = writeln!(out, "{n} damaged, dropped:");
+            for entry in bad {
+                let _ = writeln!(out, "    {}", clean(entry));
+            }
+        }
+    }
+    out
+}
+
+/// `cache clear`.
+pub fn cache_cleared(cleared: &CacheCleared) -> String {
+    let kept = match cleared.in_use {
+        0 => String::new(),
+        n => format!("; kept {n} that running actions need"),
+    };
+    let entries = if cleared.cleared == 1 { "entry" } else { "entries" };
+    format!("removed {} {entries}{kept}\n", cleared.cleared)
+}
+
+/// A name, then what it is.
+fn line(out: &mut String, name: &str, value: &str) {
+    let _ = writeln!(out, "{name:<11} {value}");
+}
+
+/// Columns as wide as their widest cell. Nothing where there are no rows.
+fn table(out: &mut String, header: &[&str], rows: &[Vec<String>]) {
+    if rows.is_empty() {
+        return;
+    }
+    let header: Vec<String> = header.iter().map(ToString::to_string).collect();
+    let widths: Vec<usize> = (0..header.len())
+        .map(|column| {
+            std::iter::once(&header).chain(rows).map(|row| row[column].chars().count()).max().unwrap_or_default()
+        })
+        .collect();
+    for row in std::iter::once(&header).chain(rows) {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        let _ = writeln!(out, "    {}", cells.join("  ").trim_end());
+    }
+}
+
+fn connected(connected: bool) -> &'static str {
+    if connected { "connected" } else { "not connected" }
+}
+
+fn size(bytes: u64) -> String {
+    ByteSize::b(bytes).display().iec().to_string()
+}
+
+fn seconds(milliseconds: u64) -> String {
+    format!("{}.{:03} s", milliseconds / 1000, milliseconds % 1000)
+}
+
+fn plural(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", clean(text))
+}
+
+/// Without control characters, which could make a terminal do anything.
+fn clean(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
+/// The same for texts of several lines, the later ones indented.
+fn clean_lines(text: &str) -> String {
+    text.lines().map(clean).collect::<Vec<_>>().join("\n            ")
+}
+
+#[cfg(test)]
+#[path = "ui_tests.rs"]
+mod tests;

@@ -1,0 +1,183 @@
+//! Frames over the connection to the daemon, each read bounded in time and size.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use buildbee_proto::codec::{self, CodecError, FRAME_HEADER_BYTES};
+use buildbee_proto::local::{KEEPALIVE_INTERVAL_MS, LocalCall, LocalReply, LocalRequest};
+use buildbee_proto::version::LOCAL_VERSION;
+use thiserror::Error;
+
+/// A daemon that says nothing for so long is taken for dead.
+pub const MAX_SILENCE: Duration = Duration::from_millis(3 * KEEPALIVE_INTERVAL_MS);
+
+/// Bytes read at once. Most replies fit.
+const READ_BYTES: usize = 16 << 10;
+
+/// Why the conversation is over.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// The daemon hung up.
+    #[error("the daemon hung up")]
+    Closed,
+    /// Nothing (complete) for [`MAX_SILENCE`].
+    #[error("the daemon does not answer")]
+    Silent,
+    /// What it says is not the protocol, or what it should be told is too large for it.
+    #[error("{0}")]
+    Codec(#[from] CodecError),
+    /// The socket failed.
+    #[error("the connection to the daemon failed: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// The connection.
+#[derive(Debug)]
+pub struct Link {
+    stream: UnixStream,
+    /// Received and not yet taken.
+    received: Vec<u8>,
+}
+
+impl Link {
+    /// Over a connected socket, best one from [`connect_to`](super::socket::connect_to), whose reads and writes time out.
+    pub fn new(stream: UnixStream) -> Self {
+        Self { stream, received: Vec::new() }
+    }
+
+    /// Sends one request.
+    pub fn send(&mut self, call: LocalCall) -> Result<(), LinkError> {
+        let frame = codec::to_frame(&LocalRequest { version: LOCAL_VERSION, call })?;
+        match self.stream.write_all(&frame) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(LinkError::Silent),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The next reply, or an error at `deadline`. Bytes that trickle in do not move the deadline.
+    pub fn receive(&mut self, deadline: Instant) -> Result<LocalReply, LinkError> {
+        loop {
+            if let Some(reply) = self.take()? {
+                return Ok(reply);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(LinkError::Silent);
+            }
+            if !self.received.is_empty() {
+                self.stream.set_read_timeout(Some(left))?;
+            }
+            self.read_some()?;
+        }
+    }
+
+    /// The reply to come after any number of [`LocalReply::Working`], each of which buys the daemon another [`MAX_SILENCE`].
+    pub fn receive_result(&mut self) -> Result<LocalReply, LinkError> {
+        loop {
+            match self.receive(Instant::now() + MAX_SILENCE)? {
+                LocalReply::Working => {}
+                reply => return Ok(reply),
+            }
+        }
+    }
+
+    /// Reads what is there, waiting for it no longer than the socket's own time-out. At its end: [`LinkError::Closed`].
+    pub fn read_some(&mut self) -> Result<(), LinkError> {
+        let mut bytes = [0; READ_BYTES];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => Err(LinkError::Closed),
+            Ok(n) => {
+                self.received.extend_from_slice(&bytes[..n]);
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            // The socket's time-out: whether that is too long is for the caller's deadline to say.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A reply that is here already.
+    pub fn take(&mut self) -> Result<Option<LocalReply>, LinkError> {
+        let Some((header, rest)) = self.received.split_first_chunk::<FRAME_HEADER_BYTES>() else { return Ok(None) };
+        let length = codec::body_length::<LocalReply>(*header)?;
+        let Some(body) = rest.get(..length) else { return Ok(None) };
+        let reply = codec::from_body(body)?;
+        self.received.drain(..FRAME_HEADER_BYTES + length);
+        Ok(Some(reply))
+    }
+}
+
+impl AsFd for Link {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use buildbee_proto::codec::{Bytes, to_frame};
+
+    use super::*;
+
+    fn pair() -> (Link, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        (Link::new(ours), theirs)
+    }
+
+    fn done() -> LocalReply {
+        LocalReply::Done { exit_code: 3, stdout: Bytes(vec![1; 70_000]), stderr: Bytes(vec![]) }
+    }
+
+    #[test]
+    fn replies_arrive_whole_and_in_order_however_they_are_cut() {
+        let frames = [to_frame(&LocalReply::Working).unwrap(), to_frame(&done()).unwrap()].concat();
+        for piece in [1, 3, 4096, frames.len()] {
+            let (mut link, mut theirs) = pair();
+            let frames = frames.clone();
+            let thread = std::thread::spawn(move || {
+                for part in frames.chunks(piece) {
+                    theirs.write_all(part).unwrap();
+                }
+            });
+            let deadline = Instant::now() + Duration::from_secs(10);
+            assert_eq!(link.receive(deadline).unwrap(), LocalReply::Working);
+            assert_eq!(link.receive(deadline).unwrap(), done());
+            thread.join().unwrap();
+            assert!(matches!(link.receive(deadline), Err(LinkError::Closed)));
+        }
+    }
+
+    #[test]
+    fn silence_and_trickling_end_at_the_deadline() {
+        let (mut link, mut theirs) = pair();
+        let start = Instant::now();
+        assert!(matches!(link.receive(start + Duration::from_millis(120)), Err(LinkError::Silent)));
+        let thread = std::thread::spawn(move || {
+            for byte in to_frame(&done()).unwrap() {
+                if theirs.write_all(&[byte]).is_err() {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        assert!(matches!(link.receive(Instant::now() + Duration::from_millis(200)), Err(LinkError::Silent)));
+        assert!(start.elapsed() < Duration::from_secs(5));
+        drop(link);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn garbage_is_an_error_before_it_is_allocated() {
+        let (mut link, mut theirs) = pair();
+        theirs.write_all(&[0xff; 100]).unwrap();
+        assert!(matches!(link.receive(Instant::now() + Duration::from_secs(1)), Err(LinkError::Codec(_))));
+        let (mut link, mut theirs) = pair();
+        theirs.write_all(&[1, 0, 0, 0, 99]).unwrap();
+        assert!(matches!(link.receive(Instant::now() + Duration::from_secs(1)), Err(LinkError::Codec(_))));
+    }
+}

@@ -1,0 +1,107 @@
+//! The conversation about one compile: from the question to the way in which this process ends.
+
+use std::ffi::OsStr;
+use std::io::IsTerminal;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use buildbee_proto::codec::{Bytes, CodecError};
+use buildbee_proto::local::{Invocation, LocalCall, LocalReply};
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+
+use super::link::{Link, LinkError};
+use super::output::write_all;
+use super::program::Compiler;
+use super::supervised;
+
+/// How this process ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// With this exit code; everything was printed.
+    Exit(i32),
+    /// By this signal, as the compiler did.
+    Signal(Signal),
+    /// As the compiler: the daemon says so, and will not hear of it.
+    BecomeCompiler,
+    /// As the compiler, because the daemon can't be relied on. The reason is a stable word.
+    RunAlone(&'static str),
+    /// With a failure, because `strict` forbids the local run that the daemon wants.
+    Forbidden(String),
+}
+
+/// Asks the daemon behind `stream` and does what it says.
+pub fn compile(
+    stream: UnixStream,
+    compiler: &Compiler,
+    environment: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+    nesting: u32,
+    temporary_dir: Option<&Path>,
+) -> Ending {
+    let Ok(cwd) = std::env::current_dir() else { return Ending::RunAlone("no-working-directory") };
+    let mut link = Link::new(stream);
+    let invocation = invocation(compiler, &cwd, environment);
+    let reply = link.send(LocalCall::Compile(invocation)).and_then(|()| link.receive_result());
+    match reply {
+        Ok(LocalReply::Done { exit_code, stdout, stderr }) => {
+            write_all(std::io::stdout(), &stdout.0);
+            write_all(std::io::stderr(), &stderr.0);
+            Ending::Exit(exit_code)
+        }
+        Ok(LocalReply::RunLocally { reason, strict_failure: true, .. }) => Ending::Forbidden(reason),
+        Ok(LocalReply::RunLocally { report: false, .. }) => Ending::BecomeCompiler,
+        Ok(LocalReply::RunLocally { extra_arguments, .. }) => {
+            supervised::run(link, compiler, &extra_arguments, nesting, temporary_dir)
+        }
+        Ok(LocalReply::WrongVersion { .. }) => Ending::RunAlone("daemon-version"),
+        Ok(LocalReply::Working | LocalReply::Cancel | LocalReply::Admin { .. }) => Ending::RunAlone("daemon-protocol"),
+        Err(error) => Ending::RunAlone(reason_word(&error)),
+    }
+}
+
+fn reason_word(error: &LinkError) -> &'static str {
+    match error {
+        LinkError::Closed | LinkError::Io(_) => "daemon-gone",
+        LinkError::Silent => "daemon-silent",
+        LinkError::Codec(CodecError::TooLarge { .. }) => "too-large",
+        LinkError::Codec(_) => "daemon-protocol",
+    }
+}
+
+fn invocation(
+    compiler: &Compiler,
+    cwd: &Path,
+    environment: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+) -> Invocation {
+    let bytes = |text: &OsStr| Bytes(text.as_bytes().to_vec());
+    let stderr_is_terminal = std::io::stderr().is_terminal();
+    Invocation {
+        program: bytes(compiler.program.as_os_str()),
+        argv: compiler.argv.iter().map(|argument| bytes(argument)).collect(),
+        env: environment
+            .map(|(name, value)| {
+                let mut entry = name.into_vec();
+                entry.push(b'=');
+                entry.extend_from_slice(value.as_bytes());
+                Bytes(entry)
+            })
+            .collect(),
+        cwd: bytes(cwd.as_os_str()),
+        umask: current_umask(),
+        stdout_is_terminal: std::io::stdout().is_terminal(),
+        stderr_is_terminal,
+        columns: if stderr_is_terminal { columns() } else { None },
+    }
+}
+
+/// It can only be read by setting it. This process has one thread.
+fn current_umask() -> u32 {
+    let mask = umask(Mode::from_bits_truncate(0o077));
+    umask(mask);
+    mask.bits()
+}
+
+fn columns() -> Option<u16> {
+    rustix::termios::tcgetwinsize(std::io::stderr()).ok().map(|size| size.ws_col)
+}

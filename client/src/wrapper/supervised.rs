@@ -1,0 +1,303 @@
+//! A compiler run beside the farm: its output is passed on and kept, and it ends early when the daemon has a result first.
+//!
+//! The daemon's death does not touch the compiler: it runs to its end, and its exit status counts.
+
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdout, ExitStatus, Stdio};
+use std::time::Instant;
+
+use buildbee_proto::codec::Bytes;
+use buildbee_proto::limits::MAX_LOCAL_FRAME;
+use buildbee_proto::local::{LocalCall, LocalOutcome, LocalReply};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+
+use super::become_compiler;
+use super::link::{Link, LinkError};
+use super::output::write_all;
+use super::program::Compiler;
+use super::session::Ending;
+use super::signals::{self, Signals};
+use super::tree_kill;
+
+/// How much of each stream is kept for the daemon: both fit in one frame.
+const MAX_KEPT_BYTES: usize = MAX_LOCAL_FRAME / 2 - (64 << 10);
+
+/// Bytes read at once.
+const READ_BYTES: usize = 16 << 10;
+
+/// Runs the compiler with `extra` arguments, tells the daemon how it ended, and says how this process should end.
+pub fn run(link: Link, compiler: &Compiler, extra: &[String], nesting: u32, temporary_dir: Option<&Path>) -> Ending {
+    let start = Instant::now();
+    let Ok(signals) = Signals::take_over() else { return Ending::RunAlone("wrapper-signals") };
+    let scratch = Scratch::make(temporary_dir.unwrap_or(Path::new("/tmp")));
+    tree_kill::adopt_orphans();
+    let mut command = become_compiler::command(compiler, extra, nesting);
+    if let Some(scratch) = &scratch {
+        command.env("TMPDIR", &scratch.0);
+    }
+    let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().ok();
+    let Some(mut run) = run.and_then(|child| Run::new(child, link, signals)) else {
+        // Becoming the compiler fails in the same way and says so.
+        return Ending::RunAlone("wrapper-spawn");
+    };
+    let end = run.watch();
+    drop(scratch);
+    run.finish(&end, start)
+}
+
+/// How watching ended.
+enum End {
+    Exited(ExitStatus),
+    /// The daemon wants it gone; it is gone.
+    Cancelled,
+    /// This process was told to end by a signal; so was the compiler.
+    Interrupted(Signal),
+    /// The system lost the child's status (somebody ignores `SIGCHLD`).
+    Lost,
+}
+
+struct Run {
+    child: Child,
+    stdout: Tee<ChildStdout>,
+    stderr: Tee<ChildStderr>,
+    /// `None` once the daemon is gone.
+    link: Option<Link>,
+    signals: Signals,
+}
+
+impl Run {
+    fn new(mut child: Child, link: Link, signals: Signals) -> Option<Self> {
+        let (stdout, stderr) = (child.stdout.take()?, child.stderr.take()?);
+        Some(Self { child, stdout: Tee::new(stdout), stderr: Tee::new(stderr), link: Some(link), signals })
+    }
+
+    fn watch(&mut self) -> End {
+        let mut interrupted = None;
+        loop {
+            match self.child.try_wait() {
+                Ok(None) => {}
+                Ok(Some(status)) => {
+                    self.drain();
+                    return interrupted.map_or(End::Exited(status), End::Interrupted);
+                }
+                Err(_) => return interrupted.map_or(End::Lost, End::Interrupted),
+            }
+            let ready = self.wait_for_something();
+            self.pass_on(ready);
+            if ready[SIGNAL]
+                && let Some(signal) = self.signals.take()
+            {
+                signals::pass_on(signal, &self.child);
+                interrupted = Some(signal);
+            }
+            if ready[LINK] && self.daemon_cancels() {
+                tree_kill::end_descendants();
+                self.drain();
+                return End::Cancelled;
+            }
+        }
+    }
+
+    fn wait_for_something(&self) -> Ready {
+        let mut waiting = self.pipes();
+        waiting[LINK] = self.link.as_ref().map(AsFd::as_fd);
+        waiting[SIGNAL] = Some(self.signals.as_fd());
+        poll_all(waiting, PollTimeout::NONE)
+    }
+
+    fn pipes(&self) -> Waiting<'_> {
+        let mut waiting = [None; 4];
+        waiting[STDOUT] = self.stdout.open.as_ref().map(AsFd::as_fd);
+        waiting[STDERR] = self.stderr.open.as_ref().map(AsFd::as_fd);
+        waiting
+    }
+
+    fn pass_on(&mut self, ready: Ready) {
+        if ready[STDOUT] {
+            self.stdout.pass_on(std::io::stdout());
+        }
+        if ready[STDERR] {
+            self.stderr.pass_on(std::io::stderr());
+        }
+    }
+
+    /// Whether a cancel came. A daemon that goes away or talks nonsense no longer counts.
+    fn daemon_cancels(&mut self) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        let heard = link.read_some().and_then(|()| {
+            loop {
+                match link.take()? {
+                    None => return Ok(false),
+                    Some(LocalReply::Working) => {}
+                    Some(LocalReply::Cancel) => return Ok(true),
+                    Some(_) => return Err(LinkError::Closed),
+                }
+            }
+        });
+        heard.unwrap_or_else(|_| {
+            self.link = None;
+            false
+        })
+    }
+
+    /// What is in the pipes now. Something that the compiler left running may hold them open for ever.
+    fn drain(&mut self) {
+        loop {
+            let ready = poll_all(self.pipes(), PollTimeout::ZERO);
+            if ready == [false; 4] {
+                return;
+            }
+            self.pass_on(ready);
+        }
+    }
+
+    fn finish(mut self, end: &End, start: Instant) -> Ending {
+        let (ending, exit_code) = match *end {
+            End::Interrupted(signal) => return Ending::Signal(signal),
+            End::Lost => return Ending::RunAlone("wrapper-lost-status"),
+            End::Cancelled => (None, None),
+            End::Exited(status) => {
+                let signal = status.signal().and_then(|signal| Signal::try_from(signal).ok());
+                let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
+                (Some(signal.map_or(Ending::Exit(code), Ending::Signal)), Some(code))
+            }
+        };
+        let outcome = LocalOutcome {
+            exit_code,
+            stdout: Bytes(std::mem::take(&mut self.stdout.kept)),
+            stderr: Bytes(std::mem::take(&mut self.stderr.kept)),
+            complete: !self.stdout.cut && !self.stderr.cut,
+            wall_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        let printed = (outcome.stdout.0.clone(), outcome.stderr.0.clone());
+        let verdict = self.link.take().and_then(|link| told(link, outcome, exit_code.is_none()));
+        match (verdict, ending) {
+            (Some(Verdict { exit_code, stdout, stderr }), _) => {
+                write_all(std::io::stdout(), unprinted(&stdout.0, &printed.0));
+                write_all(std::io::stderr(), unprinted(&stderr.0, &printed.1));
+                Ending::Exit(exit_code)
+            }
+            (None, Some(ending)) => ending,
+            (None, None) => Ending::RunAlone("daemon-gone"),
+        }
+    }
+}
+
+/// What the daemon has instead of the local run's end.
+struct Verdict {
+    exit_code: i32,
+    stdout: Bytes,
+    stderr: Bytes,
+}
+
+/// Tells the daemon and waits until it has what it wants to keep. Its verdict counts only if it cancelled the run, be it too late.
+fn told(mut link: Link, outcome: LocalOutcome, mut cancelled: bool) -> Option<Verdict> {
+    link.send(LocalCall::LocalDone(outcome)).ok()?;
+    loop {
+        match link.receive_result().ok()? {
+            LocalReply::Cancel => cancelled = true,
+            LocalReply::Done { exit_code, stdout, stderr } => {
+                return cancelled.then_some(Verdict { exit_code, stdout, stderr });
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// What of `whole` was not printed yet. Two runs of one compiler say the same, so the part printed is its beginning; where it is
+/// not, all is printed: twice is better than not at all.
+fn unprinted<'a>(whole: &'a [u8], printed: &[u8]) -> &'a [u8] {
+    whole.strip_prefix(printed).unwrap_or(whole)
+}
+
+/// What can be waited for, by place: the compiler's streams, the daemon, signals.
+type Waiting<'a> = [Option<BorrowedFd<'a>>; 4];
+
+/// Which of them has something.
+type Ready = [bool; 4];
+
+const STDOUT: usize = 0;
+const STDERR: usize = 1;
+const LINK: usize = 2;
+const SIGNAL: usize = 3;
+
+fn poll_all(waiting: Waiting<'_>, timeout: PollTimeout) -> Ready {
+    let mut which = Vec::with_capacity(waiting.len());
+    let mut descriptors = Vec::with_capacity(waiting.len());
+    for (at, descriptor) in waiting.into_iter().enumerate() {
+        if let Some(descriptor) = descriptor {
+            which.push(at);
+            descriptors.push(PollFd::new(descriptor, PollFlags::POLLIN));
+        }
+    }
+    let mut ready = [false; 4];
+    // A failure looks like nothing being ready: the caller looks at the child and asks again.
+    if poll(&mut descriptors, timeout).is_ok() {
+        for (at, descriptor) in which.into_iter().zip(&descriptors) {
+            ready[at] = descriptor.any().unwrap_or(true);
+        }
+    }
+    ready
+}
+
+/// A stream that is passed on and kept.
+struct Tee<R> {
+    /// `None` at its end.
+    open: Option<R>,
+    kept: Vec<u8>,
+    cut: bool,
+}
+
+impl<R: Read> Tee<R> {
+    fn new(reader: R) -> Self {
+        Self { open: Some(reader), kept: Vec::new(), cut: false }
+    }
+
+    fn pass_on(&mut self, to: impl AsFd) {
+        let Some(reader) = &mut self.open else { return };
+        let mut bytes = [0; READ_BYTES];
+        match reader.read(&mut bytes) {
+            Ok(n) if n > 0 => {
+                write_all(to, &bytes[..n]);
+                let room = MAX_KEPT_BYTES - self.kept.len();
+                self.cut |= n > room;
+                self.kept.extend_from_slice(&bytes[..n.min(room)]);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(_) | Err(_) => self.open = None,
+        }
+    }
+}
+
+/// A folder for the compiler's temporary files, removed with what a killed compiler left in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(parent: &Path) -> Option<Self> {
+        nix::unistd::mkdtemp(&parent.join(OsStr::new("buildbee-XXXXXX"))).ok().map(Self)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_new_is_printed() {
+        assert_eq!(unprinted(b"one two", b"one "), b"two");
+        assert_eq!(unprinted(b"one", b"one"), b"");
+        assert_eq!(unprinted(b"one", b""), b"one");
+        assert_eq!(unprinted(b"one", b"other"), b"one");
+    }
+}

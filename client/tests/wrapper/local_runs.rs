@@ -1,0 +1,258 @@
+//! Compilers that the wrapper runs beside the farm: reported, cancelled, interrupted.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use buildbee_proto::codec::Bytes;
+use buildbee_proto::local::LocalReply;
+
+use crate::stage::{Stage, done, runs, stderr, stdout, wait_until};
+
+#[test]
+fn the_daemon_hears_how_it_ended() {
+    let stage = Stage::new();
+    let daemon = stage.daemon(|mut caller| {
+        caller.invocation();
+        caller.say(&LocalReply::RunLocally {
+            reason: "race".into(),
+            report: true,
+            extra_arguments: vec!["-c".into(), "echo out $0 $1; echo err $TMPDIR >&2; exit 6".into()],
+            strict_failure: false,
+        });
+        let outcome = caller.local_done();
+        caller.say(&LocalReply::Working);
+        caller.say(&done(0, "ignored", "ignored"));
+        caller.end();
+        outcome
+    });
+    let output = stage.wrapper().args(["sh", "one", "two"]).output().unwrap();
+    assert_eq!((output.status.code(), stdout(&output)), (Some(6), "out one two\n"));
+    let outcome = daemon.join().unwrap();
+    assert_eq!(outcome.exit_code, Some(6));
+    assert_eq!(outcome.stdout, Bytes(b"out one two\n".to_vec()));
+    assert_eq!(outcome.stderr.0, output.stderr);
+    assert!(outcome.complete);
+    assert!(stderr(&output).contains("/tmp/buildbee-"), "a folder of its own: {}", stderr(&output));
+    stage.assert_tidy();
+}
+
+#[test]
+fn a_compiler_killed_by_a_signal_kills_the_wrapper_so() {
+    for report in [true, false] {
+        let stage = Stage::new();
+        let daemon = stage.daemon(move |mut caller| {
+            caller.invocation();
+            caller.run_locally(report);
+            if report {
+                assert_eq!(caller.local_done().exit_code, Some(128 + 11));
+                caller.say(&done(0, "", ""));
+            }
+        });
+        let output = stage.wrapper().args(["sh", "-c", "kill -SEGV $$"]).output().unwrap();
+        assert_eq!(output.status.signal(), Some(11));
+        daemon.join().unwrap();
+        stage.assert_tidy();
+    }
+}
+
+/// Prints a line, leaves a temporary file and starts a grandchild that would go on; writes the numbers of both to `pids`.
+const ENDLESS: &str = "echo begun; touch $TMPDIR/leftover; sleep 600 & echo $$ $! > pids; wait";
+
+fn pids(stage: &Stage) -> Vec<String> {
+    let mut found = Vec::new();
+    wait_until("the compiler runs", || {
+        let text = std::fs::read_to_string(stage.path("pids")).unwrap_or_default();
+        found = text.split_whitespace().map(str::to_owned).collect();
+        text.ends_with('\n')
+    });
+    found
+}
+
+#[test]
+fn a_lost_race_leaves_no_process_and_no_file() {
+    let stage = Stage::new();
+    let file = stage.path("pids");
+    let daemon = stage.daemon(move |mut caller| {
+        caller.invocation();
+        caller.run_locally(true);
+        wait_until("the compiler runs", || std::fs::read_to_string(&file).unwrap_or_default().ends_with('\n'));
+        caller.say(&LocalReply::Working);
+        caller.say(&LocalReply::Cancel);
+        let outcome = caller.local_done();
+        let pids = std::fs::read_to_string(&file).unwrap();
+        let alive: Vec<String> = pids.split_whitespace().filter(|pid| runs(pid)).map(str::to_owned).collect();
+        caller.say(&done(0, "begun\nand done\n", "late warning\n"));
+        caller.end();
+        (outcome, alive)
+    });
+    let start = Instant::now();
+    let output = stage.wrapper().args(["sh", "-c", ENDLESS]).output().unwrap();
+    let (outcome, alive) = daemon.join().unwrap();
+    assert_eq!(outcome.exit_code, None);
+    assert_eq!(alive, Vec::<String>::new(), "gone before the daemon may place outputs");
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(stdout(&output), "begun\nand done\n", "what was printed is not printed again");
+    assert_eq!(stderr(&output), "late warning\n");
+    assert!(start.elapsed() < Duration::from_secs(5));
+    stage.assert_tidy();
+}
+
+#[test]
+fn stubborn_compilers_are_killed() {
+    let stage = Stage::new();
+    let file = stage.path("pids");
+    let daemon = stage.daemon(move |mut caller| {
+        caller.invocation();
+        caller.run_locally(true);
+        wait_until("the compiler runs", || std::fs::read_to_string(&file).unwrap_or_default().ends_with('\n'));
+        caller.say(&LocalReply::Cancel);
+        caller.local_done();
+        caller.say(&done(3, "", ""));
+    });
+    let script =
+        "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 600 & wait\" & echo $$ $! > pids; while :; do sleep 1; done";
+    let status = stage.wrapper().args(["sh", "-c", script]).status().unwrap();
+    assert_eq!(status.code(), Some(3));
+    assert!(pids(&stage).iter().all(|pid| !runs(pid)));
+    daemon.join().unwrap();
+}
+
+#[test]
+fn a_cancel_that_comes_too_late_gives_way_to_the_daemons_verdict() {
+    let stage = Stage::new();
+    let daemon = stage.daemon(|mut caller| {
+        caller.invocation();
+        caller.run_locally(true);
+        assert_eq!(caller.local_done().exit_code, Some(1));
+        caller.say(&LocalReply::Cancel);
+        caller.say(&done(0, "same\nmore\n", ""));
+        caller.end();
+    });
+    let output = stage.wrapper().args(["sh", "-c", "echo same; exit 1"]).output().unwrap();
+    assert_eq!((output.status.code(), stdout(&output)), (Some(0), "same\nmore\n"));
+    daemon.join().unwrap();
+}
+
+#[test]
+fn a_running_compiler_outlives_the_daemon() {
+    let stage = Stage::new();
+    let daemon = stage.daemon(|mut caller| {
+        caller.invocation();
+        caller.run_locally(true);
+    });
+    let script = "sleep 0.5; echo here; exit 5";
+    let output = stage.wrapper().args(["sh", "-c", script]).output().unwrap();
+    assert_eq!((output.status.code(), stdout(&output)), (Some(5), "here\n"));
+    daemon.join().unwrap();
+    stage.assert_tidy();
+}
+
+#[test]
+fn a_daemon_that_dies_after_the_run_changes_nothing() {
+    let stage = Stage::new();
+    let daemon = stage.daemon(|mut caller| {
+        caller.invocation();
+        caller.run_locally(true);
+        caller.local_done();
+    });
+    let output = stage.wrapper().args(["sh", "-c", "echo once; exit 5"]).output().unwrap();
+    assert_eq!((output.status.code(), stdout(&output)), (Some(5), "once\n"));
+    daemon.join().unwrap();
+}
+
+#[test]
+fn a_daemon_that_dies_after_cancelling_means_another_run() {
+    let stage = Stage::new();
+    let file = stage.path("ran");
+    let daemon = stage.daemon(move |mut caller| {
+        caller.invocation();
+        caller.run_locally(true);
+        wait_until("the compiler runs", || file.exists());
+        caller.say(&LocalReply::Cancel);
+        assert_eq!(caller.local_done().exit_code, None);
+    });
+    let script = "[ -e ran ] && echo again && exit 2; touch ran; sleep 600";
+    let output = stage.wrapper().args(["sh", "-c", script]).output().unwrap();
+    assert_eq!((output.status.code(), stdout(&output)), (Some(2), "again\n"));
+    daemon.join().unwrap();
+}
+
+#[test]
+fn an_interrupted_wrapper_leaves_nothing() {
+    for signal in ["TERM", "INT", "HUP"] {
+        let stage = Stage::new();
+        let daemon = stage.daemon(|mut caller| {
+            caller.invocation();
+            caller.run_locally(true);
+            caller.end();
+        });
+        let script = format!("exec sh -c '{}'", ENDLESS.replace("wait", "exec sleep 601"));
+        let mut wrapper = stage.wrapper().args(["sh", "-c", &script]).stdout(Stdio::null()).spawn().unwrap();
+        let pids = pids(&stage);
+        assert!(Command::new("kill").args(["-s", signal, &wrapper.id().to_string()]).status().unwrap().success());
+        let status = wrapper.wait().unwrap();
+        let number = Command::new("kill").args(["-l", signal]).output().unwrap();
+        assert_eq!(status.signal(), Some(stdout(&number).trim().parse().unwrap()));
+        assert!(!runs(&pids[0]), "the compiler ended before the wrapper");
+        stage.assert_tidy();
+        daemon.join().unwrap();
+        // The sleeping grandchild is not the compiler's to end; the test's.
+        let _ = Command::new("kill").arg(&pids[1]).status();
+    }
+}
+
+#[test]
+fn something_left_running_does_not_hold_the_build() {
+    let stage = Stage::new();
+    let daemon = stage.daemon(|mut caller| {
+        caller.invocation();
+        caller.run_locally(true);
+        caller.local_done();
+        caller.say(&done(0, "", ""));
+    });
+    let start = Instant::now();
+    let script = "echo early; sleep 5 & echo $! > pid";
+    let mut wrapper = stage.wrapper();
+    let status = wrapper.args(["sh", "-c", script]).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    assert!(status.success());
+    assert!(start.elapsed() < Duration::from_secs(4));
+    daemon.join().unwrap();
+    let _ = Command::new("kill").arg(std::fs::read_to_string(stage.path("pid")).unwrap().trim()).status();
+}
+
+#[test]
+fn much_output_is_passed_on_whole() {
+    let stage = Stage::new();
+    let daemon = stage.daemon(|mut caller| {
+        caller.invocation();
+        caller.run_locally(true);
+        let outcome = caller.local_done();
+        caller.say(&done(0, "", ""));
+        outcome
+    });
+    let output = stage.wrapper().args(["sh", "-c", "head -c 40000000 /dev/zero"]).output().unwrap();
+    assert_eq!(output.stdout.len(), 40_000_000);
+    let outcome = daemon.join().unwrap();
+    assert!(!outcome.complete);
+    assert!(outcome.stdout.0.len() < 40_000_000);
+}
+
+#[test]
+fn compilers_can_be_interrupted() {
+    let stage = Stage::new();
+    let daemon = stage.daemon(|mut caller| {
+        caller.invocation();
+        caller.run_locally(true);
+        caller.local_done();
+        caller.say(&done(0, "", ""));
+    });
+    let output = stage.wrapper().args(["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]).output().unwrap();
+    // The two real-time signals that the C library keeps for itself (32 and 33) do not count.
+    let standard: Vec<u64> = stdout(&output)
+        .lines()
+        .map(|line| u64::from_str_radix(line.split_whitespace().next_back().unwrap(), 16).unwrap() & 0x7fff_ffff)
+        .collect();
+    assert_eq!(standard, [0, 0], "blocked and ignored: {}", stdout(&output));
+    daemon.join().unwrap();
+}
