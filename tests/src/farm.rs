@@ -1,0 +1,364 @@
+//! A farm of real processes: a coordinator, agents and one client, each with a folder of its own; on loopback ports, or each in a
+//! network namespace.
+//!
+//! Everything ends with the [`Farm`]: processes are killed, the folder goes.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::{Client, plain};
+use crate::network::Network;
+use crate::programs;
+
+/// A process of the farm is up within this time, on a busy machine too.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What differs from farm to farm.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many agents.
+    pub n_agents: usize,
+    /// Slots of each.
+    pub n_slots: usize,
+    /// `local_slots` of the client.
+    pub local_slots: usize,
+    /// `racing` of the client.
+    pub racing: &'static str,
+}
+
+impl Default for Options {
+    /// Two agents with two slots, no local slots, no racing: what figures of offload are measured with.
+    fn default() -> Self {
+        Self { n_agents: 2, n_slots: 2, local_slots: 0, racing: "off" }
+    }
+}
+
+/// A running process of the farm.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// What it was started as.
+    pub name: String,
+    log: PathBuf,
+}
+
+impl Process {
+    fn start(mut command: Command, name: &str, folder: &Path) -> io::Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let file = fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        let child = command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file).spawn()?;
+        Ok(Self { child, name: name.to_owned(), log })
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
+    }
+
+    /// Sends a signal; nothing where the process is gone.
+    pub fn signal(&self, signal: Signal) {
+        let _ = kill(self.pid(), signal);
+    }
+
+    /// Kills it at once and waits for it.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// What it has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Resident size in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGCONT);
+        self.kill();
+    }
+}
+
+/// A coordinator, agents, and a client's folders.
+#[derive(Debug)]
+pub struct Farm {
+    /// The client that most tests are about. Leaves first.
+    pub laptop: Client,
+    /// The coordinator; `None` while it is down.
+    pub coordinator: Option<Process>,
+    /// The agents; `None` where one is down.
+    pub agents: Vec<Option<Process>>,
+    /// How it was set up.
+    pub options: Options,
+    coordinator_address: String,
+    programs: PathBuf,
+    network: Option<Network>,
+    folder: TempDir,
+}
+
+impl Farm {
+    /// Starts a farm on loopback ports, joins a client, and waits until the client sees all agents.
+    ///
+    /// # Panics
+    ///
+    /// With the logs of all processes, when something does not come up.
+    pub fn up(options: Options) -> Self {
+        Self::start(options, None)
+    }
+
+    /// The same with every member in a network namespace of its own; `None` where this user may not make them.
+    ///
+    /// # Panics
+    ///
+    /// As [`up`](Self::up) does.
+    pub fn up_in_namespaces(options: Options) -> Option<Self> {
+        let mut network = Network::make()?;
+        network.join("laptop");
+        network.join("coordinator");
+        for n in 0..options.n_agents {
+            network.join(&format!("desk{n}"));
+        }
+        Some(Self::start(options, Some(network)))
+    }
+
+    fn start(options: Options, network: Option<Network>) -> Self {
+        let programs = programs::folder();
+        let folder = tempfile::Builder::new().prefix("bbfarm").tempdir().unwrap_or_else(|error| panic!("{error}"));
+        let mut farm = Self {
+            laptop: Client {
+                folder: folder.path().join("client"),
+                programs: programs.clone(),
+                local_slots: options.local_slots,
+                racing: options.racing,
+                space: network.as_ref().map(|network| network.space("laptop")),
+            },
+            coordinator: None,
+            agents: Vec::new(),
+            coordinator_address: String::new(),
+            options,
+            programs,
+            network,
+            folder,
+        };
+        farm.coordinator_address = farm.any_port("coordinator");
+        make_folder(&farm.laptop.folder);
+        farm.start_coordinator();
+        for n in 0..farm.options.n_agents {
+            farm.add_agent(n);
+        }
+        farm.join(&farm.laptop, "laptop");
+        farm.wait_for_agents(farm.options.n_agents);
+        farm
+    }
+
+    fn add_agent(&mut self, n: usize) {
+        let (name, ticket) = (format!("desk{n}"), self.invite("agent"));
+        let mut join = self.member(&name, "buildbee-agent");
+        join.args(["join", &ticket, "--name", &name]).arg("--state-dir").arg(self.path(&name));
+        self.must_run(&mut join);
+        self.agents.push(None);
+        self.start_agent(n);
+    }
+
+    /// A further client with folders and a daemon of its own.
+    pub fn second_client(&self, name: &str) -> Client {
+        let client = Client {
+            folder: self.path(name),
+            programs: self.programs.clone(),
+            local_slots: self.options.local_slots,
+            racing: self.options.racing,
+            space: self.laptop.space.clone(),
+        };
+        make_folder(&client.folder);
+        self.join(&client, name);
+        self.wait_for_agents_of(&client, self.options.n_agents);
+        client
+    }
+
+    fn join(&self, client: &Client, name: &str) {
+        let ticket = self.invite("client");
+        self.must_run(client.command("buildbee").args(["join", &ticket, "--name", name]));
+    }
+
+    /// A path in the farm's own folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The network, where the members have namespaces.
+    pub fn network(&self) -> Option<&Network> {
+        self.network.as_ref()
+    }
+
+    /// One of the programs, with nothing set.
+    pub fn program(&self, name: &str) -> Command {
+        plain(self.programs.join(name))
+    }
+
+    /// One of the programs as `member` runs it.
+    fn member(&self, member: &str, program: &str) -> Command {
+        match &self.network {
+            None => self.program(program),
+            Some(network) => {
+                let mut command = plain("ip");
+                command.args(["netns", "exec", &network.space(member)]).arg(self.programs.join(program));
+                command
+            }
+        }
+    }
+
+    /// Where `member` listens before it has a port.
+    fn any_port(&self, member: &str) -> String {
+        let host = self.network.as_ref().map_or("127.0.0.1".to_owned(), |network| network.address(member));
+        format!("{host}:0")
+    }
+
+    /// A command as the client runs it: `buildbee` is found in `PATH` and speaks to the farm's client daemon.
+    pub fn client(&self, program: impl AsRef<OsStr>) -> Command {
+        self.laptop.command(program)
+    }
+
+    /// Runs a command to its end and returns what it printed.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub fn must_run(&self, command: &mut Command) -> Output {
+        let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        assert!(
+            output.status.success(),
+            "{command:?}: {}\n{}{}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+            self.logs()
+        );
+        output
+    }
+
+    /// A ticket for one newcomer.
+    pub fn invite(&self, role: &str) -> String {
+        let mut invite = self.member("coordinator", "buildbee-coordinator");
+        invite
+            .args(["invite", "--role", role, "--address", &self.coordinator_address])
+            .arg("--state-dir")
+            .arg(self.path("coordinator"));
+        String::from_utf8_lossy(&self.must_run(&mut invite).stdout).trim().to_owned()
+    }
+
+    /// Starts the coordinator, at the address it had before.
+    pub fn start_coordinator(&mut self) {
+        let ready = self.path("coordinator.ready");
+        let _ = fs::remove_file(&ready);
+        let mut serve = self.member("coordinator", "buildbee-coordinator");
+        serve.args(["serve", "--no-mdns", "--listen", &self.coordinator_address]);
+        serve.arg("--state-dir").arg(self.path("coordinator")).arg("--ready-file").arg(&ready);
+        let process =
+            Process::start(serve, "coordinator", self.folder.path()).unwrap_or_else(|error| panic!("{error}"));
+        self.coordinator = Some(process);
+        let document = self.wait_for_file(&ready);
+        if let Some(address) = document["addresses"][0].as_str() {
+            self.coordinator_address = address.to_owned();
+        }
+    }
+
+    /// Starts (or starts again) an agent.
+    pub fn start_agent(&mut self, n: usize) {
+        let name = format!("desk{n}");
+        let ready = self.path(&format!("{name}.ready"));
+        let _ = fs::remove_file(&ready);
+        let mut serve = self.member(&name, "buildbee-agent");
+        serve.args(["serve", "--no-mdns", "--mode", "dedicated", "--listen", &self.any_port(&name)]);
+        serve.args(["--slots", &self.options.n_slots.to_string()]);
+        serve.arg("--state-dir").arg(self.path(&name)).arg("--ready-file").arg(&ready);
+        let process = Process::start(serve, &name, self.folder.path()).unwrap_or_else(|error| panic!("{error}"));
+        self.agents[n] = Some(process);
+        self.wait_for_file(&ready);
+    }
+
+    /// Waits until the client is connected to `n` agents and the coordinator.
+    pub fn wait_for_agents(&self, n: usize) {
+        self.wait_for_agents_of(&self.laptop, n);
+    }
+
+    fn wait_for_agents_of(&self, client: &Client, n: usize) {
+        self.wait("agents", || {
+            let status = client.json(&["status"]);
+            let agents = status["farm"]["agents"].as_array().cloned().unwrap_or_default();
+            agents.iter().filter(|agent| agent["connected"] == true && agent["slots"].as_u64() > Some(0)).count() == n
+        });
+    }
+
+    /// Waits until `done`.
+    ///
+    /// # Panics
+    ///
+    /// With all logs, when it does not come in half a minute.
+    pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !done() {
+            assert!(started.elapsed() < START_DEADLINE, "{what} did not come:\n{}", self.logs());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn wait_for_file(&self, path: &Path) -> Value {
+        let mut document = Value::Null;
+        self.wait(&path.display().to_string(), || {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            document = serde_json::from_str(&text).unwrap_or(Value::Null);
+            !document.is_null()
+        });
+        document
+    }
+
+    /// A document of the client's command line.
+    pub fn json(&self, words: &[&str]) -> Value {
+        let output = self.must_run(self.client("buildbee").args(words).arg("--json"));
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// `stats`, as (cached, remote, local).
+    pub fn counts(&self) -> (u64, u64, u64) {
+        self.laptop.counts()
+    }
+
+    /// Process id of the client's daemon.
+    pub fn daemon_pid(&self) -> Pid {
+        self.laptop.daemon_pid()
+    }
+
+    /// What every process has said.
+    pub fn logs(&self) -> String {
+        let mut all = String::new();
+        for process in self.coordinator.iter().chain(self.agents.iter().flatten()) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(all, "--- {}\n{}", process.name, process.log());
+        }
+        let _ = write!(all, "--- daemon\n{}", self.laptop.log());
+        all
+    }
+}
+
+fn make_folder(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let made = fs::create_dir_all(path).and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)));
+    made.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}

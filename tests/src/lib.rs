@@ -1,0 +1,15 @@
+//! Harness of the end-to-end tests: real programs, real compilers, real sandboxes, and faults at will.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`programs`] | where the built programs are |
+//! | [`farm`] | a coordinator, agents and a client's daemon as processes of their own |
+//! | [`client`] | one user's side: commands that find that user's daemon; plain commands |
+//! | [`network`] | namespaces for the members, with links that can be cut |
+//! | [`project`] | C and C++ projects to build, and comparison of what came out |
+
+pub mod client;
+pub mod farm;
+pub mod network;
+pub mod programs;
+pub mod project;

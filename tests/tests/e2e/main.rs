@@ -1,0 +1,10 @@
+//! Whole builds over a farm of real processes, compared with plain local builds: same bytes, same words, same exit status.
+
+mod builds;
+mod failures;
+mod modes;
+mod places;
+mod probes;
+mod side_by_side;
+mod staleness;
+mod throwaway;

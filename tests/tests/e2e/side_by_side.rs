@@ -1,0 +1,92 @@
+//! One command run plainly and with buildbee in the same folder, made anew for each: everything that can be seen must be the same.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+
+use buildbee_tests::client::plain;
+use buildbee_tests::farm::Farm;
+use buildbee_tests::project::{Files, outputs};
+
+/// All that a command does.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) files: Files,
+}
+
+/// Runs `command` and looks at what it did in `folder`.
+pub(crate) fn see(command: &mut Command, folder: &Path) -> Seen {
+    let output = command.output().unwrap();
+    let status: ExitStatus = output.status;
+    Seen {
+        code: status.code(),
+        signal: status.signal(),
+        stdout: without_temporary_names(&output.stdout),
+        stderr: without_temporary_names(&output.stderr),
+        files: outputs(folder, &[""]),
+    }
+}
+
+/// Runs the shell line `line` in `folder` twice, `$CC` and `$CXX` being the plain compilers first and the wrapped ones then. `set_up` fills the empty
+/// folder for each. Returns what was seen the second time, which is what was seen the first time.
+pub(crate) fn same(farm: &Farm, folder: &Path, line: &str, set_up: impl Fn(&Path)) -> Seen {
+    let anew = || {
+        let _ = fs::remove_dir_all(folder);
+        fs::create_dir_all(folder).unwrap();
+        set_up(folder);
+    };
+    both(farm, folder, line, anew)
+}
+
+/// As [`same`], in the folder as it is: before each run only objects and dependency files are removed.
+pub(crate) fn same_again(farm: &Farm, folder: &Path, line: &str) -> Seen {
+    let without_outputs = || {
+        for name in outputs(folder, &[".o", ".d"]).keys() {
+            fs::remove_file(folder.join(name)).unwrap();
+        }
+    };
+    both(farm, folder, line, without_outputs)
+}
+
+fn both(farm: &Farm, folder: &Path, line: &str, before: impl Fn()) -> Seen {
+    before();
+    let mut plain = plain("bash");
+    let expected = see(plain.args(["-c", line]).env("CC", "gcc").env("CXX", "g++").current_dir(folder), folder);
+    before();
+    let mut wrapped = farm.client("bash");
+    wrapped.args(["-c", line]).env("CC", "buildbee gcc").env("CXX", "buildbee g++").current_dir(folder);
+    let seen = see(&mut wrapped, folder);
+    let explained = || farm.json(&["explain"]);
+    assert_eq!(brief(&seen), brief(&expected), "{line}\n{}\n{}", explained(), farm.logs());
+    let differing: Vec<_> =
+        seen.files.iter().filter(|(name, file)| expected.files[*name] != **file).map(|(name, _)| name).collect();
+    assert!(differing.is_empty(), "{line}: other bytes in {differing:?}\n{}", explained());
+    seen
+}
+
+/// For messages: files without their content.
+fn brief(seen: &Seen) -> String {
+    let files: Vec<_> =
+        seen.files.iter().map(|(name, (bytes, mode))| format!("{name} {} {mode:o}", bytes.len())).collect();
+    format!("{:?} {:?}\nstdout: {}\nstderr: {}\n{files:#?}", seen.code, seen.signal, seen.stdout, seen.stderr)
+}
+
+/// Compilers name their temporary files at random, six characters after `cc`, in a folder that may be the wrapper's own.
+fn without_temporary_names(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let mut clean = String::new();
+    let mut rest = text.as_ref();
+    while let Some(at) = rest.find("/tmp/cc") {
+        clean.push_str(&rest[..at]);
+        clean.push_str("/tmp/cc");
+        let after = &rest[at + "/tmp/cc".len()..];
+        rest = after.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric());
+    }
+    clean.push_str(rest);
+    clean
+}

@@ -1,0 +1,13 @@
+//! What people get wrong, and what is wrong with their machines: each time a clear message with a hint, the right exit status, a build
+//! that succeeds where it can, and nothing lost.
+
+mod agent;
+mod arguments;
+mod cache;
+mod clock;
+mod coordinator;
+mod daemon;
+mod files;
+mod place;
+mod settings;
+mod tickets;

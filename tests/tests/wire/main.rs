@@ -1,0 +1,8 @@
+//! Who is not of the farm, or no longer, gets nothing; and an action gets what it declared and nothing else. Real processes.
+
+mod crowd;
+mod door;
+mod inside;
+mod member;
+mod revoked;
+mod strangers;
