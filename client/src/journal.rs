@@ -49,6 +49,27 @@ pub struct Record {
     pub action: Option<String>,
 }
 
+/// A reason to run an action here: its stable code, and a sentence for people.
+pub type Why = (String, String);
+
+impl Record {
+    /// For an action of which nothing more is known yet.
+    pub fn of(source: &str, output: &str, compiler: &str) -> Self {
+        Self {
+            at_unix: 0,
+            source: source.to_owned(),
+            output: output.to_owned(),
+            compiler: compiler.to_owned(),
+            r#where: Where::Local,
+            agent: None,
+            reason: None,
+            text: String::new(),
+            wall_ms: 0,
+            action: None,
+        }
+    }
+}
+
 /// The contract of `buildbee stats --json`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Stats {
@@ -154,16 +175,10 @@ mod tests {
 
     fn record(place: Where, reason: Option<&str>) -> Record {
         Record {
-            at_unix: 1,
-            source: "a.c".into(),
-            output: "a.o".into(),
-            compiler: "gcc".into(),
             r#where: place,
             agent: Some("desk".into()),
             reason: reason.map(str::to_owned),
-            text: String::new(),
-            wall_ms: 1,
-            action: None,
+            ..Record::of("a.c", "a.o", "gcc")
         }
     }
 

@@ -105,7 +105,7 @@ impl LocalCache {
     }
 
     /// Whether everything that was read is as it was, and nothing that was missed has appeared.
-    fn holds(&self, set: &ReadSet) -> bool {
+    pub fn holds(&self, set: &ReadSet) -> bool {
         set.symlinks
             .iter()
             .all(|(path, target)| fs::read_link(path.to_absolute()).is_ok_and(|now| now.as_os_str() == target.as_str()))

@@ -19,13 +19,13 @@ use super::execute::{Ended, Executor};
 use super::invocation::Checked;
 use super::link::{LinkError, WrapperLink};
 use super::local_result::LocalRun;
-use super::placement::{Placed, place};
+use super::placement::{Existing, Placed, place};
 use crate::compiler::decide::decide;
-use crate::compiler::request::{CompileRequest, Decision, Invocation as Asked};
+use crate::compiler::request::{CompileRequest, CompilerFamily, Decision, Invocation as Asked};
 use crate::dispatch::job::Job;
 use crate::dispatch::lender::Source;
 use crate::dispatch::lookup;
-use crate::journal::{Record, Where};
+use crate::journal::{Record, Where, Why};
 use crate::toolchain::Compiler;
 
 /// One compile under way.
@@ -46,9 +46,6 @@ struct Plan {
     listed: RunningEntry,
 }
 
-/// A reason to run here: stable code, and a sentence.
-pub(super) type Why = (String, String);
-
 impl Session {
     /// For one connection.
     pub fn new(context: Arc<Context>, link: WrapperLink) -> Self {
@@ -67,7 +64,7 @@ impl Session {
     async fn answer(&self, invocation: Invocation) -> Result<(), LinkError> {
         let call = match Checked::new(&invocation) {
             Ok(call) => call,
-            Err(text) => return self.pass(&record("", "", ""), ("not-utf8".into(), text)).await,
+            Err(text) => return self.pass(&Record::of("", "", ""), ("not-utf8".into(), text)).await,
         };
         let plan = match self.plan(call).await {
             Ok(plan) => plan,
@@ -175,7 +172,7 @@ impl Session {
                 self.done(plan.record(), &hit, Where::Remote, Some(agent), Some(job.action)).await
             }
             Ended::Local { why, outcome } => {
-                let run = LocalRun { plan_key: plan.key, job: &job, umask: plan.call.umask, outcome: &outcome };
+                let run = LocalRun { plan_key: plan.key, job: &job, outcome: &outcome };
                 run.keep(&self.context).await;
                 let record = Record { action: Some(job.action.to_string()), ..plan.record() };
                 self.journal(record, Where::Local, Some(why));
@@ -192,11 +189,11 @@ impl Session {
 
     async fn at_peers(&self, job: &Job) -> Option<(String, Hit)> {
         let farm = self.context.farm.as_ref()?;
-        let (roster, connected) = (farm.roster()?, farm.connected_agents());
-        let (peer, found) = lookup::find(farm.node(), &roster.value, &connected, job).await?;
+        let (roster, responsive) = (farm.roster()?, farm.responsive_agents());
+        let (peer, found) = lookup::find(farm.node(), &roster.value, &responsive, job).await?;
         let received = found.blobs.values().map(|content| content.len() as u64).sum();
         self.context.journal.moved(0, received);
-        Some((peer.short(), Hit { signed: found.signed, blobs: found.blobs }))
+        Some((farm.name_of(&peer), Hit { signed: found.signed, blobs: found.blobs }))
     }
 
     async fn keep(&self, plan: &Plan, job: &Job, hit: &Hit) {
@@ -218,15 +215,21 @@ impl Session {
     }
 
     async fn put_in_place(&self, plan: &Plan, hit: &Hit) -> Result<(), String> {
-        let files: Vec<(PathBuf, Vec<u8>, u32)> = (hit.signed.result.outputs.iter())
+        let files: Vec<(PathBuf, Vec<u8>, u32, Existing)> = (hit.signed.result.outputs.iter())
             .map(|file| {
-                let mode = file.mode & !plan.call.umask;
-                (file.path.to_absolute(), content(hit, &file.digest).to_vec(), mode)
+                let (path, mode) = (file.path.to_absolute(), file.mode & !plan.call.umask);
+                let existing = plan.existing(&path);
+                (path, content(hit, &file.digest).to_vec(), mode, existing)
             })
             .collect();
         let placing = tokio::task::spawn_blocking(move || {
             let placed: Vec<Placed<'_>> = (files.iter())
-                .map(|(path, content, mode)| Placed { path: path.clone(), content, mode: *mode })
+                .map(|(path, content, mode, existing)| Placed {
+                    path: path.clone(),
+                    content,
+                    mode: *mode,
+                    existing: *existing,
+                })
                 .collect();
             place(&placed).map_err(|error| error.to_string())
         });
@@ -277,22 +280,16 @@ impl Session {
 impl Plan {
     fn record(&self) -> Record {
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        record(&text(&self.request.source), &text(&self.request.object), &text(&self.compiler.program))
+        Record::of(&text(&self.request.source), &text(&self.request.object), &text(&self.compiler.program))
     }
-}
 
-pub(super) fn record(source: &str, output: &str, compiler: &str) -> Record {
-    Record {
-        at_unix: 0,
-        source: source.to_owned(),
-        output: output.to_owned(),
-        compiler: compiler.to_owned(),
-        r#where: Where::Local,
-        agent: None,
-        reason: None,
-        text: String::new(),
-        wall_ms: 0,
-        action: None,
+    /// What the compiler does with an output that is there already. An output is no symlink, so its last name is as spelled.
+    fn existing(&self, output: &Path) -> Existing {
+        match self.compiler.family {
+            _ if output.file_name() != self.request.object.file_name() => Existing::Kept,
+            CompilerFamily::Gcc => Existing::EmptyKept,
+            CompilerFamily::Clang => Existing::Replaced,
+        }
     }
 }
 

@@ -12,7 +12,6 @@ use buildbee_proto::peer::PeerId;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
-use super::compile::Why;
 use super::context::{Context, RunningEntry};
 use super::link::{LinkError, WrapperLink};
 use crate::compiler::request::CompileRequest;
@@ -21,6 +20,7 @@ use crate::dispatch::attempt::{AttemptError, RemoteResult};
 use crate::dispatch::board::Went;
 use crate::dispatch::farm::{Farm, Found, Seat};
 use crate::dispatch::job::Job;
+use crate::journal::Why;
 
 /// Agents tried before this machine.
 const MAX_ATTEMPTS: usize = 3;

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use buildbee_proto::local::Invocation;
 
-use super::compile::record;
 use crate::compiler::detect;
 use crate::compiler::request::DriverLanguage;
 use crate::journal::Record;
@@ -82,7 +81,7 @@ impl Checked {
     /// For the journal, before anything else is known.
     pub fn record(&self) -> Record {
         let source = self.argv.iter().rev().find(|argument| !argument.starts_with('-'));
-        record(source.map_or("", String::as_str), "", &self.program.to_string_lossy())
+        Record::of(source.map_or("", String::as_str), "", &self.program.to_string_lossy())
     }
 }
 

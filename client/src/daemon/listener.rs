@@ -95,6 +95,8 @@ async fn session(context: &Arc<Context>, stream: UnixStream) -> Result<(), LinkE
     let accepted = tokio::time::timeout(FIRST_REQUEST, WrapperLink::accept(stream));
     let (link, call) = accepted.await.map_err(|_| LinkError::Gone)??;
     match call {
+        // It did not wait: this daemon was frozen or swapped out.
+        LocalCall::Compile(_) if peer.pid().is_some_and(has_ended) => Err(LinkError::Gone),
         LocalCall::Compile(_) if elsewhere => {
             context.journal.noted("other-namespace");
             let reply = LocalReply::RunLocally {
@@ -109,6 +111,11 @@ async fn session(context: &Arc<Context>, stream: UnixStream) -> Result<(), LinkE
         LocalCall::Admin(call) => admin::answer(context, &link, call).await,
         LocalCall::LocalDone(_) => Err(LinkError::Protocol),
     }
+}
+
+/// Whether a process of this namespace is no more; the number of one in another namespace is 0.
+fn has_ended(pid: i32) -> bool {
+    pid > 0 && fs::symlink_metadata(format!("/proc/{pid}")).is_err()
 }
 
 /// A wrapper in a container or a chroot may reach the socket, but what it calls `/usr` is another folder.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +13,10 @@ use super::context::Context;
 use crate::dispatch::attempt::MAX_RESULT_CONTENT_BYTES;
 use crate::dispatch::job::Job;
 
+/// What compilers ask for when they make objects and dependency files. The mode on disk does not count: it may be that of a file that was
+/// there before, and it lacks what the caller's umask took off.
+const NEW_FILE_MODE: u32 = 0o666;
+
 /// A compile that the wrapper ran.
 #[derive(Debug)]
 pub struct LocalRun<'a> {
@@ -21,8 +24,6 @@ pub struct LocalRun<'a> {
     pub plan_key: Digest,
     /// The action that it was.
     pub job: &'a Job,
-    /// The caller's umask: what it took off the outputs' modes.
-    pub umask: u32,
     /// How it ended.
     pub outcome: &'a LocalOutcome,
 }
@@ -36,7 +37,7 @@ impl LocalRun<'_> {
         let (context, guards) = (Arc::clone(context), self.job.inputs.guards.clone());
         let outputs: Vec<_> = self.job.outputs.clone();
         let (stdout, stderr) = (self.outcome.stdout.0.clone(), self.outcome.stderr.0.clone());
-        let (action, umask, wall_ms) = (self.job.action, self.umask, self.outcome.wall_ms);
+        let (action, wall_ms) = (self.job.action, self.outcome.wall_ms);
         let index = (self.plan_key, self.job.inputs.read_set.clone());
         let keep = move || {
             let unchanged = |(path, before): &(PathBuf, crate::inputs::filehash::Hashed)| {
@@ -45,17 +46,16 @@ impl LocalRun<'_> {
                     .hash(path)
                     .is_ok_and(|now| now.digest == before.digest && now.identity == before.identity)
             };
-            if !guards.iter().all(unchanged) {
+            if !guards.iter().all(unchanged) || !context.cache.holds(&index.1) {
                 context.journal.noted("input-changed-meanwhile");
                 return;
             }
             let mut blobs = BTreeMap::new();
             let mut files = Vec::new();
             for path in outputs {
-                let Some((content, mode)) = read(&path.to_absolute()) else { continue };
+                let Some(content) = read(&path.to_absolute()) else { continue };
                 let digest = Digest::of(&content);
-                // Recorded as it would be under umask 0: the next caller's own is applied when it is put in place.
-                files.push(OutputFile { path, digest, mode: mode | (umask & 0o666) });
+                files.push(OutputFile { path, digest, mode: NEW_FILE_MODE });
                 blobs.insert(digest, content);
             }
             let streams = [stdout, stderr].map(|content| {
@@ -80,10 +80,10 @@ impl LocalRun<'_> {
     }
 }
 
-fn read(path: &std::path::Path) -> Option<(Vec<u8>, u32)> {
+fn read(path: &std::path::Path) -> Option<Vec<u8>> {
     let meta = fs::symlink_metadata(path).ok()?;
     if !meta.is_file() || meta.len() > MAX_RESULT_CONTENT_BYTES {
         return None;
     }
-    Some((fs::read(path).ok()?, meta.permissions().mode() & 0o777))
+    fs::read(path).ok()
 }

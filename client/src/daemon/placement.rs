@@ -20,8 +20,31 @@ pub struct Placed<'a> {
     pub path: PathBuf,
     /// Content.
     pub content: &'a [u8],
-    /// Permission bits, the umask already taken off.
+    /// Permission bits of a new file, the umask already taken off.
     pub mode: u32,
+    /// What the compiler does where there is one already.
+    pub existing: Existing,
+}
+
+/// How a compiler treats an output that is there already. One that it writes into keeps its permission bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Removed, or replaced by renaming: clang's objects.
+    Replaced,
+    /// Removed unless it is empty, as `mktemp` leaves it: objects of GNU's assembler.
+    EmptyKept,
+    /// Written into: dependency files.
+    Kept,
+}
+
+impl Existing {
+    fn keeps_mode_of(self, meta: &fs::Metadata) -> bool {
+        match self {
+            Self::Replaced => false,
+            Self::EmptyKept => meta.len() == 0,
+            Self::Kept => true,
+        }
+    }
 }
 
 /// A file could not be put in place. None of the others was either, unless renaming itself failed half-way.
@@ -71,12 +94,15 @@ pub fn place(files: &[Placed<'_>]) -> Result<(), PlaceError> {
 fn draft(file: &Placed<'_>) -> io::Result<Draft> {
     let folder = file.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     // A compiler opens its output for writing: where it may not, neither may we, although a rename could.
-    match fs::symlink_metadata(&file.path) {
+    let mode = match fs::symlink_metadata(&file.path) {
         Ok(meta) if !meta.is_file() => return Err(io::Error::other("not a regular file")),
-        Ok(_) => drop(OpenOptions::new().write(true).open(&file.path)?),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Ok(meta) => {
+            drop(OpenOptions::new().write(true).open(&file.path)?);
+            if file.existing.keeps_mode_of(&meta) { meta.permissions().mode() } else { file.mode }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => file.mode,
         Err(error) => return Err(error),
-    }
+    };
     let nameless = OpenOptions::new().write(true).mode(0o600).custom_flags(nix::libc::O_TMPFILE).open(folder);
     let (mut output, draft) = if let Ok(output) = nameless {
         (output.try_clone()?, Draft::Nameless(output))
@@ -85,9 +111,8 @@ fn draft(file: &Placed<'_>) -> io::Result<Draft> {
         let output = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         (output, Draft::Named(path))
     };
-    let written = output
-        .write_all(file.content)
-        .and_then(|()| output.set_permissions(fs::Permissions::from_mode(file.mode & 0o777)));
+    let written =
+        output.write_all(file.content).and_then(|()| output.set_permissions(fs::Permissions::from_mode(mode & 0o777)));
     if let (Err(_), Draft::Named(path)) = (&written, &draft) {
         let _ = fs::remove_file(path);
     }
@@ -143,8 +168,8 @@ mod tests {
         let before = fs::metadata(&path).unwrap().ino();
         let new = folder.path().join("b.o");
         let files = [
-            Placed { path: path.clone(), content: b"new", mode: 0o640 },
-            Placed { path: new.clone(), content: b"", mode: 0o755 },
+            Placed { path: path.clone(), content: b"new", mode: 0o640, existing: Existing::Replaced },
+            Placed { path: new.clone(), content: b"", mode: 0o755, existing: Existing::Kept },
         ];
         place(&files).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
@@ -155,12 +180,27 @@ mod tests {
     }
 
     #[test]
+    fn files_that_a_compiler_writes_into_keep_their_mode() {
+        use Existing::{EmptyKept, Kept, Replaced};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.o");
+        for (there, existing, mode) in
+            [("", Replaced, 0o644), ("", EmptyKept, 0o600), ("x", EmptyKept, 0o644), ("x", Kept, 0o600)]
+        {
+            fs::write(&path, there).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            place(&[Placed { path: path.clone(), content: b"new", mode: 0o644, existing }]).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode, "{there:?} {existing:?}");
+        }
+    }
+
+    #[test]
     fn nothing_is_placed_where_one_file_cannot_be() {
         let folder = tempfile::tempdir().unwrap();
         let good = folder.path().join("a.o");
         let files = [
-            Placed { path: good, content: b"x", mode: 0o644 },
-            Placed { path: folder.path().join("no/b.d"), content: b"x", mode: 0o644 },
+            Placed { path: good, content: b"x", mode: 0o644, existing: Existing::Kept },
+            Placed { path: folder.path().join("no/b.d"), content: b"x", mode: 0o644, existing: Existing::Kept },
         ];
         assert!(place(&files).is_err());
         assert!(names(folder.path()).is_empty());
@@ -172,7 +212,15 @@ mod tests {
         fs::create_dir(folder.path().join("a.o")).unwrap();
         std::os::unix::fs::symlink("a.o", folder.path().join("b.o")).unwrap();
         for name in ["a.o", "b.o"] {
-            assert!(place(&[Placed { path: folder.path().join(name), content: b"x", mode: 0o644 }]).is_err());
+            assert!(
+                place(&[Placed {
+                    path: folder.path().join(name),
+                    content: b"x",
+                    mode: 0o644,
+                    existing: Existing::Kept
+                }])
+                .is_err()
+            );
         }
     }
 }

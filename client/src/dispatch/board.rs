@@ -52,11 +52,15 @@ impl Agent {
 
     /// An idle lease if there is one; else whether a slot that is dealt to nobody may be free.
     fn way_in(&self, now: Now) -> Option<WayIn> {
+        // A lease may be for a slot in which a direct attempt of ours still runs.
+        if self.n_running() >= self.info.n_slots {
+            return None;
+        }
         let usable = |lease: &&HeldLease| !lease.busy && lease.until > now + LEASE_MARGIN;
         if let Some(lease) = self.leases.iter().find(usable) {
             return Some(WayIn::Lease(lease.token));
         }
-        (self.pause_until <= now && self.n_running() < self.info.n_slots).then_some(WayIn::Direct)
+        (self.pause_until <= now).then_some(WayIn::Direct)
     }
 }
 
@@ -255,6 +259,17 @@ impl Board {
             .collect()
     }
 
+    /// Connected agents that are not being left alone after a failure.
+    pub fn responsive(&self, now: Now) -> Vec<PeerId> {
+        let responsive = |agent: &&Agent| agent.connected && !(agent.n_failures > 0 && agent.pause_until > now);
+        self.agents.values().filter(responsive).map(|agent| agent.info.peer).collect()
+    }
+
+    /// An agent's name for people.
+    pub fn name(&self, peer: &PeerId) -> Option<&str> {
+        self.agents.get(peer).map(|agent| agent.info.offer.name.as_str())
+    }
+
     /// Agents known, with the addresses to reach them at.
     pub fn addresses(&self) -> Vec<(PeerId, Vec<String>)> {
         self.agents.values().map(|agent| (agent.info.peer, agent.info.offer.addresses.clone())).collect()
@@ -320,6 +335,16 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_adds_no_slot() {
+        let mut board = board(&[1]);
+        let direct = go(board.pick(NOW, &toolchain(), &[]));
+        board.set_leases(NOW, &[Lease { token: token(0, 1), expires_in_ms: 5000 }]);
+        assert_eq!(board.pick(NOW, &toolchain(), &[]), Choice::Full);
+        board.release(NOW, &direct, &toolchain(), Went::Well);
+        assert_eq!(go(board.pick(NOW, &toolchain(), &[])).token, Some(token(0, 1)));
+    }
+
+    #[test]
     fn a_failing_agent_is_left_alone_longer_and_longer() {
         let mut board = board(&[1]);
         let mut now = NOW;
@@ -340,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_lost_lease_is_dropped_and_one_in_use_is_not() {
-        let mut board = board(&[0, 0]);
+        let mut board = board(&[1, 1]);
         board.set_leases(
             NOW,
             &[Lease { token: token(0, 1), expires_in_ms: 5000 }, Lease { token: token(1, 1), expires_in_ms: 5000 }],

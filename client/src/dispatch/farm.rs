@@ -293,6 +293,16 @@ impl Farm {
         peers.0.iter().filter(|peer| peer.role == Role::Agent).map(|peer| peer.peer).collect()
     }
 
+    /// Connected agents that have not failed us lately.
+    pub fn responsive_agents(&self) -> Vec<PeerId> {
+        self.state().board.responsive(self.now())
+    }
+
+    /// An agent's name for people; its short id where that is not known.
+    pub fn name_of(&self, peer: &PeerId) -> String {
+        self.state().board.name(peer).map_or_else(|| peer.short(), str::to_owned)
+    }
+
     /// The roster, if one has arrived.
     pub fn roster(&self) -> Option<Arc<Signed<Roster>>> {
         self.node().roster()

@@ -22,9 +22,12 @@ use super::job::Job;
 const DEADLINE: Duration = Duration::from_millis(250);
 
 /// The result of `job` from a peer that keeps it, with the peer's id. Never an error: what can't be had is a miss.
-pub async fn find(node: &Node, roster: &Roster, connected: &[PeerId], job: &Job) -> Option<(PeerId, RemoteResult)> {
-    for peer in keepers(&job.action, roster).into_iter().filter(|peer| connected.contains(peer)) {
-        match tokio::time::timeout(DEADLINE, ask(node, peer, &job.action)).await {
+pub async fn find(node: &Node, roster: &Roster, responsive: &[PeerId], job: &Job) -> Option<(PeerId, RemoteResult)> {
+    let asked = keepers(&job.action, roster).into_iter().filter(|peer| responsive.contains(peer));
+    let asked =
+        asked.map(|peer| async move { (peer, tokio::time::timeout(DEADLINE, ask(node, peer, &job.action)).await) });
+    for (peer, answer) in futures::future::join_all(asked).await {
+        match answer {
             Ok(Ok(Some(signed))) if acceptable(&signed, roster, job) => match fetch(node, peer, signed).await {
                 Ok(result) => return Some((peer, result)),
                 Err(error) => tracing::debug!(peer = %peer.short(), %error, "a cached result could not be fetched"),

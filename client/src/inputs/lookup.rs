@@ -44,15 +44,23 @@ pub fn lookups<'a>(
     search: &SearchPath,
     files: impl Iterator<Item = (&'a Path, &'a Scan)>,
 ) -> Result<Lookups, LookupError> {
-    let mut walk = Walk { resolver, cwd, search, found: Lookups::default(), done: BTreeSet::new() };
+    let mut walk =
+        Walk { resolver, cwd, search, found: Lookups::default(), done: BTreeSet::new(), present: BTreeSet::new() };
     for folder in &search.missing {
         walk.note(folder)?;
     }
+    let mut computed = false;
+    let mut listed = Vec::new();
     for (file, scan) in files {
         let folder = file.parent().unwrap_or(Path::new(""));
         for include in &scan.includes {
             walk.include(folder, include, scan.probes.contains(include))?;
         }
+        computed |= scan.computed_include;
+        listed.push(file);
+    }
+    if computed {
+        walk.computed(&listed)?;
     }
     Ok(walk.found)
 }
@@ -64,6 +72,8 @@ struct Walk<'a> {
     found: Lookups,
     /// Names already followed: the includer's folder counts only for quoted ones.
     done: BTreeSet<(Option<PathBuf>, String, bool, bool)>,
+    /// Files that a literal include leads to.
+    present: BTreeSet<PathBuf>,
 }
 
 impl Walk<'_> {
@@ -90,11 +100,29 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// Some file names what it includes by a macro: files that were read and that no literal include leads to may have been looked up
+    /// at every place, under every name that they can have there.
+    fn computed(&mut self, listed: &[&Path]) -> Result<(), LookupError> {
+        let folders: BTreeSet<&Path> = (listed.iter().filter_map(|file| file.parent()))
+            .chain(self.search.quoted.iter().chain(&self.search.angled).map(PathBuf::as_path))
+            .collect();
+        for file in listed.iter().filter(|file| !self.present.contains(**file)).copied().collect::<Vec<_>>() {
+            let names: BTreeSet<&Path> = folders.iter().filter_map(|folder| file.strip_prefix(folder).ok()).collect();
+            for name in names {
+                for folder in &folders {
+                    self.note(&folder.join(name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at one place; whether something is there.
     fn candidate(&mut self, path: &Path, probe: bool) -> Result<bool, LookupError> {
         if !self.note(path)? {
             return Ok(false);
         }
+        self.present.insert(path.to_owned());
         if probe {
             self.found.probed.insert(path.to_owned());
         }
@@ -149,6 +177,24 @@ mod tests {
             found.absent.into_iter().collect::<Vec<_>>(),
             absent.iter().map(|name| rel(&root.join(name))).collect::<Vec<_>>()
         );
+    }
+
+    #[test]
+    fn a_computed_include_guards_every_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for name in ["one", "two", "src"] {
+            fs::create_dir(root.join(name)).unwrap();
+        }
+        fs::write(root.join("two/a.h"), "").unwrap();
+        let search = SearchPath { quoted: vec![], angled: vec!["one".into(), "two".into()], missing: vec![] };
+        let (source, header) = (scan(b"#include HEADER\n"), scan(b""));
+        let files = [(Path::new("src/x.c"), &source), (Path::new("two/a.h"), &header)];
+        let mut resolver = Resolver::default();
+        let found = lookups(&mut resolver, &root, &search, files.into_iter()).unwrap();
+        for name in ["one/a.h", "src/a.h"] {
+            assert!(found.absent.contains(&rel(&root.join(name))), "{name}");
+        }
     }
 
     #[test]

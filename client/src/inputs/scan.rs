@@ -30,6 +30,8 @@ pub struct Scan {
     pub includes: Vec<Include>,
     /// Names asked for by `__has_include` or `__has_include_next`: what counts is whether they exist.
     pub probes: Vec<Include>,
+    /// An `#include` whose operand is not literal.
+    pub computed_include: bool,
     /// A `__has_include` whose operand is not literal.
     pub computed_probe: bool,
     /// `__TIME__`, `__DATE__` or `__TIMESTAMP__` stand in the text.
@@ -113,9 +115,10 @@ fn scan_line(line: &[u8], found: &mut Scan) {
         }
         _ => return,
     };
-    // What is not literal is computed: the compiler's own list of files tells what it came to.
-    if let Some(include) = operand(skip_blank(rest), next) {
-        add(&mut found.includes, include);
+    match operand(skip_blank(rest), next) {
+        Some(include) => add(&mut found.includes, include),
+        // The compiler's own list of files tells what it came to.
+        None => found.computed_include = true,
     }
 }
 
@@ -202,6 +205,7 @@ mod tests {
         assert_eq!(names, [("a.h", false), ("b.h", true)]);
         assert!(!found.computed_probe);
         assert!(scan(b"#if __has_include(HEADER)\n").computed_probe);
+        assert!(scan(b"#include HEADER\n").computed_include && !scan(b"#include \"a.h\"\n").computed_include);
     }
 
     #[test]
