@@ -1,12 +1,12 @@
 //! Settings of the daemon and the command line: the one place that reads the environment and the settings file.
 //!
 //! Order, later wins: built-in defaults, `config.toml`, `BUILDBEE_…` variables. The wrapper has its own tiny reader
-//! (`wrapper/settings.rs`), because it must not wait for a file.
+//! (`wrapper/settings.rs`), because it must not wait for a file; so the socket, which both must find, has a variable and no key.
 //!
 //! | variable | key in `config.toml` | default |
 //! |---|---|---|
 //! | `BUILDBEE_CONFIG` | | `$XDG_CONFIG_HOME/buildbee/config.toml` |
-//! | `BUILDBEE_SOCKET` | `socket` | `$XDG_RUNTIME_DIR/buildbee/daemon.sock`, else `/tmp/buildbee-UID/daemon.sock` |
+//! | `BUILDBEE_SOCKET` | | `$XDG_RUNTIME_DIR/buildbee/daemon.sock`, else `/tmp/buildbee-UID/daemon.sock` |
 //! | `BUILDBEE_STATE_DIR` | `state_dir` | `$XDG_STATE_HOME/buildbee` |
 //! | `BUILDBEE_CACHE_DIR` | `cache_dir` | `$XDG_CACHE_HOME/buildbee` |
 //! | `BUILDBEE_CACHE_SIZE` | `cache_size` | `20 GiB` |
@@ -23,14 +23,17 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use buildbee_proto::settings_file::{Complaint, line_of_key};
 use serde::Deserialize;
 use thiserror::Error;
 
-/// The keys of the settings file, for hints.
-const KEYS: &str = "cache_dir, cache_size, idle_timeout, local_slots, mdns, racing, socket, state_dir";
+use crate::wrapper::socket::{self, MAX_SOCKET_PATH_BYTES};
 
-/// Longest path that fits in a Unix socket's address, in bytes.
-pub const MAX_SOCKET_PATH_BYTES: usize = 107;
+/// The keys of the settings file, for hints.
+const KEYS: &str = "cache_dir, cache_size, idle_timeout, local_slots, mdns, racing, state_dir";
+
+/// Every key with its meaning and default.
+pub const ANNOTATED: &str = include_str!("../../packaging/config/config.toml");
 
 /// When an action that runs on the farm is also run here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +116,7 @@ impl Settings {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let home = Places { uid: nix::unistd::getuid().as_raw(), cores };
+        let home = Places { uid: nix::unistd::geteuid().as_raw(), cores };
         Self::from_environment(&environment, &home, |path| std::fs::read_to_string(path))
     }
 
@@ -144,7 +147,7 @@ impl Settings {
                 if get(&format!("BUILDBEE_{}", key.to_ascii_uppercase())).is_none() =>
             {
                 let error = format!("{key}: {value:?} is not valid: {error}");
-                ConfigError::Malformed { line: line_of_key(&text, key), file, error }
+                ConfigError::Malformed { line: line_of_key(&text, key).unwrap_or(1), file, error }
             }
             other => other,
         })
@@ -156,12 +159,8 @@ impl Settings {
         written: FileSettings,
         places: &Places,
     ) -> Result<Self, ConfigError> {
-        let socket = get("BUILDBEE_SOCKET").map(PathBuf::from).or(written.socket).unwrap_or_else(|| {
-            get("XDG_RUNTIME_DIR").map_or_else(
-                || PathBuf::from(format!("/tmp/buildbee-{}/daemon.sock", places.uid)),
-                |runtime| Path::new(runtime).join("buildbee/daemon.sock"),
-            )
-        });
+        let runtime = get("XDG_RUNTIME_DIR").map(Path::new).filter(|path| path.is_absolute());
+        let socket = socket::place(get("BUILDBEE_SOCKET").map(Path::new), runtime, places.uid);
         let length = socket.as_os_str().len();
         if length > MAX_SOCKET_PATH_BYTES {
             return Err(ConfigError::SocketPath { socket, length });
@@ -221,7 +220,6 @@ struct Places {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileSettings {
-    socket: Option<PathBuf>,
     state_dir: Option<PathBuf>,
     cache_dir: Option<PathBuf>,
     cache_size: Option<String>,
@@ -233,21 +231,10 @@ struct FileSettings {
 
 fn parse_file(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
-        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        let message = error.message().trim().replace('\n', "; ");
-        // The parser names a key that it does not know, but not the key of a value that it can't use.
-        let key = text.lines().nth(line - 1).and_then(|line| line.split_once('=')).map_or("", |(key, _)| key.trim());
-        let named = key.is_empty() || message.contains(&format!("`{key}`"));
-        let error = if named { message } else { format!("{key}: {message}") };
-        ConfigError::Malformed { file: file.to_owned(), line, error }
+        let at = error.span().map_or(0, |span| span.start);
+        let Complaint { line, message } = Complaint::new(text, at, error.message());
+        ConfigError::Malformed { file: file.to_owned(), line, error: message }
     })
-}
-
-/// Where `key` is set, counted from 1; the parser has found it there.
-fn line_of_key(text: &str, key: &str) -> usize {
-    let sets = |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
-    text.lines().position(sets).map_or(1, |index| index + 1)
 }
 
 fn parse_value<T, E: std::fmt::Display>(
@@ -270,7 +257,7 @@ pub enum ConfigError {
         error: String,
     },
     /// Not TOML, or a key that does not exist, or a value of another type.
-    #[error("{file}:{line}: {error}\nhint: the keys are {KEYS}; the packaged config.toml describes them", file = file.display())]
+    #[error("{file}:{line}: {error}\nhint: the keys are {KEYS}; `buildbee help config` describes them", file = file.display())]
     Malformed {
         /// Which file.
         file: PathBuf,

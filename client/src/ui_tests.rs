@@ -1,3 +1,5 @@
+//! How answers look to people.
+
 use serde_json::json;
 
 use super::*;

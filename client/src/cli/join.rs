@@ -1,10 +1,10 @@
 //! `buildbee join TICKET`: this user becomes a client of a farm.
 
-use std::os::unix::fs::DirBuilderExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use buildbee_p2p::enrolment::{self, Enrolment};
 use buildbee_p2p::identity::Identity;
+use buildbee_p2p::private_file::make_folder;
 use buildbee_proto::limits::MAX_NAME_BYTES;
 use buildbee_proto::local::AdminCall;
 use buildbee_proto::membership::{Signed, Ticket};
@@ -22,7 +22,7 @@ pub fn join(settings: &Settings, ticket: &str, name: Option<String>) -> Result<S
         Failure::user(format!("{error}\nhint: paste the whole line that `buildbee-coordinator invite` printed"))
     })?;
     let name = name.unwrap_or_else(default_name);
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&settings.state_dir).map_err(|error| {
+    make_folder(&settings.state_dir).map_err(|error| {
         Failure::environment(format!(
             "cannot make the folder {}: {error}\nhint: BUILDBEE_STATE_DIR names another place",
             settings.state_dir.display()

@@ -1,13 +1,14 @@
 //! Starts a daemon: lock, log, identity, cache, farm, socket; and takes it down in the opposite order.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use buildbee_p2p::enrolment::{Enrolment, EnrolmentError};
 use buildbee_p2p::identity::{Identity, IdentityError};
+use buildbee_p2p::private_file;
 use buildbee_store::{Durability, Options, Store};
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
@@ -143,8 +144,7 @@ fn not_in_farm(error: &EnrolmentError) -> String {
 }
 
 fn make_folder(folder: &Path) -> Result<(), DaemonError> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|error| DaemonError::File { path: folder.to_owned(), error })
+    private_file::make_folder(folder).map_err(|error| DaemonError::File { path: folder.to_owned(), error })
 }
 
 /// The socket's folder must be ours alone: who can write to it can pose as the daemon.

@@ -10,7 +10,7 @@ use std::process::Command;
 use buildbee_sandbox::cleanup::remove_scratch;
 
 use super::error::FarmError;
-use crate::config::MAX_SOCKET_PATH_BYTES;
+use crate::wrapper::socket::MAX_SOCKET_PATH_BYTES;
 use crate::wrapper::output;
 use crate::wrapper::program::OWN_NAME;
 use crate::wrapper::settings::{NESTED_VARIABLE, WrapperSettings};

@@ -1,9 +1,10 @@
-//! Finds what a compile reads: the compiler lists the files (`-M`), their texts tell the names looked up on the way.
+//! Finds what a compile reads. First by following includes through the search path, without starting a preprocessor; where a file names
+//! what it includes by a macro, or the superset of all branches can't be had, by asking the compiler for its list (`-M`).
 //!
 //! The outcome is everything that an action needs of the client's files: the tree an agent sees, the read set that a later hit checks,
 //! and where each blob can be had.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -16,11 +17,11 @@ use buildbee_proto::path::RelPath;
 use thiserror::Error;
 
 use super::filehash::{FileHashes, Hashed};
-use super::lookup::{LookupError, Lookups, lookups};
-use super::resolve::{ResolveError, Resolved, Resolver};
-use super::scan::{Form, Include, Scan};
+use super::look::Look;
+use super::lookup::LookupError;
+use super::resolve::ResolveError;
 use super::search_path::{SearchPath, SearchPathError, SearchPaths};
-use super::tree::{Conflict, Tree, TreeBuilder};
+use super::tree::{Conflict, Tree};
 use crate::compiler::depfile;
 use crate::compiler::request::CompileRequest;
 use crate::toolchain::Compiler;
@@ -77,6 +78,9 @@ pub enum DiscoverError {
     /// A file is read that no list names.
     #[error("{path} embeds a file (.incbin or #embed)", path = .0.display())]
     Embeds(PathBuf),
+    /// An include that only the preprocessor can follow.
+    #[error("{path} includes a file by a macro's name", path = .0.display())]
+    ComputedInclude(PathBuf),
     /// A `__has_include` that can't be followed.
     #[error("{path} asks for a computed name (__has_include)", path = .0.display())]
     ComputedProbe(PathBuf),
@@ -114,6 +118,7 @@ impl DiscoverError {
             Self::Unreadable { .. } | Self::Vanished(_) | Self::Conflict(_) | Self::Interrupted => "input-unreadable",
             Self::TimeMacros(_) => "time-macros",
             Self::Embeds(_) => "embedded-file",
+            Self::ComputedInclude(_) => "computed-include",
             Self::ComputedProbe(_) => "computed-has-include",
             Self::SpecialPath(_) => "special-path",
             Self::Output(_) => "unusual-output",
@@ -148,16 +153,36 @@ impl Discovery {
         cwd: &Path,
     ) -> Result<Inputs, DiscoverError> {
         let language = request.language.option_name();
-        let (listed, search) = if request.language.is_preprocessed() {
-            (vec![request.source.clone()], Arc::default())
-        } else {
-            let listed = list(compiler, request, env, cwd).await?;
-            let search =
-                self.search_paths.of(compiler, language, &request.include_arguments, &request.env, cwd).await?;
-            (listed, search)
-        };
+        if request.language.is_preprocessed() {
+            return self.look(request, cwd, Arc::default(), Some(vec![request.source.clone()])).await;
+        }
+        let search = self.search_paths.of(compiler, language, &request.include_arguments, &request.env, cwd).await?;
+        match self.look(request, cwd, Arc::clone(&search), None).await {
+            Ok(inputs) => return Ok(inputs),
+            // Perhaps only a branch that is never taken stands in the way: the compiler knows.
+            Err(error) => {
+                tracing::debug!(source = %request.source.display(), %error, "asking the compiler for its files")
+            }
+        }
+        let listed = list(compiler, request, env, cwd).await?;
+        self.look(request, cwd, search, Some(listed)).await
+    }
+
+    async fn look(
+        &self,
+        request: &Arc<CompileRequest>,
+        cwd: &Path,
+        search: Arc<SearchPath>,
+        listed: Option<Vec<PathBuf>>,
+    ) -> Result<Inputs, DiscoverError> {
         let (hashes, request, cwd) = (self.hashes.clone(), Arc::clone(request), cwd.to_owned());
-        let look = move || Look::new(&hashes, &request, &cwd).run(listed, &search);
+        let look = move || {
+            let look = Look::new(&hashes, &request, &cwd, &search)?;
+            match listed {
+                Some(listed) => look.listed(listed),
+                None => look.closure(),
+            }
+        };
         tokio::task::spawn_blocking(look).await.map_err(|_| DiscoverError::Interrupted)?
     }
 }
@@ -183,166 +208,99 @@ async fn list(
     Ok(depfile::prerequisites(rules))
 }
 
-struct Look<'a> {
-    hashes: &'a FileHashes,
-    request: &'a CompileRequest,
-    cwd: &'a Path,
-    resolver: Resolver,
-    files: BTreeMap<RelPath, Hashed>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compiler::decide::decide;
+    use crate::compiler::request::{Decision, DriverLanguage, Invocation};
+    use crate::toolchain::Toolchains;
+    use std::collections::BTreeSet;
+    use std::ffi::OsStr;
+    use std::fs;
 
-impl<'a> Look<'a> {
-    fn new(hashes: &'a FileHashes, request: &'a CompileRequest, cwd: &'a Path) -> Self {
-        Self { hashes, request, cwd, resolver: Resolver::default(), files: BTreeMap::new() }
-    }
-
-    fn run(mut self, listed: Vec<PathBuf>, search: &SearchPath) -> Result<Inputs, DiscoverError> {
-        let mut scans: Vec<(PathBuf, Arc<Scan>)> = Vec::with_capacity(listed.len() + 1);
-        let mut seen = BTreeSet::new();
-        for spelled in listed {
-            if seen.insert(spelled.clone()) {
-                let scan = self.read(&spelled)?;
-                scans.push((spelled, scan));
-            }
-        }
-        scans.push((self.cwd.join("x"), Arc::new(named_on_the_command_line(self.request))));
-        let found =
-            lookups(&mut self.resolver, self.cwd, search, scans.iter().map(|(path, scan)| (path.as_path(), &**scan)))?;
-        for probed in &found.probed {
-            if !seen.contains(probed) {
-                self.exists(probed)?;
-            }
-        }
-        for folder in &self.request.search_directories {
-            // A folder that is not there is absent for the compiler too, and noted by the search path.
-            self.resolver.resolve(self.cwd, &folder.path)?;
-        }
-        let logical_directory = self.logical_directory()?;
-        let outputs = self.outputs()?;
-        self.finish(found, outputs, logical_directory)
-    }
-
-    fn read(&mut self, spelled: &Path) -> Result<Arc<Scan>, DiscoverError> {
-        let Resolved::Present(place) = self.resolver.resolve(self.cwd, spelled)? else {
-            return Err(DiscoverError::Vanished(spelled.to_owned()));
+    async fn compile(
+        program: &str,
+        driver: DriverLanguage,
+        words: &str,
+        cwd: &Path,
+    ) -> (Arc<Compiler>, Arc<CompileRequest>) {
+        let toolchains = Toolchains::new(FileHashes::default());
+        let compiler = toolchains.identify(Path::new(program), OsStr::new("/usr/bin:/bin")).await.unwrap();
+        let argv: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        let asked = Invocation {
+            family: compiler.family,
+            driver,
+            argv: &argv,
+            env: &[],
+            cwd,
+            stderr_is_terminal: false,
+            columns: None,
         };
-        check_place(&place)?;
-        let unreadable = |error| DiscoverError::Unreadable { path: spelled.to_owned(), error };
-        let (hashed, scan) = self.hashes.hash_source(&place.to_absolute()).map_err(unreadable)?;
-        if scan.time_macros {
-            return Err(DiscoverError::TimeMacros(spelled.to_owned()));
+        match decide(&asked, &|path: &Path| fs::read(path)) {
+            Decision::Distribute(request) => (compiler, Arc::from(request)),
+            Decision::Local(reason) => panic!("{words}: {reason}"),
         }
-        if scan.embeds {
-            return Err(DiscoverError::Embeds(spelled.to_owned()));
-        }
-        if scan.computed_probe {
-            return Err(DiscoverError::ComputedProbe(spelled.to_owned()));
-        }
-        self.insert(place, hashed)?;
-        Ok(scan)
     }
 
-    /// A file whose existence alone was asked for: an agent must find it too.
-    fn exists(&mut self, spelled: &Path) -> Result<(), DiscoverError> {
-        let Resolved::Present(place) = self.resolver.resolve(self.cwd, spelled)? else {
-            return Err(DiscoverError::Vanished(spelled.to_owned()));
-        };
-        if place.to_absolute().is_dir() {
-            return Ok(());
-        }
-        check_place(&place)?;
-        let unreadable = |error| DiscoverError::Unreadable { path: spelled.to_owned(), error };
-        let hashed = self.hashes.hash(&place.to_absolute()).map_err(unreadable)?;
-        self.insert(place, hashed)
+    fn env() -> Vec<(String, String)> {
+        vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())]
     }
 
-    fn insert(&mut self, place: RelPath, hashed: Hashed) -> Result<(), DiscoverError> {
-        self.files.insert(place, hashed);
-        if self.files.len() > MAX_READ_SET { Err(DiscoverError::TooMany) } else { Ok(()) }
+    fn project() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("inc/sub")).unwrap();
+        fs::create_dir(root.join("src")).unwrap();
+        fs::write(root.join("inc/sub/a.h"), "#pragma once\n#include \"../b.h\"\n#include <stdlib.h>\n").unwrap();
+        fs::write(root.join("inc/b.h"), "#ifndef B\n#define B\n#include \"sub/a.h\"\n#include <limits.h>\n#endif\n")
+            .unwrap();
+        fs::write(root.join("src/own.h"), "#if __has_include(<gone.h>)\n#include <gone.h>\n#endif\n").unwrap();
+        let body = "#include <stdio.h>\n#include <errno.h>\n#include \"own.h\"\n# include <sub/a.h>\n#ifdef _WIN32\n#include <windows.h>\n#endif\n";
+        fs::write(root.join("src/x.c"), body).unwrap();
+        let cxx =
+            "#include <vector>\n#include <string>\n#include <iostream>\n#include <unordered_map>\n#include <regex>\n";
+        fs::write(root.join("src/x.cc"), format!("{cxx}{body}")).unwrap();
+        (folder, root)
     }
 
-    /// `PWD` counts for a compiler where it names the folder that it runs in.
-    fn logical_directory(&mut self) -> Result<PathBuf, DiscoverError> {
-        if let Some(spelled) = &self.request.logical_directory {
-            let same = |one: std::fs::Metadata, two: std::fs::Metadata| {
-                use std::os::unix::fs::MetadataExt;
-                (one.dev(), one.ino()) == (two.dev(), two.ino())
-            };
-            let both = std::fs::metadata(spelled).and_then(|one| Ok((one, std::fs::metadata(self.cwd)?)));
-            if both.is_ok_and(|(one, two)| same(one, two)) {
-                self.resolver.resolve(Path::new("/"), spelled)?;
-                return Ok(spelled.clone());
+    #[tokio::test]
+    async fn the_closure_holds_all_that_compilers_list() {
+        let (_folder, root) = project();
+        for (program, driver, words) in [
+            ("/usr/bin/gcc", DriverLanguage::C, "-Iinc -c src/x.c"),
+            ("/usr/bin/g++", DriverLanguage::Cxx, "-std=c++20 -O2 -Iinc -c src/x.cc"),
+            ("/usr/bin/clang", DriverLanguage::C, "-Iinc -c src/x.c"),
+            ("/usr/bin/clang++", DriverLanguage::Cxx, "-Iinc -c src/x.cc"),
+            ("/usr/bin/gcc", DriverLanguage::C, "-include inc/b.h -iquote inc -isystem inc/sub -Iinc -c src/x.c"),
+        ] {
+            let (compiler, request) = compile(program, driver, words, &root).await;
+            let discovery = Discovery::new(FileHashes::default());
+            let language = request.language.option_name();
+            let search =
+                discovery.search_paths.of(&compiler, language, &request.include_arguments, &[], &root).await.unwrap();
+            let closure = discovery.look(&request, &root, search, None).await.unwrap();
+            let found: BTreeSet<PathBuf> = closure.guards.iter().map(|(path, _)| path.clone()).collect();
+            let listed = list(&compiler, &request, &env(), &root).await.unwrap();
+            assert!(listed.len() > 10);
+            for file in listed {
+                let file = root.join(&file).canonicalize().unwrap();
+                assert!(found.contains(&file), "{program} {words}: {} is missing", file.display());
             }
+            let gone = |path: &RelPath| path.as_str().ends_with("gone.h");
+            assert!(closure.read_set.absent.iter().any(gone), "a name looked for in vain is missing");
         }
-        Ok(self.cwd.to_owned())
     }
 
-    fn outputs(&mut self) -> Result<Vec<RelPath>, DiscoverError> {
-        let mut places = Vec::with_capacity(self.request.outputs.len());
-        for spelled in &self.request.outputs {
-            let place = self.resolver.resolve_output(self.cwd, spelled)?;
-            let place = place.ok_or_else(|| DiscoverError::Output(spelled.clone()))?;
-            check_place(&place)?;
-            // A compiler writes through a symlink and into a device; a result is put in place by renaming.
-            match std::fs::symlink_metadata(place.to_absolute()) {
-                Ok(meta) if !meta.is_file() => return Err(DiscoverError::Output(spelled.clone())),
-                _ => {}
-            }
-            places.push(place);
-        }
-        Ok(places)
-    }
-
-    fn finish(
-        self,
-        found: Lookups,
-        outputs: Vec<RelPath>,
-        logical_directory: PathBuf,
-    ) -> Result<Inputs, DiscoverError> {
-        // The working directory counts even where every path is absolute.
-        let mut resolver = self.resolver;
-        resolver.resolve(Path::new("/"), self.cwd)?;
-        let mut tree = TreeBuilder::default();
-        let mut files = BTreeMap::new();
-        let mut guards = Vec::with_capacity(self.files.len());
-        let mut read = Vec::with_capacity(self.files.len());
-        for (place, hashed) in self.files {
-            tree.file(&place, hashed.digest, hashed.executable)?;
-            files.insert(hashed.digest, place.to_absolute());
-            guards.push((place.to_absolute(), hashed));
-            read.push((place, hashed.digest));
-        }
-        for (place, target) in resolver.symlinks() {
-            tree.symlink(place, target)?;
-        }
-        for place in resolver.directories() {
-            if check_place(place).is_ok() {
-                tree.directory(place)?;
-            }
-        }
-        let read_set = ReadSet {
-            files: read,
-            absent: found.absent.into_iter().collect(),
-            symlinks: resolver.symlinks().iter().map(|(place, target)| (place.clone(), target.clone())).collect(),
-        };
-        Ok(Inputs { read_set, tree: tree.finish(), files, guards, outputs, logical_directory })
-    }
-}
-
-/// `-include` and `-imacros` are looked up like quoted includes of a file in the working directory.
-fn named_on_the_command_line(request: &CompileRequest) -> Scan {
-    let name = |path: &PathBuf| path.to_str().map(str::to_owned);
-    let include = |name| Include { name, form: Form::Quoted, next: false };
-    let mut includes: Vec<_> = request.explicit_inputs.iter().filter_map(name).map(include).collect();
-    // The C library's file that every gcc and clang reads before anything else.
-    includes.push(Include { name: "stdc-predef.h".to_owned(), form: Form::Angled, next: false });
-    Scan { includes, ..Scan::default() }
-}
-
-/// The sandbox has its own `/dev` and `/proc`, and no `/sys`.
-fn check_place(place: &RelPath) -> Result<(), DiscoverError> {
-    match place.components().next() {
-        Some("dev" | "proc" | "sys") => Err(DiscoverError::SpecialPath(place.clone())),
-        _ => Ok(()),
+    #[tokio::test]
+    async fn a_computed_include_is_left_to_the_compiler() {
+        let (_folder, root) = project();
+        fs::write(root.join("src/y.c"), "#define NAME <sub/a.h>\n#include NAME\n").unwrap();
+        let (compiler, request) = compile("/usr/bin/gcc", DriverLanguage::C, "-Iinc -c src/y.c", &root).await;
+        let inputs = Discovery::new(FileHashes::default()).inputs(&compiler, &request, &env(), &root).await.unwrap();
+        let header = root.join("inc/sub/a.h");
+        assert!(inputs.guards.iter().any(|(path, _)| *path == header));
+        let shadow = RelPath::from_absolute(&root.join("src/sub/a.h")).unwrap();
+        let shadowed = |absent: &RelPath| shadow.as_str().starts_with(absent.as_str());
+        assert!(inputs.read_set.absent.iter().any(shadowed), "{:?}", inputs.read_set.absent);
     }
 }

@@ -28,55 +28,78 @@ pub enum LookupError {
     TooMany,
 }
 
-/// What a set of files looks up.
-#[derive(Debug, Default)]
-pub struct Lookups {
+/// Follows includes through the search path, and notes what is found where and what is not.
+#[derive(Debug)]
+pub struct Lookups<'a> {
+    /// Follows paths; what it passes is part of the read set.
+    pub resolver: Resolver,
     /// Physical places where nothing is.
     pub absent: BTreeSet<RelPath>,
     /// Files whose existence was asked for (`__has_include`), as spelled; most are read anyway.
     pub probed: BTreeSet<PathBuf>,
-}
-
-/// Follows the includes of `files` (as the compiler spells them, with their scans).
-pub fn lookups<'a>(
-    resolver: &mut Resolver,
-    cwd: &Path,
-    search: &SearchPath,
-    files: impl Iterator<Item = (&'a Path, &'a Scan)>,
-) -> Result<Lookups, LookupError> {
-    let mut walk =
-        Walk { resolver, cwd, search, found: Lookups::default(), done: BTreeSet::new(), present: BTreeSet::new() };
-    for folder in &search.missing {
-        walk.note(folder)?;
-    }
-    let mut computed = false;
-    let mut listed = Vec::new();
-    for (file, scan) in files {
-        let folder = file.parent().unwrap_or(Path::new(""));
-        for include in &scan.includes {
-            walk.include(folder, include, scan.probes.contains(include))?;
-        }
-        computed |= scan.computed_include;
-        listed.push(file);
-    }
-    if computed {
-        walk.computed(&listed)?;
-    }
-    Ok(walk.found)
-}
-
-struct Walk<'a> {
-    resolver: &'a mut Resolver,
     cwd: &'a Path,
     search: &'a SearchPath,
-    found: Lookups,
     /// Names already followed: the includer's folder counts only for quoted ones.
     done: BTreeSet<(Option<PathBuf>, String, bool, bool)>,
-    /// Files that a literal include leads to.
+    /// Files that a literal include leads to, as spelled.
     present: BTreeSet<PathBuf>,
+    /// Those of them that nobody has taken yet.
+    fresh: Vec<PathBuf>,
 }
 
-impl Walk<'_> {
+impl<'a> Lookups<'a> {
+    /// For a compiler that runs in `cwd` and looks in `search`.
+    pub fn new(cwd: &'a Path, search: &'a SearchPath) -> Result<Self, LookupError> {
+        let mut lookups = Self {
+            resolver: Resolver::default(),
+            absent: BTreeSet::new(),
+            probed: BTreeSet::new(),
+            cwd,
+            search,
+            done: BTreeSet::new(),
+            present: BTreeSet::new(),
+            fresh: Vec::new(),
+        };
+        for folder in &search.missing {
+            lookups.note(folder)?;
+        }
+        Ok(lookups)
+    }
+
+    /// Follows everything that `file` (as spelled) asks for.
+    pub fn follow(&mut self, file: &Path, scan: &Scan) -> Result<(), LookupError> {
+        let folder = file.parent().unwrap_or(Path::new(""));
+        scan.includes.iter().try_for_each(|include| self.include(folder, include, scan.probes.contains(include)))
+    }
+
+    /// Files found since the last call: absolute, with a physical folder, so that files that include each other through `..` come back
+    /// under the same name. (The last name is kept as spelled: a symlink's own folder is where its quoted includes are looked up.)
+    pub fn take_fresh(&mut self) -> Result<Vec<PathBuf>, LookupError> {
+        let mut files = Vec::new();
+        for spelled in std::mem::take(&mut self.fresh) {
+            let place = self.resolver.resolve_output(self.cwd, &spelled)?;
+            files.push(place.map_or(spelled, |place| place.to_absolute()));
+        }
+        Ok(files)
+    }
+
+    /// Some of the `listed` files names what it includes by a macro: those that no literal include leads to may have been looked up at
+    /// every place, under every name that they can have there.
+    pub fn computed(&mut self, listed: &[&Path]) -> Result<(), LookupError> {
+        let folders: BTreeSet<&Path> = (listed.iter().filter_map(|file| file.parent()))
+            .chain(self.search.quoted.iter().chain(&self.search.angled).map(PathBuf::as_path))
+            .collect();
+        for file in listed.iter().filter(|file| !self.present.contains(**file)).copied().collect::<Vec<_>>() {
+            let names: BTreeSet<&Path> = folders.iter().filter_map(|folder| file.strip_prefix(folder).ok()).collect();
+            for name in names {
+                for folder in &folders {
+                    self.note(&folder.join(name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn include(&mut self, folder: &Path, include: &Include, probe: bool) -> Result<(), LookupError> {
         let quoted = include.form == Form::Quoted;
         let key = (quoted.then(|| folder.to_owned()), include.name.clone(), include.next, probe);
@@ -100,50 +123,37 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Some file names what it includes by a macro: files that were read and that no literal include leads to may have been looked up
-    /// at every place, under every name that they can have there.
-    fn computed(&mut self, listed: &[&Path]) -> Result<(), LookupError> {
-        let folders: BTreeSet<&Path> = (listed.iter().filter_map(|file| file.parent()))
-            .chain(self.search.quoted.iter().chain(&self.search.angled).map(PathBuf::as_path))
-            .collect();
-        for file in listed.iter().filter(|file| !self.present.contains(**file)).copied().collect::<Vec<_>>() {
-            let names: BTreeSet<&Path> = folders.iter().filter_map(|folder| file.strip_prefix(folder).ok()).collect();
-            for name in names {
-                for folder in &folders {
-                    self.note(&folder.join(name))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks at one place; whether something is there.
+    /// Looks at one place; whether a file is there.
     fn candidate(&mut self, path: &Path, probe: bool) -> Result<bool, LookupError> {
         if !self.note(path)? {
             return Ok(false);
         }
-        self.present.insert(path.to_owned());
+        if self.present.insert(path.to_owned()) {
+            self.fresh.push(path.to_owned());
+        }
         if probe {
-            self.found.probed.insert(path.to_owned());
+            self.probed.insert(path.to_owned());
         }
         let mut precompiled = path.as_os_str().to_owned();
         precompiled.push(".gch");
-        if self.note(Path::new(&precompiled))? {
-            return Err(LookupError::PrecompiledHeader(PathBuf::from(precompiled)));
+        match self.look(Path::new(&precompiled))? {
+            // A folder of that name holds precompiled headers too.
+            Some(_) => Err(LookupError::PrecompiledHeader(PathBuf::from(precompiled))),
+            None => Ok(true),
         }
-        Ok(true)
     }
 
-    /// Notes `path` where nothing is there; whether something is.
+    /// Notes `path` where nothing is there; whether a file is. A folder is passed over, as compilers do.
     fn note(&mut self, path: &Path) -> Result<bool, LookupError> {
+        Ok(self.look(path)?.is_some_and(|place| !self.resolver.directories().contains(&place)))
+    }
+
+    fn look(&mut self, path: &Path) -> Result<Option<RelPath>, LookupError> {
         match self.resolver.resolve(self.cwd, path)? {
-            Resolved::Present(_) => Ok(true),
+            Resolved::Present(place) => Ok(Some(place)),
             Resolved::Absent(place) => {
-                self.found.absent.insert(place);
-                if self.found.absent.len() > MAX_READ_SET {
-                    return Err(LookupError::TooMany);
-                }
-                Ok(false)
+                self.absent.insert(place);
+                if self.absent.len() > MAX_READ_SET { Err(LookupError::TooMany) } else { Ok(None) }
             }
         }
     }
@@ -170,8 +180,8 @@ mod tests {
         let search =
             SearchPath { quoted: vec![], angled: vec!["one".into(), "two".into()], missing: vec!["zero".into()] };
         let scan = scan(b"#include \"a.h\"\n#if __has_include(<b.h>)\n#endif\n");
-        let mut resolver = Resolver::default();
-        let found = lookups(&mut resolver, &root, &search, [(Path::new("src/x.c"), &scan)].into_iter()).unwrap();
+        let mut found = Lookups::new(&root, &search).unwrap();
+        found.follow(Path::new("src/x.c"), &scan).unwrap();
         let absent: Vec<_> = ["one/a.h", "one/b.h", "src/a.h", "two/a.h.gch", "two/b.h", "zero"].into();
         assert_eq!(
             found.absent.into_iter().collect::<Vec<_>>(),
@@ -189,9 +199,10 @@ mod tests {
         fs::write(root.join("two/a.h"), "").unwrap();
         let search = SearchPath { quoted: vec![], angled: vec!["one".into(), "two".into()], missing: vec![] };
         let (source, header) = (scan(b"#include HEADER\n"), scan(b""));
-        let files = [(Path::new("src/x.c"), &source), (Path::new("two/a.h"), &header)];
-        let mut resolver = Resolver::default();
-        let found = lookups(&mut resolver, &root, &search, files.into_iter()).unwrap();
+        let mut found = Lookups::new(&root, &search).unwrap();
+        found.follow(Path::new("src/x.c"), &source).unwrap();
+        found.follow(Path::new("two/a.h"), &header).unwrap();
+        found.computed(&[Path::new("src/x.c"), Path::new("two/a.h")]).unwrap();
         for name in ["one/a.h", "src/a.h"] {
             assert!(found.absent.contains(&rel(&root.join(name))), "{name}");
         }
@@ -204,8 +215,25 @@ mod tests {
         fs::write(root.join("a.h"), "").unwrap();
         fs::write(root.join("a.h.gch"), "").unwrap();
         let scan = scan(b"#include \"a.h\"\n");
-        let mut resolver = Resolver::default();
-        let found = lookups(&mut resolver, &root, &SearchPath::default(), [(Path::new("x.c"), &scan)].into_iter());
+        let search = SearchPath::default();
+        let found = Lookups::new(&root, &search).unwrap().follow(Path::new("x.c"), &scan);
         assert!(matches!(found, Err(LookupError::PrecompiledHeader(_))));
+    }
+
+    #[test]
+    fn files_that_include_each_other_keep_one_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir(root.join("inc")).unwrap();
+        fs::write(root.join("inc/a.h"), "").unwrap();
+        fs::create_dir(root.join("inc/sub")).unwrap();
+        let scan = scan(b"#include \"../inc/a.h\"\n#include \"sub\"\n");
+        let search = SearchPath::default();
+        let mut found = Lookups::new(&root, &search).unwrap();
+        found.follow(Path::new("inc/a.h"), &scan).unwrap();
+        // The folder `inc/sub` is no file that an include could mean.
+        assert_eq!(found.take_fresh().unwrap(), [root.join("inc/a.h")]);
+        found.follow(&root.join("inc/a.h"), &scan).unwrap();
+        assert_eq!(found.take_fresh().unwrap(), [root.join("inc/a.h")]);
     }
 }

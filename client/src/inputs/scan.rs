@@ -118,8 +118,18 @@ fn scan_line(line: &[u8], found: &mut Scan) {
     match operand(skip_blank(rest), next) {
         Some(include) => add(&mut found.includes, include),
         // The compiler's own list of files tells what it came to.
-        None => found.computed_include = true,
+        None => found.computed_include |= is_macro(skip_blank(rest)),
     }
+}
+
+/// Whether an operand is a macro's name, perhaps with arguments. What is neither that nor literal is prose in a comment
+/// (`#include's protect themselves`), or an error that the compiler will report.
+fn is_macro(operand: &[u8]) -> bool {
+    let name =
+        operand.iter().position(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_')).unwrap_or(operand.len());
+    let starts = operand.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
+    let after = skip_blank(&operand[name..]);
+    starts && (after.is_empty() || after.starts_with(b"(") || after.starts_with(b"//"))
 }
 
 fn scan_probes(text: &[u8], found: &mut Scan) {
@@ -205,7 +215,9 @@ mod tests {
         assert_eq!(names, [("a.h", false), ("b.h", true)]);
         assert!(!found.computed_probe);
         assert!(scan(b"#if __has_include(HEADER)\n").computed_probe);
-        assert!(scan(b"#include HEADER\n").computed_include && !scan(b"#include \"a.h\"\n").computed_include);
+        assert!(scan(b"#include HEADER // x\n").computed_include && scan(b"#include H(x) y\n").computed_include);
+        assert!(!scan(b"#include's are\n#include plat-specific\n#include any file\n").computed_include);
+        assert!(!scan(b"#include \"a.h\"\n").computed_include);
     }
 
     #[test]

@@ -69,13 +69,19 @@ pub enum SocketError {
     },
 }
 
-/// Where the daemon's socket is.
-pub fn path(settings: &WrapperSettings) -> Result<PathBuf, SocketError> {
-    let path = match (&settings.socket, &settings.runtime_dir) {
-        (Some(path), _) => path.clone(),
+/// Where the daemon's socket is: as `named`, else in the user's `runtime` folder, else in a folder of user `uid` in `/tmp`. The
+/// command line and the daemon ask here too.
+pub fn place(named: Option<&Path>, runtime: Option<&Path>, uid: u32) -> PathBuf {
+    match (named, runtime) {
+        (Some(path), _) => path.to_owned(),
         (None, Some(runtime)) => runtime.join("buildbee/daemon.sock"),
-        (None, None) => PathBuf::from(format!("/tmp/buildbee-{}/daemon.sock", geteuid())),
-    };
+        (None, None) => PathBuf::from(format!("/tmp/buildbee-{uid}/daemon.sock")),
+    }
+}
+
+/// Where the daemon's socket is, if it can be there and its folder is to be trusted.
+pub fn path(settings: &WrapperSettings) -> Result<PathBuf, SocketError> {
+    let path = place(settings.socket.as_deref(), settings.runtime_dir.as_deref(), geteuid().as_raw());
     let length = path.as_os_str().as_bytes().len();
     if length > MAX_SOCKET_PATH_BYTES {
         return Err(SocketError::TooLong { path, length });

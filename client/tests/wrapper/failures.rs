@@ -99,7 +99,7 @@ fn the_daemon_is_started_once_and_a_failure_remembered() {
     let stage = Stage::new();
     stage.script(
         "bin/buildbee-cli",
-        &format!("echo \"$* $BUILDBEE_SOCKET${{MAKEFLAGS-}}\" >> {}; exit 1", stage.path("starts").display()),
+        &format!("echo \"$* $BUILDBEE_SOCKET${{MAKEFLAGS-}}\" >> '{}'; exit 1", stage.path("starts").display()),
     );
     for _ in 0..3 {
         std::fs::write(stage.path("x.c"), "int x;\n").unwrap();
@@ -114,7 +114,7 @@ fn the_daemon_is_started_once_and_a_failure_remembered() {
 fn a_daemon_that_comes_up_is_used() {
     let stage = Stage::new();
     // The starter ends; somebody listens a moment later.
-    stage.script("bin/buildbee-cli", &format!("touch {}", stage.path("started").display()));
+    stage.script("bin/buildbee-cli", &format!("touch '{}'", stage.path("started").display()));
     let (socket, started) = (stage.socket(), stage.path("started"));
     let daemon = std::thread::spawn(move || {
         crate::stage::wait_until("the daemon is started", || started.exists());

@@ -57,7 +57,7 @@ fn a_compiler_killed_by_a_signal_kills_the_wrapper_so() {
 }
 
 /// Prints a line, leaves a temporary file and starts a grandchild that would go on; writes the numbers of both to `pids`.
-const ENDLESS: &str = "echo begun; touch $TMPDIR/leftover; sleep 600 & echo $$ $! > pids; wait";
+const ENDLESS: &str = "echo begun; touch \"$TMPDIR/leftover\"; sleep 600 & echo $$ $! > pids; wait";
 
 fn pids(stage: &Stage) -> Vec<String> {
     let mut found = Vec::new();

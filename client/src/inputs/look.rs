@@ -1,0 +1,215 @@
+//! Looks at the files of one compile: reads and hashes them, follows their includes, and puts tree and read set together.
+//!
+//! Two ways to the list of files: [`Look::closure`] follows every include that any branch could reach; [`Look::listed`] takes the
+//! compiler's word for the files and follows includes only for the names that were looked up in vain. Starts no program.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use buildbee_proto::limits::MAX_READ_SET;
+use buildbee_proto::outcome::ReadSet;
+use buildbee_proto::path::RelPath;
+
+use super::discover::{DiscoverError, Inputs};
+use super::filehash::{FileHashes, Hashed};
+use super::lookup::Lookups;
+use super::resolve::Resolved;
+use super::scan::{Form, Include, Scan};
+use super::search_path::SearchPath;
+use super::tree::TreeBuilder;
+use crate::compiler::request::CompileRequest;
+
+/// One look at one compile.
+#[derive(Debug)]
+pub struct Look<'a> {
+    hashes: &'a FileHashes,
+    request: &'a CompileRequest,
+    cwd: &'a Path,
+    lookups: Lookups<'a>,
+    files: BTreeMap<RelPath, Hashed>,
+}
+
+impl<'a> Look<'a> {
+    /// At `request`, which runs in `cwd` and looks in `search`.
+    pub fn new(
+        hashes: &'a FileHashes,
+        request: &'a CompileRequest,
+        cwd: &'a Path,
+        search: &'a SearchPath,
+    ) -> Result<Self, DiscoverError> {
+        Ok(Self { hashes, request, cwd, lookups: Lookups::new(cwd, search)?, files: BTreeMap::new() })
+    }
+
+    /// All files that any branch of any file could include. Fails where a file names what it includes by a macro.
+    pub fn closure(mut self) -> Result<Inputs, DiscoverError> {
+        let first = self.lookups.resolver.resolve_output(self.cwd, &self.request.source)?;
+        let source = first.map_or_else(|| self.request.source.clone(), |place| place.to_absolute());
+        let mut seen = BTreeSet::from([source.clone()]);
+        let scan = self.read(&source)?;
+        let mut todo = vec![(source, scan), self.command_line()];
+        while let Some((file, scan)) = todo.pop() {
+            if scan.computed_include {
+                return Err(DiscoverError::ComputedInclude(file));
+            }
+            self.lookups.follow(&file, &scan)?;
+            for found in self.lookups.take_fresh()? {
+                if seen.insert(found.clone()) {
+                    let scan = self.read(&found)?;
+                    todo.push((found, scan));
+                }
+            }
+        }
+        self.finish()
+    }
+
+    /// The files that the compiler listed.
+    pub fn listed(mut self, listed: Vec<PathBuf>) -> Result<Inputs, DiscoverError> {
+        let mut scans: Vec<(PathBuf, Arc<Scan>)> = Vec::with_capacity(listed.len() + 1);
+        let mut seen = BTreeSet::new();
+        for spelled in listed {
+            if seen.insert(spelled.clone()) {
+                let scan = self.read(&spelled)?;
+                scans.push((spelled, scan));
+            }
+        }
+        scans.push(self.command_line());
+        for (file, scan) in &scans {
+            self.lookups.follow(file, scan)?;
+        }
+        if scans.iter().any(|(_, scan)| scan.computed_include) {
+            self.lookups.computed(&scans.iter().map(|(file, _)| file.as_path()).collect::<Vec<_>>())?;
+        }
+        for probed in self.lookups.probed.clone() {
+            if !seen.contains(&probed) {
+                self.exists(&probed)?;
+            }
+        }
+        self.finish()
+    }
+
+    /// `-include` and `-imacros` are looked up like quoted includes of a file in the working directory, and the C library has a file that
+    /// every gcc and clang reads before anything else.
+    fn command_line(&self) -> (PathBuf, Arc<Scan>) {
+        let name = |path: &PathBuf| path.to_str().map(str::to_owned);
+        let include = |name| Include { name, form: Form::Quoted, next: false };
+        let mut includes: Vec<_> = self.request.explicit_inputs.iter().filter_map(name).map(include).collect();
+        includes.push(Include { name: "stdc-predef.h".to_owned(), form: Form::Angled, next: false });
+        (self.cwd.join("<command line>"), Arc::new(Scan { includes, ..Scan::default() }))
+    }
+
+    fn read(&mut self, spelled: &Path) -> Result<Arc<Scan>, DiscoverError> {
+        let Resolved::Present(place) = self.lookups.resolver.resolve(self.cwd, spelled)? else {
+            return Err(DiscoverError::Vanished(spelled.to_owned()));
+        };
+        check_place(&place)?;
+        let unreadable = |error| DiscoverError::Unreadable { path: spelled.to_owned(), error };
+        let (hashed, scan) = self.hashes.hash_source(&place.to_absolute()).map_err(unreadable)?;
+        if scan.time_macros {
+            return Err(DiscoverError::TimeMacros(spelled.to_owned()));
+        }
+        if scan.embeds {
+            return Err(DiscoverError::Embeds(spelled.to_owned()));
+        }
+        if scan.computed_probe {
+            return Err(DiscoverError::ComputedProbe(spelled.to_owned()));
+        }
+        self.insert(place, hashed)?;
+        Ok(scan)
+    }
+
+    /// A file whose existence alone was asked for: an agent must find it too.
+    fn exists(&mut self, spelled: &Path) -> Result<(), DiscoverError> {
+        let Resolved::Present(place) = self.lookups.resolver.resolve(self.cwd, spelled)? else {
+            return Err(DiscoverError::Vanished(spelled.to_owned()));
+        };
+        if place.to_absolute().is_dir() {
+            return Ok(());
+        }
+        check_place(&place)?;
+        let unreadable = |error| DiscoverError::Unreadable { path: spelled.to_owned(), error };
+        let hashed = self.hashes.hash(&place.to_absolute()).map_err(unreadable)?;
+        self.insert(place, hashed)
+    }
+
+    fn insert(&mut self, place: RelPath, hashed: Hashed) -> Result<(), DiscoverError> {
+        self.files.insert(place, hashed);
+        if self.files.len() > MAX_READ_SET { Err(DiscoverError::TooMany) } else { Ok(()) }
+    }
+
+    /// `PWD` counts for a compiler where it names the folder that it runs in.
+    fn logical_directory(&mut self) -> Result<PathBuf, DiscoverError> {
+        if let Some(spelled) = &self.request.logical_directory {
+            let same = |one: std::fs::Metadata, two: std::fs::Metadata| {
+                use std::os::unix::fs::MetadataExt;
+                (one.dev(), one.ino()) == (two.dev(), two.ino())
+            };
+            let both = std::fs::metadata(spelled).and_then(|one| Ok((one, std::fs::metadata(self.cwd)?)));
+            if both.is_ok_and(|(one, two)| same(one, two)) {
+                self.lookups.resolver.resolve(Path::new("/"), spelled)?;
+                return Ok(spelled.clone());
+            }
+        }
+        Ok(self.cwd.to_owned())
+    }
+
+    fn outputs(&mut self) -> Result<Vec<RelPath>, DiscoverError> {
+        let mut places = Vec::with_capacity(self.request.outputs.len());
+        for spelled in &self.request.outputs {
+            let place = self.lookups.resolver.resolve_output(self.cwd, spelled)?;
+            let place = place.ok_or_else(|| DiscoverError::Output(spelled.clone()))?;
+            check_place(&place)?;
+            // A compiler writes through a symlink and into a device; a result is put in place by renaming.
+            match std::fs::symlink_metadata(place.to_absolute()) {
+                Ok(meta) if !meta.is_file() => return Err(DiscoverError::Output(spelled.clone())),
+                _ => {}
+            }
+            places.push(place);
+        }
+        Ok(places)
+    }
+
+    fn finish(mut self) -> Result<Inputs, DiscoverError> {
+        for folder in &self.request.search_directories {
+            // A folder that is not there is absent for the compiler too, and noted by the search path.
+            self.lookups.resolver.resolve(self.cwd, &folder.path)?;
+        }
+        let logical_directory = self.logical_directory()?;
+        let outputs = self.outputs()?;
+        let Lookups { mut resolver, absent, .. } = self.lookups;
+        // The working directory counts even where every path is absolute.
+        resolver.resolve(Path::new("/"), self.cwd)?;
+        let mut tree = TreeBuilder::default();
+        let mut files = BTreeMap::new();
+        let mut guards = Vec::with_capacity(self.files.len());
+        let mut read = Vec::with_capacity(self.files.len());
+        for (place, hashed) in self.files {
+            tree.file(&place, hashed.digest, hashed.executable)?;
+            files.insert(hashed.digest, place.to_absolute());
+            guards.push((place.to_absolute(), hashed));
+            read.push((place, hashed.digest));
+        }
+        for (place, target) in resolver.symlinks() {
+            tree.symlink(place, target)?;
+        }
+        for place in resolver.directories() {
+            if check_place(place).is_ok() {
+                tree.directory(place)?;
+            }
+        }
+        let read_set = ReadSet {
+            files: read,
+            absent: absent.into_iter().collect(),
+            symlinks: resolver.symlinks().iter().map(|(place, target)| (place.clone(), target.clone())).collect(),
+        };
+        Ok(Inputs { read_set, tree: tree.finish(), files, guards, outputs, logical_directory })
+    }
+}
+
+/// The sandbox has its own `/dev` and `/proc`, and no `/sys`.
+fn check_place(place: &RelPath) -> Result<(), DiscoverError> {
+    match place.components().next() {
+        Some("dev" | "proc" | "sys") => Err(DiscoverError::SpecialPath(place.clone())),
+        _ => Ok(()),
+    }
+}
