@@ -111,10 +111,7 @@ impl Settings {
 
     /// Settings from the process's environment and the file it names.
     pub fn load() -> Result<Self, ConfigError> {
-        #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
-        let environment: BTreeMap<String, String> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
+        let environment = environment();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let home = Places { uid: nix::unistd::geteuid().as_raw(), cores };
         Self::from_environment(&environment, &home, |path| std::fs::read_to_string(path))
@@ -126,19 +123,11 @@ impl Settings {
         read: impl Fn(&Path) -> std::io::Result<String>,
     ) -> Result<Self, ConfigError> {
         let get = |name: &str| environment.get(name).map(String::as_str).filter(|value| !value.is_empty());
-        let home = get("HOME").unwrap_or("/nonexistent");
-        let base = |variable: &str, below_home: &str| {
-            get(variable)
-                .filter(|path| path.starts_with('/'))
-                .map_or_else(|| Path::new(home).join(below_home), PathBuf::from)
-        };
-        let (file, required) = match get("BUILDBEE_CONFIG") {
-            Some(path) => (PathBuf::from(path), true),
-            None => (base("XDG_CONFIG_HOME", ".config").join("buildbee/config.toml"), false),
-        };
+        let base = |variable: &str, below_home: &str| base_folder(get, variable, below_home);
+        let (file, named) = file_place(get);
         let text = match read(&file) {
             Ok(text) => text,
-            Err(error) if !required && error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) if !named && error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(ConfigError::Read { file, error: error.to_string() }),
         };
         let written = parse_file(&file, &text)?;
@@ -209,6 +198,32 @@ impl Settings {
     }
 }
 
+/// Where the settings file is, or would be.
+pub fn settings_file() -> PathBuf {
+    let environment = environment();
+    file_place(|name| environment.get(name).map(String::as_str).filter(|value| !value.is_empty())).0
+}
+
+fn environment() -> BTreeMap<String, String> {
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
+    let variables = std::env::vars_os();
+    variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+/// The settings file, and whether the user named it.
+fn file_place<'a>(get: impl Fn(&str) -> Option<&'a str>) -> (PathBuf, bool) {
+    match get("BUILDBEE_CONFIG") {
+        Some(path) => (PathBuf::from(path), true),
+        None => (base_folder(get, "XDG_CONFIG_HOME", ".config").join("buildbee/config.toml"), false),
+    }
+}
+
+/// An XDG base folder; where not even HOME is set, below `/nonexistent`, which fails with a clear message.
+fn base_folder<'a>(get: impl Fn(&str) -> Option<&'a str>, variable: &str, below_home: &str) -> PathBuf {
+    let home = || Path::new(get("HOME").unwrap_or("/nonexistent")).join(below_home);
+    get(variable).filter(|path| path.starts_with('/')).map_or_else(home, PathBuf::from)
+}
+
 /// What the defaults depend on besides the environment.
 #[derive(Debug)]
 struct Places {
@@ -218,6 +233,7 @@ struct Places {
 
 /// `config.toml` as written. Every key is documented in `packaging/config/config.toml`.
 #[derive(Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields)]
 struct FileSettings {
     state_dir: Option<PathBuf>,
@@ -290,6 +306,8 @@ pub enum ConfigError {
 
 #[cfg(test)]
 mod tests {
+    use buildbee_proto::settings_file::uncommented;
+
     use super::*;
 
     fn load(variables: &[(&str, &str)], file: Option<&str>) -> Result<Settings, ConfigError> {
@@ -336,6 +354,28 @@ mod tests {
         }
         let error = load(&[("HOME", "/h"), ("BUILDBEE_RACING", "slow")], Some("racing = \"fast\"\n")).unwrap_err();
         assert!(error.to_string().starts_with("setting racing: \"slow\""), "the variable is at fault: {error}");
+    }
+
+    #[test]
+    fn the_annotated_file_has_every_key_with_its_default() {
+        let text = uncommented(ANNOTATED);
+        let written = serde_json::to_value(parse_file(Path::new("config.toml"), &text).unwrap()).unwrap();
+        let keys: Vec<&str> = written.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys.join(", "), KEYS, "sorted, as the hint has them");
+        for (key, value) in written.as_object().unwrap() {
+            assert!(!value.is_null(), "{key} is missing");
+        }
+        let home = [("HOME", "/home/me")];
+        let places = Places { uid: 1000, cores: 8 };
+        let environment = home.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let load = |text: &str| Settings::from_environment(&environment, &places, |_| Ok(text.to_owned())).unwrap();
+        assert_eq!(format!("{:?}", load(&text)), format!("{:?}", load("")));
+    }
+
+    #[test]
+    fn a_runtime_folder_that_is_not_absolute_does_not_count() {
+        let settings = load(&[("HOME", "/h"), ("XDG_RUNTIME_DIR", "run")], None).unwrap();
+        assert_eq!(settings.socket, Path::new("/tmp/buildbee-7/daemon.sock"));
     }
 
     #[test]

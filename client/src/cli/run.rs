@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::arguments::{Arguments, Cache, Command, Farm, Listing};
 use super::ask::{AskError, Start, ask};
 use super::{background, documents, join};
-use crate::config::Settings;
+use crate::config::{self, Settings};
 use crate::exit::{Failure, SUCCESS, USER};
 use crate::wrapper::output;
 use crate::{doctor, farm_up, ui};
@@ -17,8 +17,15 @@ use crate::{doctor, farm_up, ui};
 /// How clap ends its errors.
 const MORE_INFORMATION: &str = "For more information, try '--help'.";
 
+/// Asks for the settings; no command of its own, but where people look for it.
+const HELP_ON_SETTINGS: [&str; 2] = ["help", "config"];
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
+    if std::env::args_os().skip(1).eq(HELP_ON_SETTINGS) {
+        ui::print(&format!("settings file: {}\n\n{}", config::settings_file().display(), config::ANNOTATED));
+        return ExitCode::from(SUCCESS);
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

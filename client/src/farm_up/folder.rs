@@ -10,10 +10,10 @@ use std::process::Command;
 use buildbee_sandbox::cleanup::remove_scratch;
 
 use super::error::FarmError;
-use crate::wrapper::socket::MAX_SOCKET_PATH_BYTES;
 use crate::wrapper::output;
 use crate::wrapper::program::OWN_NAME;
 use crate::wrapper::settings::{NESTED_VARIABLE, WrapperSettings};
+use crate::wrapper::socket::MAX_SOCKET_PATH_BYTES;
 
 /// Made for one farm, mode 0700.
 #[derive(Debug)]

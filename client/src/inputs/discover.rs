@@ -161,7 +161,7 @@ impl Discovery {
             Ok(inputs) => return Ok(inputs),
             // Perhaps only a branch that is never taken stands in the way: the compiler knows.
             Err(error) => {
-                tracing::debug!(source = %request.source.display(), %error, "asking the compiler for its files")
+                tracing::debug!(source = %request.source.display(), %error, "asking the compiler for its files");
             }
         }
         let listed = list(compiler, request, env, cwd).await?;

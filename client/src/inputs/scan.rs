@@ -24,6 +24,7 @@ pub struct Include {
 }
 
 /// What a text asks for.
+#[expect(clippy::struct_excessive_bools, reason = "each is an observation of its own; none excludes another")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     /// Names of `#include`, `#import`, `#include_next`, and of `__has_include` in all forms, without repetitions.

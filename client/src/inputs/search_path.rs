@@ -70,7 +70,7 @@ impl SearchPaths {
         env: &[(String, String)],
         cwd: &Path,
     ) -> Result<Arc<SearchPath>, SearchPathError> {
-        let mut arguments: Vec<String> = arguments.iter().filter(|argument| decides(argument)).cloned().collect();
+        let mut arguments = deciding(arguments);
         arguments.extend(["-x".into(), language.to_owned()]);
         let key = Key { compiler: compiler.id.to_string(), arguments, env: env.to_vec(), cwd: cwd.to_owned() };
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
@@ -87,9 +87,22 @@ impl SearchPaths {
     }
 }
 
-/// Macro definitions don't change where a compiler looks, but do differ from project to project.
-fn decides(argument: &str) -> bool {
-    !["-D", "-U", "-W", "-O", "-g"].iter().any(|prefix| argument.starts_with(prefix))
+/// The arguments that can change where a compiler looks. Macro definitions can't, and differ from project to project; so do warnings,
+/// optimisation and debug options.
+fn deciding(arguments: &[String]) -> Vec<String> {
+    let mut kept = Vec::with_capacity(arguments.len());
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        if argument == "-D" || argument == "-U" {
+            // Its value is the next argument.
+            rest.next();
+        } else if argument.starts_with("-Wp,")
+            || !["-D", "-U", "-W", "-O", "-g"].iter().any(|with| argument.starts_with(with))
+        {
+            kept.push(argument.clone());
+        }
+    }
+    kept
 }
 
 fn still_holds(path: &SearchPath, cwd: &Path) -> bool {
@@ -145,6 +158,13 @@ fn parse(text: &str) -> Option<SearchPath> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_matter_is_left_out() {
+        let words = "-D A=1 -DB -U C -Iinc -Wall -O2 -g3 -Wp,-Iother -std=c11 -isystem sys";
+        let arguments: Vec<String> = words.split(' ').map(str::to_owned).collect();
+        assert_eq!(deciding(&arguments).join(" "), "-Iinc -Wp,-Iother -std=c11 -isystem sys");
+    }
 
     #[test]
     fn gcc_and_clang_listings_are_read() {
