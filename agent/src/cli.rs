@@ -67,7 +67,7 @@ pub struct ServeArguments {
     pub name: Option<String>,
     /// The program buildbee-sandbox, where it is not beside this one.
     #[arg(long, value_name = "PATH")]
-    pub helper: Option<PathBuf>,
+    pub sandbox: Option<PathBuf>,
     /// Check the settings and leave.
     #[arg(long)]
     pub check_config: bool,
@@ -109,7 +109,7 @@ pub struct DoctorArguments {
     pub json: bool,
     /// The program buildbee-sandbox, where it is not beside this one.
     #[arg(long, value_name = "PATH")]
-    pub helper: Option<PathBuf>,
+    pub sandbox: Option<PathBuf>,
     /// Where everything is.
     #[command(flatten)]
     pub place: PlaceArguments,

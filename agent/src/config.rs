@@ -12,12 +12,18 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_NAME_BYTES, MAX_SLOTS_PER_AGENT};
+use buildbee_proto::settings_file::{Complaint, line_of_key};
 use buildbee_sandbox::spec::Limits;
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::cli::{PlaceArguments, ServeArguments};
 
+/// Every key of the settings file with its meaning and default.
+pub const ANNOTATED: &str = include_str!("../../packaging/config/agent.toml");
+/// The keys of the settings file, for hints.
+const KEYS: &str = "action_memory, action_processes, action_timeout, advertise, bwrap, cache_size, listen, mdns, mode, name, sandbox, slots, \
+                    state_dir";
 /// The fixed port of agents.
 pub const DEFAULT_LISTEN: &str = "0.0.0.0:7471";
 const DEFAULT_CACHE_BYTES: u64 = 20 << 30;
@@ -89,7 +95,7 @@ pub struct Settings {
     /// For people; empty: as in the membership.
     pub name: String,
     /// The program buildbee-sandbox.
-    pub helper: PathBuf,
+    pub sandbox: PathBuf,
     /// The program bwrap.
     pub bwrap: PathBuf,
     /// What one action may use.
@@ -98,6 +104,7 @@ pub struct Settings {
 
 /// The settings file as written. Times are like "10m", sizes like "20GiB".
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(deny_unknown_fields)]
 struct FileSettings {
     /// When to lend: "idle", "proportional", "dedicated", "off". Default "dedicated".
@@ -117,7 +124,7 @@ struct FileSettings {
     /// Default: the name given at joining.
     name: Option<String>,
     /// Default: `buildbee-sandbox` beside this program.
-    helper: Option<PathBuf>,
+    sandbox: Option<PathBuf>,
     /// Default: `bwrap` in PATH.
     bwrap: Option<PathBuf>,
     /// Longest time for one action. Default "10m".
@@ -140,7 +147,7 @@ pub enum ConfigError {
         error: String,
     },
     /// Not TOML, or a key that does not exist, or a value of another type.
-    #[error("{}:{line}: {error}\nhint: `buildbee-agent serve --help` lists what can be set", file.display())]
+    #[error("{}:{line}: {error}\nhint: the keys are {KEYS}; `buildbee-agent help config` describes them", file.display())]
     Malformed {
         /// Which file.
         file: PathBuf,
@@ -214,6 +221,17 @@ impl Machine {
         }
     }
 
+    /// The settings file that the environment names.
+    fn named_file(&self) -> Option<PathBuf> {
+        self.get("BUILDBEE_AGENT_CONFIG").map(PathBuf::from)
+    }
+
+    /// Where the settings file is if none is named.
+    fn usual_file(&self) -> PathBuf {
+        let folder = if self.root { PathBuf::from("/etc") } else { self.base("XDG_CONFIG_HOME", ".config") };
+        folder.join("buildbee/agent.toml")
+    }
+
     fn default_slots(&self) -> usize {
         let by_memory = usize::try_from(self.memory_bytes / MEMORY_PER_SLOT_BYTES).unwrap_or(usize::MAX);
         self.n_cores.min(by_memory).clamp(1, MAX_SLOTS_PER_AGENT)
@@ -225,6 +243,12 @@ impl Machine {
         let mut programs = folders.map(|folder| Path::new(folder).join("bwrap"));
         programs.find(|program| program.is_file()).unwrap_or_else(|| PathBuf::from("/usr/bin/bwrap"))
     }
+}
+
+/// Where the settings file is, or would be.
+pub fn settings_file() -> PathBuf {
+    let machine = Machine::this();
+    machine.named_file().unwrap_or_else(|| machine.usual_file())
 }
 
 /// The log's filter.
@@ -239,8 +263,8 @@ impl Settings {
     }
 
     /// Settings for the other commands, which only need places.
-    pub fn load_places(place: &PlaceArguments, helper: Option<PathBuf>) -> Result<Self, ConfigError> {
-        Self::load(&ServeArguments { place: place.clone(), helper, ..ServeArguments::default() })
+    pub fn load_places(place: &PlaceArguments, sandbox: Option<PathBuf>) -> Result<Self, ConfigError> {
+        Self::load(&ServeArguments { place: place.clone(), sandbox, ..ServeArguments::default() })
     }
 
     fn resolve(
@@ -278,7 +302,7 @@ impl Settings {
             mdns: !arguments.no_mdns && file.mdns.unwrap_or(true),
             ready_file: arguments.ready_file,
             name: arguments.name.or(file.name).unwrap_or_default(),
-            helper: arguments.helper.or(file.helper).unwrap_or_else(beside),
+            sandbox: arguments.sandbox.or(file.sandbox).unwrap_or_else(beside),
             bwrap: file.bwrap.unwrap_or_else(|| machine.find_bwrap()),
             limits: limits(file.action_timeout, file.action_memory, file.action_processes, machine)?,
         };
@@ -316,13 +340,9 @@ fn read_file(
     machine: &Machine,
     read: impl Fn(&Path) -> io::Result<String>,
 ) -> Result<(PathBuf, String), ConfigError> {
-    let named = place.config.clone().or_else(|| machine.get("BUILDBEE_AGENT_CONFIG").map(PathBuf::from));
+    let named = place.config.clone().or_else(|| machine.named_file());
     let required = named.is_some();
-    let usual = || {
-        let folder = if machine.root { PathBuf::from("/etc") } else { machine.base("XDG_CONFIG_HOME", ".config") };
-        folder.join("buildbee/agent.toml")
-    };
-    let file = named.unwrap_or_else(usual);
+    let file = named.unwrap_or_else(|| machine.usual_file());
     match read(&file) {
         Ok(text) => Ok((file, text)),
         Err(error) if !required && error.kind() == io::ErrorKind::NotFound => Ok((file, String::new())),
@@ -332,21 +352,10 @@ fn read_file(
 
 fn parse_file(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
     toml::from_str(text).map_err(|error: toml::de::Error| {
-        let before = error.span().and_then(|span| text.as_bytes().get(..span.start)).unwrap_or_default();
-        let line = before.split(|byte| *byte == b'\n').count();
-        let message = error.message().trim().replace('\n', "; ");
-        // The parser names a key that it does not know, but not the key of a value that it can't use.
-        let key = text.lines().nth(line - 1).and_then(|line| line.split_once('=')).map_or("", |(key, _)| key.trim());
-        let named = key.is_empty() || message.contains(&format!("`{key}`"));
-        let error = if named { message } else { format!("{key}: {message}") };
-        ConfigError::Malformed { file: file.to_owned(), line, error }
+        let at = error.span().map_or(0, |span| span.start);
+        let Complaint { line, message } = Complaint::new(text, at, error.message());
+        ConfigError::Malformed { file: file.to_owned(), line, error: message }
     })
-}
-
-/// Where `key` is set, counted from 1, if it is.
-fn line_of_key(text: &str, key: &str) -> Option<usize> {
-    let sets = |line: &str| line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
-    text.lines().position(sets).map(|index| index + 1)
 }
 
 fn limits(
@@ -384,6 +393,7 @@ fn parse<T, E: fmt::Display>(
 
 #[cfg(test)]
 mod tests {
+    use buildbee_proto::settings_file::uncommented;
     use clap::Parser;
 
     use super::*;
@@ -410,7 +420,7 @@ mod tests {
         let settings = resolve(&[], None, &machine()).unwrap();
         assert_eq!((settings.n_slots, settings.mode), (3, Mode::Dedicated));
         assert_eq!(settings.state_dir, Path::new("/h/.local/state/buildbee-agent"));
-        assert_eq!(settings.helper, Path::new("/opt/bin/buildbee-sandbox"));
+        assert_eq!(settings.sandbox, Path::new("/opt/bin/buildbee-sandbox"));
         assert_eq!(settings.limits.memory_bytes, 3 << 30);
         let root = Machine { root: true, memory_bytes: 0, ..machine() };
         let settings = resolve(&[], None, &root).unwrap();
@@ -463,6 +473,22 @@ mod tests {
             let error = resolve(&words, None, &machine()).unwrap_err().to_string();
             assert!(error.contains("hint:") && error.contains(&words[0][2..].replace('-', "_")), "{error}");
         }
+    }
+
+    #[test]
+    fn the_annotated_file_has_every_key_with_its_default() {
+        let text = uncommented(ANNOTATED);
+        let written = serde_json::to_value(parse_file(Path::new("agent.toml"), &text).unwrap()).unwrap();
+        let keys: Vec<&str> = written.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys.join(", "), KEYS, "sorted, as the hint has them");
+        for (key, value) in written.as_object().unwrap() {
+            assert!(!value.is_null(), "{key} is missing");
+        }
+        let executable = "/usr/bin/buildbee-agent".into();
+        let machine =
+            Machine { root: true, memory_bytes: 16 << 30, executable, environment: BTreeMap::new(), ..machine() };
+        let load = |text| format!("{:?}", resolve(&[], Some(text), &machine).unwrap());
+        assert_eq!(load(&text), load(""));
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub async fn examine(settings: &Settings, now: UnixSeconds) -> Vec<Finding> {
 }
 
 async fn sandbox(settings: &Settings, folder: &Path) -> Finding {
-    match probe(&settings.helper, &settings.bwrap, folder).await {
+    match probe(&settings.sandbox, &settings.bwrap, folder).await {
         Ok(capabilities) => {
             let note = |has: bool, what: &str| if has { String::new() } else { format!(", no {what}") };
             let limit = note(capabilities.process_limit, "limit on processes");

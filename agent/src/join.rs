@@ -3,7 +3,6 @@
 //! A machine that is a member already gets a new membership of the same farm; it is not moved to another farm by accident. Not here:
 //! the conversation with the coordinator (`buildbee_p2p::enrolment`).
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use buildbee_proto::membership::{ParseTicketError, Signed, Ticket, UnixSeconds};
 use buildbee_proto::peer::{PeerId, Role};
 use thiserror::Error;
 
-use crate::state::StateDir;
+use crate::state::{StateDir, StateError};
 
 /// How long joining may take.
 const JOIN_DEADLINE: Duration = Duration::from_secs(20);
@@ -41,16 +40,8 @@ pub enum JoinFailure {
         file: PathBuf,
     },
     /// The state folder is of no use.
-    #[error(
-        "state folder {}: {source}\nhint: check that it can be made and belongs to this user, or name another with --state-dir",
-        dir.display()
-    )]
-    State {
-        /// Which.
-        dir: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The key is of no use.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -80,7 +71,7 @@ pub async fn join(
     if ticket.value.role != Role::Agent {
         return Err(JoinFailure::Role(ticket.value.role));
     }
-    let state = StateDir::open(state_dir).map_err(|source| JoinFailure::State { dir: state_dir.to_owned(), source })?;
+    let state = StateDir::open(state_dir)?;
     let file = state.enrolment();
     // A damaged one is worth nothing, and joining again is what mends it.
     if let Ok(Some(held)) = Enrolment::load(&file)

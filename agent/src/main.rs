@@ -18,7 +18,14 @@ use tracing_subscriber::EnvFilter;
 /// Exit code: the user asked for something that can't be.
 const EXIT_USER: u8 = 2;
 
+/// Asks for the settings; no command of its own, but where people look for it.
+const HELP_ON_SETTINGS: [&str; 2] = ["help", "config"];
+
 fn main() -> ExitCode {
+    if std::env::args_os().skip(1).eq(HELP_ON_SETTINGS) {
+        say(&format!("settings file: {}\n\n{}", config::settings_file().display(), config::ANNOTATED.trim_end()));
+        return ExitCode::SUCCESS;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -90,7 +97,7 @@ async fn join_farm(arguments: JoinArguments) -> anyhow::Result<ExitCode> {
 }
 
 async fn examine(arguments: DoctorArguments) -> anyhow::Result<ExitCode> {
-    let settings = Settings::load_places(&arguments.place, arguments.helper)?;
+    let settings = Settings::load_places(&arguments.place, arguments.sandbox)?;
     let findings = doctor::examine(&settings, now()).await;
     if arguments.json {
         say(&serde_json::to_string_pretty(&findings)?);

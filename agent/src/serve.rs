@@ -12,6 +12,7 @@ use std::time::Duration;
 use buildbee_p2p::enrolment::{Enrolment, EnrolmentError};
 use buildbee_p2p::identity::{Identity, IdentityError};
 use buildbee_p2p::node::{self, Inbound, InboundStream, Node, NodeConfig, Sender};
+use buildbee_p2p::private_file;
 use buildbee_p2p::tasks::Tasks;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::control::Offer;
@@ -38,7 +39,7 @@ use crate::lease::actor::{Heartbeat, heartbeat_task};
 use crate::lease::core::Core;
 use crate::lease::slots::Slots;
 use crate::session::Sessions;
-use crate::state::{StateDir, write_atomically};
+use crate::state::{StateDir, StateError};
 use crate::toolchain::{Changed, Toolchains, host};
 
 /// Streams of all peers served at once; further ones are reset, and their openers try again or elsewhere.
@@ -55,13 +56,8 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// The state folder is of no use.
-    #[error("state folder {}: {source}\nhint: check that it can be made and belongs to this user, or name another with --state-dir", dir.display())]
-    State {
-        /// Which.
-        dir: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The key is of no use.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -126,8 +122,8 @@ impl Changed for RingSlots {
 impl Agent {
     /// Starts an agent on the current runtime.
     pub async fn start(settings: &Settings) -> Result<Self, ServeError> {
-        let at = |source| ServeError::State { dir: settings.state_dir.clone(), source };
-        let state = StateDir::open(&settings.state_dir).map_err(at)?;
+        let at = |source| StateError { dir: settings.state_dir.clone(), source };
+        let state = StateDir::open(&settings.state_dir)?;
         if let Some(file) = &settings.ready_file {
             // One of an earlier run would make somebody believe this one is ready.
             drop(fs::remove_file(file));
@@ -141,9 +137,9 @@ impl Agent {
         let (store, recovery) = Store::open(&state.store(), &options)?;
         tracing::info!(?recovery, "store is open");
         let workspaces = fresh_folder(&state.workspaces()).map_err(at)?;
-        let capabilities = probe(&settings.helper, &settings.bwrap, &workspaces).await?;
+        let capabilities = probe(&settings.sandbox, &settings.bwrap, &workspaces).await?;
         tracing::info!(?capabilities, "the sandbox works");
-        let launcher = Launcher::start(&settings.helper, &settings.bwrap).await?;
+        let launcher = Launcher::start(&settings.sandbox, &settings.bwrap).await?;
         let (node, inbound) = node::start(NodeConfig {
             identity: identity.clone(),
             membership: enrolment.membership.clone(),
@@ -240,7 +236,7 @@ impl Agent {
     fn say_ready(&self, file: &Path) -> Result<(), ServeError> {
         let ready = serde_json::json!({ "peer": self.peer().to_string(), "addresses": self.addresses });
         let failed = |source| ServeError::Ready { file: file.to_owned(), source };
-        write_atomically(file, format!("{ready}\n").as_bytes()).map_err(failed)
+        private_file::replace(file, format!("{ready}\n").as_bytes()).map_err(failed)
     }
 
     /// Admits nothing more, ends what runs, closes. Takes about two seconds at most.

@@ -1,9 +1,24 @@
-//! The agent's own folder: what is where in it, and how single files of it are written.
+//! The agent's own folder: what is where in it.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+
+use buildbee_p2p::private_file::make_folder;
+use thiserror::Error;
+
+/// The state folder is of no use.
+#[derive(Debug, Error)]
+#[error(
+    "state folder {}: {source}\nhint: check that it can be made and belongs to this user, or name another with --state-dir",
+    dir.display()
+)]
+pub struct StateError {
+    /// Which.
+    pub dir: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
 
 /// The folder and the names in it.
 #[derive(Clone, Debug)]
@@ -11,9 +26,9 @@ pub struct StateDir(PathBuf);
 
 impl StateDir {
     /// Opens `dir`, making it, for this user alone, if need be.
-    pub fn open(dir: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        Ok(Self(fs::canonicalize(dir)?))
+    pub fn open(dir: &Path) -> Result<Self, StateError> {
+        let opened = make_folder(dir).and_then(|()| fs::canonicalize(dir));
+        opened.map(Self).map_err(|source| StateError { dir: dir.to_owned(), source })
     }
 
     /// The folder itself.
@@ -50,19 +65,4 @@ impl StateDir {
     pub fn workspaces(&self) -> PathBuf {
         self.0.join("work")
     }
-}
-
-/// Replaces `file` in one step: readers see the old content or the new. Touches the disk.
-pub fn write_atomically(file: &Path, content: &[u8]) -> io::Result<()> {
-    let mut fresh = file.as_os_str().to_owned();
-    fresh.push(format!(".{}.new", std::process::id()));
-    let fresh = PathBuf::from(fresh);
-    let written = File::create(&fresh)
-        .and_then(|mut file| file.write_all(content).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&fresh, file));
-    if written.is_err() {
-        // Best effort: what is left is overwritten by the next attempt.
-        drop(fs::remove_file(&fresh));
-    }
-    written
 }

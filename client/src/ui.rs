@@ -1,4 +1,4 @@
-//! How the daemon's documents look on a screen, and printing them. Pure but for [`print`].
+//! How the daemon's documents look on a screen, and printing them. Pure but for [`print()`].
 //!
 //! Names, addresses and texts in a document may come from peers: control characters never reach the terminal. Colour is not used.
 

@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use buildbee_proto::limits::MAX_ADDRESSES_PER_PEER;
+use buildbee_proto::settings_file::{Complaint, line_of_key};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -22,6 +23,8 @@ use crate::cli::{ServeArgs, Sources};
 pub const DEFAULT_PORT: u16 = 7470;
 /// Largest settings file in bytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// Every key of the settings file with its meaning and default.
+pub const ANNOTATED: &str = include_str!("../../packaging/config/coordinator.toml");
 /// The keys of a settings file, for hints.
 const KEYS: &str = "addresses, listen, log, mdns, state_dir";
 
@@ -37,15 +40,13 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// Something in the file is wrong.
-    #[error("{}:{line}: {}{reason}\nhint: the settings are {KEYS}; see the comments in the packaged file", file.display(), shown_key(key.as_deref()))]
+    #[error("{}:{line}: {reason}\nhint: the keys are {KEYS}; `buildbee-coordinator help config` describes them", file.display())]
     Invalid {
         /// Which file.
         file: PathBuf,
         /// Which line, from 1.
         line: usize,
-        /// Which key, if the line has one.
-        key: Option<String>,
-        /// What is wrong.
+        /// What is wrong; names the key.
         reason: String,
     },
     /// There is no place for the state.
@@ -53,12 +54,9 @@ pub enum ConfigError {
     NoStateDir,
 }
 
-fn shown_key(key: Option<&str>) -> String {
-    key.map_or_else(String::new, |key| format!("{key}: "))
-}
-
 /// The settings file. Every key may be left out.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(serde::Serialize))]
 #[serde(default, deny_unknown_fields)]
 pub struct ConfigFile {
     /// Address and port to listen on; port 0 is any free one. Default: `"0.0.0.0:7470"`.
@@ -136,6 +134,11 @@ impl Environment {
         }
     }
 
+    /// Where the settings file is, or would be.
+    pub fn settings_file(&self) -> Option<PathBuf> {
+        self.config.clone().or_else(|| self.default_config())
+    }
+
     fn default_config(&self) -> Option<PathBuf> {
         if self.is_root {
             return Some(PathBuf::from("/etc/buildbee/coordinator.toml"));
@@ -189,30 +192,25 @@ fn read_file(file: &Path) -> Result<ConfigFile, ConfigError> {
 }
 
 fn parse(file: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
+    let invalid = |line, reason| ConfigError::Invalid { file: file.to_owned(), line, reason };
     let config: ConfigFile = toml::from_str(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start.min(text.len()));
-        invalid(file, text, at, error.message().trim().replace('\n', ", "))
+        let at = error.span().map_or(0, |span| span.start);
+        let Complaint { line, message } = Complaint::new(text, at, error.message());
+        invalid(line, message)
     })?;
     if config.addresses.len() > MAX_ADDRESSES_PER_PEER {
-        let at = text.find("addresses").unwrap_or(0);
-        return Err(invalid(file, text, at, format!("more than {MAX_ADDRESSES_PER_PEER} addresses")));
+        let line = line_of_key(text, "addresses").unwrap_or(1);
+        return Err(invalid(line, format!("addresses: more than {MAX_ADDRESSES_PER_PEER} are given")));
     }
     Ok(config)
-}
-
-/// An error at byte `at` of the file's text.
-fn invalid(file: &Path, text: &str, at: usize, reason: String) -> ConfigError {
-    let before = text.get(..at).unwrap_or_default();
-    let line = before.matches('\n').count() + 1;
-    let content = text.lines().nth(line - 1).unwrap_or_default();
-    let key = content.split_once('=').map(|(key, _)| key.trim().to_owned()).filter(|key| !key.is_empty());
-    ConfigError::Invalid { file: file.to_owned(), line, key, reason }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::fs;
+
+    use buildbee_proto::settings_file::uncommented;
 
     use super::*;
 
@@ -228,7 +226,7 @@ mod tests {
     #[test]
     fn errors_name_file_line_and_key() {
         let shown = error("mdns = true\n\nlisen = \"0.0.0.0:1\"\n");
-        assert!(shown.starts_with("/etc/c.toml:3: lisen: unknown field `lisen`"), "{shown}");
+        assert!(shown.starts_with("/etc/c.toml:3: unknown field `lisen`"), "{shown}");
         assert!(shown.contains("\nhint: "), "{shown}");
         let shown = error("mdns = \"yes\"\n");
         assert!(shown.starts_with("/etc/c.toml:1: mdns: invalid type"), "{shown}");
@@ -237,7 +235,22 @@ mod tests {
         let shown = error("mdns = true\nlisten = [\n");
         assert!(shown.starts_with("/etc/c.toml:2"), "{shown}");
         let shown = error(&format!("addresses = [{}]", "\"a:1\",".repeat(17)));
-        assert!(shown.starts_with("/etc/c.toml:1: addresses: more than 16"), "{shown}");
+        assert!(shown.starts_with("/etc/c.toml:1: addresses: more than 16 are given"), "{shown}");
+    }
+
+    #[test]
+    fn the_annotated_file_has_every_key_with_its_default() {
+        let text = uncommented(ANNOTATED);
+        let written = parse(Path::new("coordinator.toml"), &text).unwrap();
+        let fields = serde_json::to_value(&written).unwrap();
+        let keys: Vec<&str> = fields.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys.join(", "), KEYS, "sorted, as the hint has them");
+        for key in keys {
+            assert!(line_of_key(&text, key).is_some(), "{key} is missing");
+        }
+        let environment = environment(&[], true);
+        assert_eq!(written.state_dir, environment.default_state_dir());
+        assert_eq!(ConfigFile { state_dir: None, ..written }, ConfigFile::default());
     }
 
     #[test]

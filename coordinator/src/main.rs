@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use buildbee_coordinator::cli::{Cli, Command, ServeArgs};
 use buildbee_coordinator::commands::{self, CommandError};
-use buildbee_coordinator::config::{Environment, Settings};
+use buildbee_coordinator::config::{self, Environment, Settings};
 use buildbee_coordinator::serve::ServeError;
 use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
@@ -17,14 +17,23 @@ const DISK_GRACE: Duration = Duration::from_millis(200);
 /// How clap ends its errors.
 const MORE_INFORMATION: &str = "For more information, try '--help'.";
 
+/// Asks for the settings; no command of its own, but where people look for it.
+const HELP_ON_SETTINGS: [&str; 2] = ["help", "config"];
+
 fn main() -> ExitCode {
+    if std::env::args_os().skip(1).eq(HELP_ON_SETTINGS) {
+        let file =
+            Environment::read().settings_file().map_or_else(|| "none".to_owned(), |file| file.display().to_string());
+        // A reader that left is no error.
+        let _ = write!(io::stdout(), "settings file: {file}\n\n{}", config::ANNOTATED);
+        return ExitCode::SUCCESS;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             let text = error.render().to_string().replace(MORE_INFORMATION, "hint: `--help` lists what can be given");
             // Nowhere to write to is no reason for another exit code.
-            let _ =
-                if error.use_stderr() { write!(io::stderr(), "{text}") } else { write!(io::stdout(), "{text}") };
+            let _ = if error.use_stderr() { write!(io::stderr(), "{text}") } else { write!(io::stdout(), "{text}") };
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };

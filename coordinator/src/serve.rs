@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use buildbee_p2p::node::{self, Node, NodeConfig, StartError};
+use buildbee_p2p::private_file;
 use buildbee_p2p::tasks::Tasks;
 use buildbee_proto::membership::UnixSeconds;
 use serde::Serialize;
@@ -22,7 +23,6 @@ use crate::membership::farm::{Farm, FarmError};
 use crate::rpc::{self, Rpc};
 use crate::scheduler::actor;
 use crate::scheduler::handle::SchedulerHandle;
-use crate::state_dir::replace_file;
 
 /// How often to look whether another process changed the roster.
 const ROSTER_POLL: Duration = Duration::from_secs(1);
@@ -134,7 +134,7 @@ impl Coordinator {
         let failed = |source| ServeError::ReadyFile { file: file.to_owned(), source };
         let mut text = serde_json::to_vec(&ready).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
-        replace_file(file, &text).map_err(failed)
+        private_file::replace(file, &text).map_err(failed)
     }
 
     /// Ends when no stream is taken in any more although nobody called [`stop`](Self::stop). Cancel-safe.

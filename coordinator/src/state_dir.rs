@@ -3,18 +3,17 @@
 //! `invite` and `revoke` run beside a coordinator that serves; the lock is what keeps one's change from undoing the other's. Not here:
 //! what is in the files.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use buildbee_p2p::private_file;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 
-/// Mode of the folder.
-const FOLDER_MODE: u32 = 0o700;
-/// Mode of its files.
+/// Mode of the files that are locked.
 const FILE_MODE: u32 = 0o600;
 /// The file that is locked. It holds nothing and stays.
 const LOCK_FILE: &str = "lock";
@@ -72,7 +71,7 @@ impl StateDir {
     /// The folder, made (for its owner only) if it is not there.
     pub fn open(folder: &Path) -> Result<Self, StateError> {
         let failed = |source| StateError::Folder { folder: folder.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(folder).map_err(failed)?;
+        private_file::make_folder(folder).map_err(failed)?;
         if !fs::metadata(folder).map_err(failed)?.is_dir() {
             return Err(failed(io::Error::from(io::ErrorKind::NotADirectory)));
         }
@@ -129,7 +128,7 @@ impl StateDir {
     /// Replaces a file: after a crash it is the old one or the new one, and once this returns it is the new one.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let path = self.file(name);
-        replace_file(&path, bytes).map_err(|source| StateError::File { file: path, source })
+        private_file::replace(&path, bytes).map_err(|source| StateError::File { file: path, source })
     }
 }
 
@@ -137,25 +136,12 @@ fn open_lock(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).truncate(false).write(true).mode(FILE_MODE).open(path)
 }
 
-/// Replaces `path` by a file with these bytes that only its owner may read, synced to disk.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = tempfile::Builder::new()
-        .prefix(".new-")
-        .permissions(fs::Permissions::from_mode(FILE_MODE))
-        .tempfile_in(folder)?;
-    temporary.write_all(bytes)?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn files_are_private_and_replaced_whole() {
+    fn files_are_replaced_and_bounded() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(&folder.path().join("a/b")).unwrap();
         assert_eq!(state.read("x", 10).unwrap(), None);
@@ -163,11 +149,6 @@ mod tests {
         state.replace("x", b"two").unwrap();
         assert_eq!(state.read("x", 3).unwrap().unwrap(), b"two");
         assert!(matches!(state.read("x", 2), Err(StateError::TooLarge { .. })));
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode(&state.file("x")), FILE_MODE);
-        assert_eq!(mode(&folder.path().join("a/b")), FOLDER_MODE);
-        let names: Vec<_> = fs::read_dir(folder.path().join("a/b")).unwrap().collect();
-        assert_eq!(names.len(), 1, "no temporary file stays");
     }
 
     #[test]

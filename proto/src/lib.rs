@@ -6,6 +6,9 @@
 //! must never change its bytes. *Messages* ([`control`], [`execute`], [`exchange`], [`local`]) are framed by the serialiser
 //! behind [`codec`], bounded by [`limits`] and versioned by protocol id in [`version`].
 //!
+//! Beside them stands what the programs must do alike: [`responsible`] (who keeps a result) and [`settings_file`] (how mistakes in
+//! settings are told).
+//!
 //! Not here: any I/O, any async code, signing itself (`buildbee-p2p::identity` holds keys), and storage.
 
 pub mod action;
@@ -26,6 +29,7 @@ pub mod outcome;
 pub mod path;
 pub mod peer;
 pub mod responsible;
+pub mod settings_file;
 pub mod toolchain;
 pub mod tree;
 pub mod version;

@@ -134,6 +134,13 @@ pub struct Roster {
     pub revoked: Vec<PeerId>,
 }
 
+impl Roster {
+    /// Whether `peer` is an agent of the farm, and was not sent away.
+    pub fn has_agent(&self, peer: &PeerId) -> bool {
+        self.members.contains(&(*peer, Role::Agent)) && !self.revoked.contains(peer)
+    }
+}
+
 impl Canonical for Roster {
     const TAG: [u8; 4] = *b"bbr1";
 

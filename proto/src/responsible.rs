@@ -23,11 +23,7 @@ pub fn ranked(key: &Digest, peers: impl IntoIterator<Item = PeerId>) -> Vec<Peer
 
 /// The agents of `roster` that keep results for `key`, at most [`RESULT_COPIES`], the first the most responsible.
 pub fn keepers(key: &Digest, roster: &Roster) -> Vec<PeerId> {
-    let agents = roster
-        .members
-        .iter()
-        .filter(|(peer, role)| *role == Role::Agent && roster.revoked.binary_search(peer).is_err())
-        .map(|(peer, _)| *peer);
+    let agents = roster.members.iter().map(|(peer, _)| *peer).filter(|peer| roster.has_agent(peer));
     let mut ranked = ranked(key, agents);
     ranked.truncate(RESULT_COPIES);
     ranked

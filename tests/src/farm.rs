@@ -264,6 +264,10 @@ impl Farm {
     }
 
     /// Starts the coordinator, at the address it had before.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
     pub fn start_coordinator(&mut self) {
         let ready = self.path("coordinator.ready");
         let _ = fs::remove_file(&ready);
@@ -275,11 +279,15 @@ impl Farm {
         self.coordinator = Some(process);
         let document = self.wait_for_file(&ready);
         if let Some(address) = document["addresses"][0].as_str() {
-            self.coordinator_address = address.to_owned();
+            address.clone_into(&mut self.coordinator_address);
         }
     }
 
     /// Starts (or starts again) an agent.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
     pub fn start_agent(&mut self, n: usize) {
         let name = format!("desk{n}");
         let ready = self.path(&format!("{name}.ready"));

@@ -1,3 +1,5 @@
+//! Folders as an action sees them: made, shared, and closed to what climbs out.
+
 use std::os::unix::fs::symlink;
 
 use buildbee_proto::path::RelPath;

@@ -1,3 +1,5 @@
+//! What the probe says of each way in which a host can refuse.
+
 use super::*;
 
 fn step(step: Step, errno: Errno) -> SandboxError {

@@ -195,7 +195,7 @@ impl Actor {
         };
         match self.heartbeat.node.set_roster(roster) {
             Ok(true) => {
-                if let Err(error) = crate::state::write_atomically(&self.heartbeat.roster_file, bytes) {
+                if let Err(error) = buildbee_p2p::private_file::replace(&self.heartbeat.roster_file, bytes) {
                     tracing::warn!(%error, "the roster can't be kept for the next start");
                 }
             }

@@ -1,3 +1,5 @@
+//! Outputs as hostile programs leave them: what is collected, and what is refused.
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 use buildbee_store::{Durability, Options};

@@ -32,9 +32,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::content::{Content, GCC, toolchain};
 
-/// The helper program: beside this one, where somebody copied both to run them as another user; else built once, since cargo does
+/// The program buildbee-sandbox: beside this one, where somebody copied both to run them as another user; else built once, since cargo does
 /// not build programs of other packages for a test.
-pub(crate) fn helper() -> PathBuf {
+pub(crate) fn sandbox_program() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let build = || {
         let copied = std::env::current_exe().unwrap().with_file_name("buildbee-sandbox");
@@ -145,7 +145,7 @@ pub(crate) fn settings(dir: &Path, n_slots: usize) -> Settings {
         listen: vec!["127.0.0.1:0".to_owned()],
         cache_size: Some("2GiB".to_owned()),
         no_mdns: true,
-        helper: Some(helper()),
+        sandbox: Some(sandbox_program()),
         ready_file: Some(dir.join("ready.json")),
         ..ServeArguments::default()
     };

@@ -9,7 +9,7 @@ use buildbee_proto::peer::PeerId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::bed::{Farm, helper, processes_with};
+use crate::bed::{Farm, processes_with, sandbox_program};
 
 struct Program {
     child: Child,
@@ -25,7 +25,7 @@ impl Drop for Program {
 }
 
 fn command(dir: &Path) -> Process {
-    let copied = helper().with_file_name("buildbee-agent");
+    let copied = sandbox_program().with_file_name("buildbee-agent");
     let program = if copied.exists() { copied } else { env!("CARGO_BIN_EXE_buildbee-agent").into() };
     let mut command = Process::new(program);
     command.args([
@@ -37,9 +37,9 @@ fn command(dir: &Path) -> Process {
         "2",
         "--config",
         "/dev/null",
-        "--helper",
+        "--sandbox",
     ]);
-    command.arg(helper()).arg("--state-dir").arg(dir).arg("--ready-file").arg(dir.join("ready.json"));
+    command.arg(sandbox_program()).arg("--state-dir").arg(dir).arg("--ready-file").arg(dir.join("ready.json"));
     command.current_dir("/").stdin(Stdio::null());
     command
 }
@@ -120,6 +120,6 @@ fn what_it_can_not_do_it_says_with_a_hint() {
     assert!(text.contains("has not joined") && text.contains("hint:"), "{text}");
 
     Farm::new().enrol(dir.path());
-    let output = command(dir.path()).args(["--helper", "/nowhere"]).output().unwrap();
+    let output = command(dir.path()).args(["--sandbox", "/nowhere"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "an option given twice");
 }

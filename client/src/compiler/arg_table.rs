@@ -1,6 +1,6 @@
 //! Options of gcc and clang as one table: how the value is attached, and what the option means here.
 //!
-//! Families of harmless options (`-f…`, `-m…`, `-g…`, `-W…`) are not rows but words of [`flag_words`](super::flag_words); a row wins
+//! Families of harmless options (`-f…`, `-m…`, `-g…`, `-W…`) are not rows but words of [`flag_words`]; a row wins
 //! over a word. What is in neither is unknown, and runs locally.
 
 use super::flag_words;

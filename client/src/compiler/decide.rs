@@ -27,6 +27,7 @@ fn request(invocation: &Invocation<'_>, read: &ReadFile<'_>) -> Result<CompileRe
     if let Some(argument) = argv.iter().find(|argument| argument.contains('\0')) {
         return Err(Reason::about(ReasonKind::UnknownOption, argument.replace('\0', "\u{fffd}")));
     }
+    check_macros(&argv)?;
     let (source, language) = source(&parsed, invocation)?;
     let object = object(&parsed, &source, invocation.cwd)?;
     let depfile = depfile(&parsed, &object, invocation.cwd)?;
@@ -77,6 +78,19 @@ fn check_mode(parsed: &mut Parsed) -> Result<(), Reason> {
         return Err(ReasonKind::Link.into());
     }
     parsed.obstacle.take().map_or(Ok(()), Err)
+}
+
+/// What a macro of the command line brings in stands in no file that the include scanner reads. Any argument counts: it may be a macro's
+/// value.
+fn check_macros(argv: &[String]) -> Result<(), Reason> {
+    let with = |words: &[&str]| argv.iter().find(|argument| words.iter().any(|word| argument.contains(word)));
+    if let Some(argument) = with(&["__DATE__", "__TIME__", "__TIMESTAMP__"]) {
+        return Err(Reason::about(ReasonKind::TimeMacros, argument));
+    }
+    match with(&["__has_include", "__has_embed", ".incbin", ".include ", "GCC dependency"]) {
+        Some(argument) => Err(Reason::about(ReasonKind::ExtraInput, argument)),
+        None => Ok(()),
+    }
 }
 
 fn source(parsed: &Parsed, invocation: &Invocation<'_>) -> Result<(String, Language), Reason> {

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::codec::Bytes;
@@ -22,11 +23,19 @@ use super::local_result::LocalRun;
 use super::placement::{Existing, Placed, place};
 use crate::compiler::decide::decide;
 use crate::compiler::request::{CompileRequest, CompilerFamily, Decision, Invocation as Asked};
+use crate::config::Racing;
 use crate::dispatch::job::Job;
 use crate::dispatch::lender::Source;
 use crate::dispatch::lookup;
 use crate::journal::{Record, Where, Why};
 use crate::toolchain::Compiler;
+
+/// How long a compile may wait for the first look at its compiler, and then for its inputs, where a farm would run it.
+const FARM_PATIENCE: Duration = Duration::from_secs(1);
+/// The same without a farm: what is gained is a cache entry.
+const CACHE_PATIENCE: Duration = Duration::from_secs(5);
+/// The same where nothing may run here by choice.
+const MEASURED_PATIENCE: Duration = Duration::from_secs(120);
 
 /// One compile under way.
 #[derive(Debug)]
@@ -73,10 +82,11 @@ impl Session {
         if let Some(hit) = self.direct(&plan.key).await {
             return self.finish_cached(&plan, hit, None).await;
         }
-        let inputs = (self.context.discovery)
-            .inputs(&plan.compiler, &plan.request, &plan.call.env, &plan.call.cwd)
-            .await
-            .map_err(|error| (error.code().to_owned(), error.to_string()));
+        let look = self.context.discovery.inputs(&plan.compiler, &plan.request, &plan.call.env, &plan.call.cwd);
+        let inputs = match tokio::time::timeout(self.patience(), look).await {
+            Ok(inputs) => inputs.map_err(|error| (error.code().to_owned(), error.to_string())),
+            Err(_) => Err(("inputs-late".to_owned(), "finding what it reads took too long".to_owned())),
+        };
         let job = inputs.and_then(|inputs| {
             Job::new(Arc::clone(&plan.compiler), &plan.request, inputs, &plan.call.cwd)
                 .map_err(|error| ("unusual-path".to_owned(), error.to_string()))
@@ -93,9 +103,9 @@ impl Session {
             let text = format!("{} is not the name of a compiler that is known here", call.program.display());
             return Err((call, ("unknown-compiler".into(), text)));
         };
-        let compiler = match self.context.toolchains.identify(&call.program, call.search()).await {
+        let compiler = match self.compiler(&call).await {
             Ok(compiler) => compiler,
-            Err(error) => return Err((call, ("unknown-compiler".into(), error.to_string()))),
+            Err(why) => return Err((call, why)),
         };
         let asked = Asked {
             family: compiler.family,
@@ -121,6 +131,32 @@ impl Session {
                 let text = format!("cannot read {}: {error}", request.source.display());
                 Err((call, ("input-unreadable".into(), text)))
             }
+        }
+    }
+
+    /// How long a compile may be kept from running at all. Where it may run here by choice, not for long.
+    fn patience(&self) -> Duration {
+        let settings = &self.context.settings;
+        if settings.racing == Racing::Off || settings.local_slots == 0 {
+            MEASURED_PATIENCE
+        } else if self.context.farm.is_some() {
+            FARM_PATIENCE
+        } else {
+            CACHE_PATIENCE
+        }
+    }
+
+    /// The compiler with its toolchain. A first look reads some hundred megabytes: where that takes too long, it goes on while the
+    /// compile runs here.
+    async fn compiler(&self, call: &Checked) -> Result<Arc<Compiler>, Why> {
+        let toolchains = self.context.toolchains.clone();
+        let (program, search) = (call.program.clone(), call.search().to_owned());
+        let look = tokio::spawn(async move { toolchains.identify(&program, &search).await });
+        match tokio::time::timeout(self.patience(), look).await {
+            Ok(Ok(Ok(compiler))) => Ok(compiler),
+            Ok(Ok(Err(error))) => Err(("unknown-compiler".into(), error.to_string())),
+            Ok(Err(_)) => Err(("unknown-compiler".into(), "the look at it was cut off".into())),
+            Err(_) => Err(("toolchain-late".into(), "the first look at the compiler is not finished yet".into())),
         }
     }
 

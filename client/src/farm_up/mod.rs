@@ -1,8 +1,8 @@
 //! `buildbee farm up`: a throw-away farm on this machine around one command.
 //!
 //! The farm is made of the real executables beside this one: a coordinator, agents, and a client daemon of its own, with keys, caches,
-//! sockets and logs in one temporary folder. Life: [`run`] sets all of it up ([`members`]), waits until the daemon sees the agents, runs
-//! the command ([`guest`]), prints what became of its actions, and takes everything down, also when a signal comes in between.
+//! sockets and logs in one temporary folder. Life: [`run`] sets all of it up (`members.rs`), waits until the daemon sees the agents, runs
+//! the command (`guest.rs`), prints what became of its actions, and takes everything down, also when a signal comes in between.
 //!
 //! What is not done: a farm that survives its command, or one on several machines.
 

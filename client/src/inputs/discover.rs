@@ -55,7 +55,7 @@ pub enum DiscoverError {
     /// It could not be started.
     #[error("the compiler could not be started: {0}")]
     Start(std::io::Error),
-    /// It took longer than [`DEADLINE`].
+    /// It took too long.
     #[error("the compiler did not list what it reads in time")]
     Timeout,
     /// Its list makes no sense.
@@ -69,6 +69,9 @@ pub enum DiscoverError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// A pipe or device: reading it takes away what the compiler is to read.
+    #[error("{path} is not a regular file", path = .0.display())]
+    NotRegular(PathBuf),
     /// A file that was listed is gone.
     #[error("{path} vanished", path = .0.display())]
     Vanished(PathBuf),
@@ -76,11 +79,14 @@ pub enum DiscoverError {
     #[error("{path} asks for the time (__DATE__, __TIME__ or __TIMESTAMP__)", path = .0.display())]
     TimeMacros(PathBuf),
     /// A file is read that no list names.
-    #[error("{path} embeds a file (.incbin or #embed)", path = .0.display())]
+    #[error("{path} reads a file by other means than #include (.incbin, #embed, #pragma GCC dependency)", path = .0.display())]
     Embeds(PathBuf),
     /// An include that only the preprocessor can follow.
     #[error("{path} includes a file by a macro's name", path = .0.display())]
     ComputedInclude(PathBuf),
+    /// Preprocessed text with directives, which some compilers obey.
+    #[error("{path} is preprocessed, yet includes files", path = .0.display())]
+    IncludesAfterAll(PathBuf),
     /// A `__has_include` that can't be followed.
     #[error("{path} asks for a computed name (__has_include)", path = .0.display())]
     ComputedProbe(PathBuf),
@@ -115,10 +121,10 @@ impl DiscoverError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unlisted | Self::Start(_) | Self::Timeout | Self::Malformed(_) => "inputs-unlisted",
-            Self::Unreadable { .. } | Self::Vanished(_) | Self::Conflict(_) | Self::Interrupted => "input-unreadable",
+            Self::Unreadable { .. } | Self::NotRegular(_) | Self::Vanished(_) | Self::Conflict(_) | Self::Interrupted => "input-unreadable",
             Self::TimeMacros(_) => "time-macros",
             Self::Embeds(_) => "embedded-file",
-            Self::ComputedInclude(_) => "computed-include",
+            Self::ComputedInclude(_) | Self::IncludesAfterAll(_) => "computed-include",
             Self::ComputedProbe(_) => "computed-has-include",
             Self::SpecialPath(_) => "special-path",
             Self::Output(_) => "unusual-output",
@@ -159,6 +165,7 @@ impl Discovery {
         let search = self.search_paths.of(compiler, language, &request.include_arguments, &request.env, cwd).await?;
         match self.look(request, cwd, Arc::clone(&search), None).await {
             Ok(inputs) => return Ok(inputs),
+            Err(error @ DiscoverError::NotRegular(_)) => return Err(error),
             // Perhaps only a branch that is never taken stands in the way: the compiler knows.
             Err(error) => {
                 tracing::debug!(source = %request.source.display(), %error, "asking the compiler for its files");

@@ -70,6 +70,10 @@ impl<'a> Look<'a> {
         for spelled in listed {
             if seen.insert(spelled.clone()) {
                 let scan = self.read(&spelled)?;
+                let asks = scan.computed_include || !scan.includes.is_empty();
+                if self.request.language.is_preprocessed() && asks {
+                    return Err(DiscoverError::IncludesAfterAll(spelled));
+                }
                 scans.push((spelled, scan));
             }
         }
@@ -103,8 +107,7 @@ impl<'a> Look<'a> {
             return Err(DiscoverError::Vanished(spelled.to_owned()));
         };
         check_place(&place)?;
-        let unreadable = |error| DiscoverError::Unreadable { path: spelled.to_owned(), error };
-        let (hashed, scan) = self.hashes.hash_source(&place.to_absolute()).map_err(unreadable)?;
+        let (hashed, scan) = self.hashes.hash_source(&place.to_absolute()).map_err(unreadable(spelled))?;
         if scan.time_macros {
             return Err(DiscoverError::TimeMacros(spelled.to_owned()));
         }
@@ -127,8 +130,7 @@ impl<'a> Look<'a> {
             return Ok(());
         }
         check_place(&place)?;
-        let unreadable = |error| DiscoverError::Unreadable { path: spelled.to_owned(), error };
-        let hashed = self.hashes.hash(&place.to_absolute()).map_err(unreadable)?;
+        let hashed = self.hashes.hash(&place.to_absolute()).map_err(unreadable(spelled))?;
         self.insert(place, hashed)
     }
 
@@ -174,6 +176,9 @@ impl<'a> Look<'a> {
             // A folder that is not there is absent for the compiler too, and noted by the search path.
             self.lookups.resolver.resolve(self.cwd, &folder.path)?;
         }
+        for file in &self.request.explicit_inputs {
+            self.lookups.no_precompiled(file)?;
+        }
         let logical_directory = self.logical_directory()?;
         let outputs = self.outputs()?;
         let Lookups { mut resolver, absent, .. } = self.lookups;
@@ -203,6 +208,13 @@ impl<'a> Look<'a> {
             symlinks: resolver.symlinks().iter().map(|(place, target)| (place.clone(), target.clone())).collect(),
         };
         Ok(Inputs { read_set, tree: tree.finish(), files, guards, outputs, logical_directory })
+    }
+}
+
+fn unreadable(spelled: &Path) -> impl FnOnce(std::io::Error) -> DiscoverError {
+    move |error| match error.kind() {
+        std::io::ErrorKind::InvalidInput => DiscoverError::NotRegular(spelled.to_owned()),
+        _ => DiscoverError::Unreadable { path: spelled.to_owned(), error },
     }
 }
 

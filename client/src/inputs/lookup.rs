@@ -100,6 +100,16 @@ impl<'a> Lookups<'a> {
         Ok(())
     }
 
+    /// clang takes `NAME.pch` in the working directory for `-include NAME`.
+    pub fn no_precompiled(&mut self, name: &Path) -> Result<(), LookupError> {
+        let mut precompiled = name.as_os_str().to_owned();
+        precompiled.push(".pch");
+        match self.look(Path::new(&precompiled))? {
+            Some(_) => Err(LookupError::PrecompiledHeader(PathBuf::from(precompiled))),
+            None => Ok(()),
+        }
+    }
+
     fn include(&mut self, folder: &Path, include: &Include, probe: bool) -> Result<(), LookupError> {
         let quoted = include.form == Form::Quoted;
         let key = (quoted.then(|| folder.to_owned()), include.name.clone(), include.next, probe);

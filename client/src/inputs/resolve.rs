@@ -28,7 +28,7 @@ pub enum ResolveError {
     /// Not UTF-8, or too long.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// More than [`MAX_SYMLINKS`].
+    /// They go round in a circle, or nearly.
     #[error("too many symlinks in {path}", path = .0.display())]
     Loop(PathBuf),
 }

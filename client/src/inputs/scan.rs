@@ -3,6 +3,8 @@
 //! Pure, and deliberately blind to `#if`: every branch counts, so the answer is a superset. Results depend on the text alone and are
 //! remembered by its digest.
 
+use std::borrow::Cow;
+
 /// How an include names its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
@@ -37,27 +39,35 @@ pub struct Scan {
     pub computed_probe: bool,
     /// `__TIME__`, `__DATE__` or `__TIMESTAMP__` stand in the text.
     pub time_macros: bool,
-    /// `.incbin`, or `#embed`: a file is read that no list of dependencies names.
+    /// `.incbin`, `.include`, `#embed`, `#pragma GCC dependency`: a file is read or looked at that no list of dependencies names.
     pub embeds: bool,
 }
 
 /// Scans a whole file.
 pub fn scan(text: &[u8]) -> Scan {
-    let mut found = Scan {
-        time_macros: [&b"__TIME__"[..], b"__DATE__", b"__TIMESTAMP__"].iter().any(|word| contains(text, word)),
-        embeds: contains(text, b".incbin"),
-        ..Scan::default()
-    };
-    let mut at = 0;
-    while at < text.len() {
-        let (line, next) = logical_line(text, at);
-        scan_line(&line, &mut found);
-        at = next;
-    }
-    if contains(text, b"__has_include") {
-        scan_probes(text, &mut found);
+    let mut found = Scan::default();
+    look(&joined(text, false), &mut found);
+    if contains(text, b"??/") {
+        // `??/` is a backslash in some dialects only: both readings count.
+        look(&joined(text, true), &mut found);
     }
     found
+}
+
+fn look(text: &[u8], found: &mut Scan) {
+    found.time_macros |= [&b"__TIME__"[..], b"__DATE__", b"__TIMESTAMP__"].iter().any(|word| contains(text, word));
+    found.embeds |= contains(text, b".incbin") || contains(text, b"__has_embed") || reads_unseen(text);
+    for at in (0..text.len()).filter(|&at| matches!(text[at], b'#' | b'%' | b'?')) {
+        let mark = [&b"#"[..], b"%:", b"??="].into_iter().find(|mark| text[at..].starts_with(mark));
+        if let Some(mark) = mark
+            && may_start_directive(&text[..at])
+        {
+            directive(&text[at + mark.len()..], found);
+        }
+    }
+    if contains(text, b"__has_include") {
+        scan_probes(text, found);
+    }
 }
 
 fn contains(text: &[u8], word: &[u8]) -> bool {
@@ -73,42 +83,67 @@ fn contains(text: &[u8], word: &[u8]) -> bool {
     false
 }
 
-/// The line that starts at `at` with continuations joined if it may be a directive (else empty), and where the next one starts.
-fn logical_line(text: &[u8], at: usize) -> (Vec<u8>, usize) {
-    let end_of = |from: usize| text[from..].iter().position(|&byte| byte == b'\n').map_or(text.len(), |n| from + n);
-    let mut end = end_of(at);
-    let first = &text[at..end];
-    let start = first.iter().position(|byte| !byte.is_ascii_whitespace());
-    // A directive may follow a comment on its line; `%:` and `??=` spell `#` too.
-    let directive =
-        start.is_some_and(|n| matches!(first[n], b'#' | b'%' | b'?' | b'/' | b'*')) || contains(first, b"*/");
-    if !directive {
-        return (Vec::new(), end + 1);
-    }
-    let mut line = first.to_vec();
-    while line.ends_with(b"\\") || line.ends_with(b"\\\r") {
-        line.truncate(line.iter().rposition(|&byte| byte == b'\\').unwrap_or(0));
-        if end >= text.len() {
-            break;
+/// The text with continued lines joined, as compilers do before anything else. They let blanks stand between backslash and line end.
+fn joined(text: &[u8], trigraphs: bool) -> Cow<'_, [u8]> {
+    let continuation = |rest: &[u8]| -> Option<usize> {
+        let mark = if rest.starts_with(b"\\") {
+            1
+        } else if trigraphs && rest.starts_with(b"??/") {
+            3
+        } else {
+            return None;
+        };
+        let n_blanks = rest[mark..].iter().position(|&byte| !is_blank(byte))?;
+        let end = mark + n_blanks;
+        match &rest[end..] {
+            [b'\r', b'\n', ..] => Some(end + 2),
+            [b'\r' | b'\n', ..] => Some(end + 1),
+            _ => None,
         }
-        let next = end + 1;
-        end = end_of(next);
-        line.extend_from_slice(&text[next..end]);
+    };
+    let mut out = Vec::new();
+    let (mut kept, mut at) = (0, 0);
+    while let Some(n) = text[at..].iter().position(|&byte| byte == b'\\' || (trigraphs && byte == b'?')) {
+        at += n;
+        match continuation(&text[at..]) {
+            Some(n_bytes) => {
+                out.extend_from_slice(&text[kept..at]);
+                at += n_bytes;
+                kept = at;
+            }
+            None => at += 1,
+        }
     }
-    (line, end + 1)
+    if kept == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.extend_from_slice(&text[kept..]);
+    Cow::Owned(out)
 }
 
-fn scan_line(line: &[u8], found: &mut Scan) {
-    let mut rest = line;
-    // Comments before the directive: take what follows the last `*/` that stands before the first `#`.
-    let hash = rest.iter().position(|&byte| byte == b'#' || byte == b'%' || byte == b'?').unwrap_or(rest.len());
-    rest = &rest[hash..];
-    rest = [&b"#"[..], b"%:", b"??="].iter().find_map(|mark| rest.strip_prefix(*mark)).unwrap_or(b"");
-    rest = skip_blank(rest);
-    let word_end = rest.iter().position(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_')).unwrap_or(rest.len());
-    let (word, rest) = rest.split_at(word_end);
+/// NUL too: compilers pass over it with a warning.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | 0x0b | 0x0c | 0)
+}
+
+/// Whether a `#` that stands behind `before` can be a directive's: nothing on its line but blanks and comments, or a comment's end. A lone
+/// carriage return ends a line, and a file may begin with a byte order mark.
+fn may_start_directive(before: &[u8]) -> bool {
+    let end = before.iter().rposition(|&byte| !is_blank(byte)).map_or(0, |at| at + 1);
+    let before = &before[..end];
+    before.is_empty()
+        || before.ends_with(b"\n")
+        || before.ends_with(b"\r")
+        || before.ends_with(b"*/")
+        || before == b"\xef\xbb\xbf"
+}
+
+/// What follows a `#`.
+fn directive(text: &[u8], found: &mut Scan) {
+    let rest = skip_blank(text);
+    let (word, rest) = rest.split_at(word_bytes(rest));
     let next = match word {
-        b"include" | b"import" => false,
+        b"include" | b"import" | b"__include_macros" => false,
         b"include_next" => true,
         b"embed" => {
             found.embeds = true;
@@ -118,50 +153,84 @@ fn scan_line(line: &[u8], found: &mut Scan) {
     };
     match operand(skip_blank(rest), next) {
         Some(include) => add(&mut found.includes, include),
-        // The compiler's own list of files tells what it came to.
-        None => found.computed_include |= is_macro(skip_blank(rest)),
+        // A macro, perhaps one that comes to nothing before a name, a name that is no UTF-8, or prose in a comment: the compiler's own
+        // list of files tells what it came to.
+        None => found.computed_include = true,
     }
 }
 
-/// Whether an operand is a macro's name, perhaps with arguments. What is neither that nor literal is prose in a comment
-/// (`#include's protect themselves`), or an error that the compiler will report.
-fn is_macro(operand: &[u8]) -> bool {
-    let name =
-        operand.iter().position(|byte| !(byte.is_ascii_alphanumeric() || *byte == b'_')).unwrap_or(operand.len());
-    let starts = operand.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_');
-    let after = skip_blank(&operand[name..]);
-    starts && (after.is_empty() || after.starts_with(b"(") || after.starts_with(b"//"))
+fn word_bytes(text: &[u8]) -> usize {
+    text.iter().position(|&byte| !is_word(byte)).unwrap_or(text.len())
+}
+
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_'
+}
+
+/// `#pragma GCC dependency` (which compares file times) and the assembler's `.include`.
+fn reads_unseen(text: &[u8]) -> bool {
+    let dependency = places(text, b"dependency").any(|at| text[..at].trim_ascii_end().ends_with(b"GCC"));
+    let include = |at: usize| {
+        let before = &text[..at];
+        let own = before.last().is_none_or(|&byte| !is_word(byte) && !matches!(byte, b')' | b']' | b'.'));
+        let after = text.get(at + b".include".len());
+        (own || before.ends_with(b"\\n") || before.ends_with(b"\\t"))
+            && after.is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\\' | b'"' | b'\''))
+    };
+    dependency || places(text, b".include").any(include)
+}
+
+/// Where `word` stands.
+fn places<'a>(text: &'a [u8], word: &'static [u8]) -> impl Iterator<Item = usize> + 'a {
+    let starts = (0..text.len()).filter(move |&at| text[at] == word[0]);
+    starts.filter(move |&at| text[at..].starts_with(word))
 }
 
 fn scan_probes(text: &[u8], found: &mut Scan) {
     const WORD: &[u8] = b"__has_include";
-    let mut rest = text;
-    while let Some(at) = rest.windows(WORD.len()).position(|window| window == WORD) {
-        rest = &rest[at + WORD.len()..];
+    for at in places(text, WORD) {
+        let rest = &text[at + WORD.len()..];
         let (next, after) = match rest.strip_prefix(b"_next") {
             Some(after) => (true, after),
             None => (false, rest),
         };
-        if after.first().is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_') {
+        if after.first().is_some_and(|&byte| is_word(byte)) {
             continue; // Another word, such as `__has_include__`.
         }
-        let Some(inner) = skip_blank(after).strip_prefix(b"(") else {
-            continue; // `defined __has_include` and the like.
-        };
-        match operand(skip_blank(inner), next) {
-            Some(include) => {
-                add(&mut found.probes, include.clone());
-                add(&mut found.includes, include);
-            }
-            None => found.computed_probe = true,
+        match skip_blank(after).strip_prefix(b"(") {
+            Some(inner) => match operand(skip_blank(inner), next) {
+                Some(include) => {
+                    add(&mut found.probes, include.clone());
+                    add(&mut found.includes, include);
+                }
+                // `#define __has_include(x) 0`, for compilers that have none.
+                None if last_word(&text[..at]) == b"define" => {}
+                None => found.computed_probe = true,
+            },
+            // `#define HAS __has_include`; else `defined __has_include` or prose.
+            None => found.computed_probe |= is_in_definition(&text[..at]),
         }
     }
 }
 
+/// The word before the end of `text`, blanks between.
+fn last_word(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|&byte| !is_blank(byte)).map_or(0, |at| at + 1);
+    let start = text[..end].iter().rposition(|&byte| !is_word(byte)).map_or(0, |at| at + 1);
+    &text[start..end]
+}
+
+/// Whether the line that `text` ends in defines a macro other than the word that follows.
+fn is_in_definition(text: &[u8]) -> bool {
+    let start = text.iter().rposition(|byte| matches!(byte, b'\n' | b'\r')).map_or(0, |at| at + 1);
+    let line = &text[start..];
+    let defines = |at: usize| !line.get(at + b"define".len()).is_some_and(|&byte| is_word(byte));
+    last_word(line) != b"define" && places(line, b"define").any(defines)
+}
+
 fn skip_blank(mut text: &[u8]) -> &[u8] {
     loop {
-        let start =
-            text.iter().position(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | 0x0b | 0x0c)).unwrap_or(text.len());
+        let start = text.iter().position(|&byte| !is_blank(byte)).unwrap_or(text.len());
         text = &text[start..];
         let Some(comment) = text.strip_prefix(b"/*") else {
             return text;
@@ -178,7 +247,7 @@ fn operand(text: &[u8], next: bool) -> Option<Include> {
         _ => return None,
     };
     let body = &text[1..];
-    let end = body.iter().position(|&byte| byte == close || byte == b'\n')?;
+    let end = body.iter().position(|&byte| byte == close || byte == b'\n' || byte == b'\r')?;
     if body[end] != close || end == 0 {
         return None;
     }
@@ -207,6 +276,29 @@ mod tests {
         assert_eq!(names(text), ["a.h", "b.h", "c.h", "d.h", "e.h", "f.h", "g.h", "h.h", "i.h"]);
     }
 
+    /// Each of these was seen to include `a.h` with gcc 12 and clang 14.
+    #[test]
+    fn odd_spellings_of_include_are_found() {
+        for text in [
+            "\u{feff}#include \"a.h\"\n",
+            "/* 5% */ #include \"a.h\"\n",
+            "/* what? # */ /* y */ ??=include \"a.h\"\n",
+            "#include \\ \t\n\"a.h\"\n",
+            "#include \\\r\n\"a.h\"\r\n",
+            "#include ??/\n\"a.h\"\n",
+            "// what??/\n#include \"a.h\"\n",
+            "#/*\n*/include/*\n*/\"a.h\"",
+            "int a;\r#include \"a.h\"\rint b;\r",
+            "\u{b}\u{0}#\u{0}include \"a.h\"\n",
+            "#__include_macros \"a.h\"\n",
+        ] {
+            assert_eq!(names(text), ["a.h"], "{text:?}");
+        }
+        for text in ["int a = b # include <c.h>\n", "// #include <a.h>\n", "x #include \"a.h\"\n"] {
+            assert!(names(text).is_empty(), "{text:?}");
+        }
+    }
+
     #[test]
     fn probes_are_found_wherever_they_stand() {
         let found = scan(
@@ -215,24 +307,59 @@ mod tests {
         let names: Vec<_> = found.probes.iter().map(|probe| (probe.name.as_str(), probe.next)).collect();
         assert_eq!(names, [("a.h", false), ("b.h", true)]);
         assert!(!found.computed_probe);
-        assert!(scan(b"#if __has_include(HEADER)\n").computed_probe);
-        assert!(scan(b"#include HEADER // x\n").computed_include && scan(b"#include H(x) y\n").computed_include);
-        assert!(!scan(b"#include's are\n#include plat-specific\n#include any file\n").computed_include);
+        assert_eq!(scan(b"#if __has_include /*\n*/ (/*\n*/<a.h>)\n").probes.len(), 1);
+        assert_eq!(scan(b"#if __has_\\\ninclude(<a.h>)\n").probes.len(), 1);
+    }
+
+    #[test]
+    fn computed_names_are_told() {
+        for text in ["HEADER // x", "H(x) y", "LT a.h GT", "EMPTY <a.h>", "EMPTY \"a.h\""] {
+            assert!(scan(format!("#include {text}\n").as_bytes()).computed_include, "{text}");
+        }
+        assert!(scan(b"#include \"\xe4.h\"\n").computed_include);
         assert!(!scan(b"#include \"a.h\"\n").computed_include);
+        for text in ["#if __has_include(HEADER)\n", "#define HAS(x) __has_include(x)\n", "# define HAS __has_include\n"]
+        {
+            assert!(scan(text.as_bytes()).computed_probe, "{text}");
+        }
+        for text in [
+            "#ifndef __has_include\n#define __has_include(x) 0\n# undef __has_include\n#endif // __has_include\n",
+            "#ifdef __has_include\n#if defined __has_include\n",
+            "#define __has_include 1\n",
+        ] {
+            assert!(!scan(text.as_bytes()).computed_probe, "{text}");
+        }
     }
 
     #[test]
     fn what_depends_on_more_than_files_is_told() {
         assert!(scan(b"const char *t = __TIME__;").time_macros);
+        assert!(scan(b"const char *t = __TI\\\nME__;").time_macros);
         assert!(!scan(b"int a_TIME_b;").time_macros);
-        assert!(scan(b"asm(\".incbin \\\"x\\\"\");").embeds);
-        assert!(scan(b"#embed \"x\"\n").embeds);
+        for text in [
+            "asm(\".incbin \\\"x\\\"\");",
+            "asm(\"nop\\n.include \\\"x\\\"\");",
+            "asm(\".include \" NAME);",
+            "#embed \"x\"\n",
+            "#pragma GCC dependency \"x\"\n",
+            "_Pragma(\"GCC  dependency \\\"x\\\"\")",
+        ] {
+            assert!(scan(text.as_bytes()).embeds, "{text}");
+        }
+        for text in ["x.include (y); a.include = b", "// a dependency", "#include \"x.include\"\n"] {
+            assert!(!scan(text.as_bytes()).embeds, "{text}");
+        }
     }
 
     proptest::proptest! {
         #[test]
         fn never_panics(text in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..400)) {
             let _ = scan(&text);
+        }
+
+        #[test]
+        fn never_panics_on_what_looks_like_source(text in "[#%:?/\\\\\r\n\" <>(*_a]{0,40}(__has_include|#include|define)?[\"<( /*\\\\\n]{0,8}") {
+            let _ = scan(text.as_bytes());
         }
     }
 }

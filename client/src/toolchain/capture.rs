@@ -41,7 +41,7 @@ pub enum CaptureError {
     /// A script, whose needs nobody knows.
     #[error("{path} is not an ELF executable", path = .0.display())]
     NotElf(PathBuf),
-    /// More than [`MAX_FILES`].
+    /// No toolchain has that many.
     #[error("the compiler needs more than {MAX_FILES} files")]
     TooMany,
 }

@@ -71,6 +71,17 @@ fn mistakes_come_with_a_hint() {
 }
 
 #[test]
+fn help_describes_the_settings() {
+    let home = Home::new();
+    let said = home.says(&["help", "config"]);
+    assert!(said.starts_with("settings file: /") && said.contains("\n#racing = "), "{said}");
+    assert!(home.says(&["help"]).contains("buildbee help config"));
+    assert!(home.says(&["help", "stats"]).contains("--zero"), "other words are left to the parser");
+    let output = home.command(&["help", "config"]).env("BUILDBEE_CONFIG", "/etc/mine.toml").output().unwrap();
+    assert!(output.stdout.starts_with(b"settings file: /etc/mine.toml\n"));
+}
+
+#[test]
 fn a_farm_needs_its_members_programs() {
     let home = Home::new();
     let bin = home.path("bin");

@@ -129,7 +129,7 @@ fn mistakes_are_told_with_a_hint_and_an_exit_code() {
     fs::write(&file, "").unwrap();
     let file = file.to_str().unwrap();
     let cases: [(&[&str], i32, &str); 7] = [
-        (&["serve", "--config", config, "--check-config"], 2, "bad.toml:2: port: unknown field"),
+        (&["serve", "--config", config, "--check-config"], 2, "bad.toml:2: unknown field `port`"),
         (&["serve", "--config", "/nonexistent.toml", "--check-config"], 2, "/nonexistent.toml"),
         (&["revoke", "nobody"], 2, "no member \"nobody\""),
         (&["invite", "--address", "nowhere"], 2, "\"nowhere\" is no address"),

@@ -62,7 +62,7 @@ impl Enrolment {
 
     /// Keeps the enrolment in `file`, replacing an older one in one step.
     pub fn save(&self, file: &Path) -> Result<(), EnrolmentError> {
-        private_file::replace(file, &self.to_text())
+        private_file::replace(file, self.to_text().as_bytes())
             .map_err(|source| EnrolmentError::Io { file: file.to_owned(), source })
     }
 

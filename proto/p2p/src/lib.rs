@@ -5,6 +5,7 @@
 //! | [`identity`] | key pair of a peer or a farm; signatures |
 //! | [`enrolment`] | what a joined machine keeps, and how it joins |
 //! | [`node`] | the public handle: connect, keep connected, open streams, know the peers |
+//! | [`private_file`] | small files that only their owner may read, replaced whole |
 //! | [`frames`] | messages on a stream |
 //! | [`tasks`] | named tasks and their ordered end |
 //!
@@ -31,7 +32,7 @@ mod join;
 pub mod node;
 mod peer_stream;
 mod peer_table;
-mod private_file;
+pub mod private_file;
 mod streams;
 pub mod tasks;
 #[cfg(feature = "testbed")]

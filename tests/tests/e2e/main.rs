@@ -1,5 +1,7 @@
 //! Whole builds over a farm of real processes, compared with plain local builds: same bytes, same words, same exit status.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod builds;
 mod failures;
 mod modes;

@@ -23,6 +23,9 @@ fn sources(folder: &Path) {
     write("include/c.h", "#define C 3\n");
 }
 
+/// What stands there before the compile.
+type SetUp<'a> = &'a dyn Fn(&Path);
+
 const LINES: [&str; 8] = [
     "$CC -g -MD -Iinclude -c src/sub/a.c -o out/a.o",
     "cd out && $CC -g -MD -I../include -c ../src/sub/a.c",
@@ -30,7 +33,7 @@ const LINES: [&str; 8] = [
     "$CC -g -MMD -I\"$PWD/include\" -c \"$PWD/src/sub/a.c\" -o \"$PWD/out/a.o\"",
     "umask 077; $CC -MD -Iinclude -c src/sub/a.c -o out/a.o",
     "umask 002; $CC -MD -Iinclude -c src/sub/a.c -o out/a.o",
-    "umask 0; $CC -MD -Iinclude -c src/sub/a.c -o out/a.o; umask 0777; $CC -MD -Iinclude -c src/sub/a.c -o out/b.o",
+    "umask 0; $CC -MD -Iinclude -c src/sub/a.c -o out/a.o; umask 0137; $CC -MD -Iinclude -c src/sub/a.c -o out/b.o",
     "$CC -g -Iinclude -c src/sub/a.c -o out/a.o; cp -p out/a.o old; $CC -g -O2 -Iinclude -c src/sub/a.c -o out/a.o",
 ];
 
@@ -63,7 +66,6 @@ fn outputs_that_are_there_already_are_treated_as_the_compiler_treats_them() {
     let folder = farm.path("project");
     let mode = |path: &Path, mode: u32| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let line = "$CC -g -MD -Iinclude -c src/sub/a.c -o out/a.o";
-    type SetUp<'a> = &'a dyn Fn(&Path);
     let cases: [(&str, SetUp<'_>); 9] = [
         ("read-only object", &|folder| {
             fs::write(folder.join("out/a.o"), "old").unwrap();
@@ -126,7 +128,7 @@ fn a_link_named_gcc_stands_in_for_it() {
         fs::remove_file(folder.join(name)).unwrap();
     }
     let mut bash = farm.client("bash");
-    bash.args(["-c", &format!("PATH={}:$PATH; CC=gcc; {line}", links.display())]).current_dir(&folder);
+    bash.args(["-c", &format!("PATH='{}':$PATH; CC=gcc; {line}", links.display())]).current_dir(&folder);
     assert_eq!(see(&mut bash, &folder), expected);
     let (cached, remote, local) = farm.counts();
     assert_eq!((cached + remote, local), (1, 0), "{}\n{}", farm.json(&["explain"]), farm.logs());

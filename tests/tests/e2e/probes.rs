@@ -94,7 +94,7 @@ fn questions_and_odd_commands_are_answered_by_the_compiler() {
         "$CC -save-temps -c a.c",
         "$CC -O2 -flto -frandom-seed=1 -c a.c",
         "$CC -g -gsplit-dwarf -c a.c",
-        "$CC --coverage -c a.c",
+        "$CC --coverage -frandom-seed=1 -c a.c",
         "$CC -march=native -c a.c",
         "$CC -pipe -O2 -c a.c",
         "$CC -c time.c",

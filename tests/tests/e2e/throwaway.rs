@@ -72,7 +72,8 @@ fn its_exit_status_is_the_commands() {
         assert_eq!(ended.status.code(), Some(code), "{script}: {}", String::from_utf8_lossy(&ended.stderr));
         assert_nothing_left(temporary.path());
     }
-    let ended = farm_up(temporary.path(), &["no-such-command"]).output().unwrap();
+    // A folder in PATH that may not be searched would make it "permission denied".
+    let ended = farm_up(temporary.path(), &["no-such-command"]).env("PATH", "/usr/bin:/bin").output().unwrap();
     assert_eq!(ended.status.code(), Some(127), "{}", String::from_utf8_lossy(&ended.stderr));
     assert_nothing_left(temporary.path());
 }
@@ -95,7 +96,7 @@ fn a_signal_takes_all_of_it_down() {
     let temporary = folder.path().join("tmp");
     fs::create_dir(&temporary).unwrap();
     let marker = folder.path().join("runs");
-    let script = format!("touch {}; sleep 600 & sleep 600", marker.display());
+    let script = format!("touch '{}'; sleep 600 & sleep 600", marker.display());
     for (signal, early) in [(Signal::SIGINT, false), (Signal::SIGTERM, false), (Signal::SIGINT, true)] {
         let _ = fs::remove_file(&marker);
         let ready = || if early { !processes_of(&temporary.join("bee-")).is_empty() } else { marker.exists() };

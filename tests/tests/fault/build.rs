@@ -1,6 +1,7 @@
 //! One build with a fault in its middle, measured compile by compile against the same build without a farm.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -55,7 +56,7 @@ impl Build {
         fs::write(&timed, TIMED).unwrap();
         fs::set_permissions(&timed, fs::Permissions::from_mode(0o755)).unwrap();
         let times = farm.path("control.times");
-        let compiler = format!("CC={} {} gcc", timed.display(), times.display());
+        let compiler = format!("CC='{}' '{}' gcc", timed.display(), times.display());
         let built = make(plain("make"), &folder, 4, &[&compiler]);
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         let expected = outputs(&folder, &[".o", ".d"]);
@@ -110,7 +111,7 @@ impl Build {
     fn start_at_once(&self) -> Running {
         let (times, stderr) = (self.farm.path("times"), self.farm.path("make.err"));
         let _ = fs::remove_file(&times);
-        let compiler = format!("CC={} {} buildbee gcc", self.timed.display(), times.display());
+        let compiler = format!("CC='{}' '{}' buildbee gcc", self.timed.display(), times.display());
         let mut make: Command = self.farm.client("make");
         make.args(["--silent", "-j4", &compiler]).current_dir(&self.folder);
         let make = make.stdout(Stdio::null()).stderr(File::create(&stderr).unwrap()).spawn().unwrap();
@@ -184,11 +185,12 @@ fn write_slow(folder: &Path) {
         let mut text =
             "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include \"shared.h\"\n".to_owned();
         for function in 0..14 {
-            text.push_str(&format!(
+            let _ = writeln!(
+                text,
                 "int f{n}_{function}(const char *s, double *d) {{ int sum = {n}; for (unsigned i = 0; i < strlen(s); i++) {{ \
                  switch (s[i]) {{ case 'a': sum += {function}; break; case 'b': sum *= SCALE; break; case 'c': d[i] *= sum; break; \
-                 default: sum ^= s[i] % (i + {function} + 1); }} for (int j = 0; j < 8; j++) d[j] += sum * d[7 - j]; }} return abs(sum); }}\n"
-            ));
+                 default: sum ^= s[i] % (i + {function} + 1); }} for (int j = 0; j < 8; j++) d[j] += sum * d[7 - j]; }} return abs(sum); }}"
+            );
         }
         fs::write(folder.join(format!("file{n}.c")), text).unwrap();
     }

@@ -4,7 +4,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::place::{Place, explains, run, skipped, wait};
+use buildbee_tests::network::skipped;
+
+use crate::place::{Place, explains, run, wait};
 
 /// Fills a small disk from below the daemon. Runs in namespaces of its own, so that an ordinary user can do it too.
 const ON_A_SMALL_DISK: &str = r#"

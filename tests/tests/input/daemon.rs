@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
-use crate::place::{Place, explains, is_root, refused, run, skipped, wait};
+use buildbee_tests::network::skipped;
+
+use crate::place::{Place, explains, is_root, refused, run, wait};
 
 #[test]
 fn twenty_wrappers_at_once_start_one_daemon() {

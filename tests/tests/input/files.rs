@@ -38,7 +38,7 @@ fn an_unreadable_source_or_header_is_gccs_to_report() {
     place.write("x.h", "#define X 1\n");
     assert_eq!(place.compiles_as_gcc_does("x.c").code, Some(0));
     for file in ["x.h", "x.c"] {
-        fs::set_permissions(place.path(file), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(place.path(file), fs::Permissions::from_mode(0o000)).unwrap();
         let _ = fs::remove_file(place.path("x.o"));
         let said = place.compiles_as_gcc_does("x.c");
         assert_eq!((said.code, said.err.as_str()), (Some(1), ""), "a hit for a {file} that can't be read");

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use buildbee_tests::network::skipped;
 use buildbee_tests::programs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -27,11 +28,6 @@ const ORDINARY: u32 = 65_534;
 
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
-}
-
-/// Says that a test could not do its work here.
-pub(crate) fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
 }
 
 /// A folder in which all commands keep what they keep.

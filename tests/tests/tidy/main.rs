@@ -1,5 +1,7 @@
 //! Holds the shape of the repository: which crate may use which, what stands at top level, how large files may grow.
 
+#![expect(clippy::unwrap_used, reason = "all of it is a test, also what stands outside the test functions")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -79,7 +79,6 @@ async fn an_action_sees_what_it_declared_and_nothing_of_the_machine() {
     paths.extend(
         ["", "identity.key", "enrolment", "store", "store/format", "toolchains", "work"].map(|name| state.join(name)),
     );
-    paths.extend(inside.farm.path("").parent().map(Path::to_owned));
     paths.push(inside.farm.path("project/other.c"));
     // Ways around: over the root of other processes, and over descriptors that somebody forgot.
     for process in ["1", "2", "self"] {
@@ -116,7 +115,10 @@ async fn what_an_action_writes_stays_inside_and_goes_with_it() {
     let questions: Vec<_> = targets.iter().map(|path| format!("write:{}", path.display())).collect();
     let found = inside.ask(&questions).await;
     assert_eq!(found["write:/tmp/bb-probe-was-here"], "ok", "its own /tmp is there to be used");
-    assert_eq!(found["write:/probe/bin/probe"], "ETXTBSY", "{found:?}");
+    // What it may overwrite after a chmod is a copy of its own: the files themselves are the store's.
+    for (question, answer) in inside.ask(&["force:declared", "force:/probe/bin/probe"].map(str::to_owned)).await {
+        assert!(["ok", "EACCES", "EPERM", "EROFS", "ETXTBSY"].contains(&answer.as_str()), "{question}: {answer}");
+    }
     for path in &targets[..6] {
         assert!(path == &targets[1] || !path.exists(), "{} is on the machine", path.display());
     }

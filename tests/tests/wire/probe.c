@@ -100,7 +100,12 @@ static void look(const char *verb, const char *about) {
         read_file("/proc/self/status", about);
     else if (!strcmp(verb, "write"))
         write_file(about);
-    else if (!strcmp(verb, "tcp"))
+    else if (!strcmp(verb, "force")) {
+        if (chmod(about, 0777))
+            printf("%s", outcome(-1));
+        else
+            write_file(about);
+    } else if (!strcmp(verb, "tcp"))
         dial(about, SOCK_STREAM);
     else if (!strcmp(verb, "udp"))
         dial(about, SOCK_DGRAM);
@@ -135,9 +140,9 @@ static void look(const char *verb, const char *about) {
 
 int main(int n, char **words) {
     for (int i = 1; i < n; i++) {
-        char *verb = words[i], *about = strchr(words[i], ':');
+        char *verb = strdup(words[i]), *about = strchr(verb, ':');
         *about++ = 0;
-        printf("%s:%s=", verb, about);
+        printf("%s=", words[i]);
         fflush(stdout);
         look(verb, about);
         printf("\n");

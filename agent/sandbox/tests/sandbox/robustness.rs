@@ -66,7 +66,7 @@ async fn a_scratch_folder_goes_whatever_is_in_it() {
     fs::create_dir(&outside).unwrap();
     fs::write(outside.join("file"), "").unwrap();
     let script = format!(
-        "mkdir -p a/b/c && touch a/b/c/f && chmod 000 a/b/c a/b a && ln -s {} link && mkdir deep && cd deep && \
+        "mkdir -p a/b/c && touch a/b/c/f && chmod 000 a/b/c a/b a && ln -s '{}' link && mkdir deep && cd deep && \
          for i in {{1..300}}; do mkdir 0123456789abcdef && cd 0123456789abcdef; done",
         outside.display()
     );
