@@ -41,9 +41,11 @@ release: ## the programs that users run, in target/release
 debug: ## the programs that tests run, in target/debug
 	$(CARGO) build --workspace --locked --bins
 
-install: release ## programs into $(PREFIX)/bin
+install: release ## programs into $(PREFIX)/bin, annotated settings files into $(PREFIX)/share/doc/buildbee
 	install -d "$(DESTDIR)$(PREFIX)/bin"
 	for program in $(PROGRAMS); do install -m 755 "$(TARGET_DIR)/release/$$program" "$(DESTDIR)$(PREFIX)/bin/"; done
+	install -d "$(DESTDIR)$(PREFIX)/share/doc/buildbee"
+	install -m 644 packaging/config/*.toml "$(DESTDIR)$(PREFIX)/share/doc/buildbee/"
 
 packages: ## system packages that demo and test need
 	packaging/packages

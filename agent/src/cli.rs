@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 /// Lends this machine's idle cores to the farm and serves its share of the cache.
 #[derive(Debug, Parser)]
 #[command(name = "buildbee-agent", version)]
+#[command(after_help = "`buildbee-agent help config` shows what can be set in the settings file, and where that is.")]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]

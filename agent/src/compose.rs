@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use buildbee_p2p::node::Node;
 use buildbee_p2p::tasks::Tasks;
 use buildbee_store::Store;
 
@@ -13,7 +14,7 @@ use crate::executor::logged::Logged;
 use crate::executor::sandboxed::{Parts, Sandboxed};
 
 /// Every request is logged; the same action asked for twice shares one look into the store and one run.
-pub fn executor(parts: Parts, store: Store, announcer: Announcer, tasks: Tasks) -> Arc<dyn Executor> {
-    let cached = Cached::new(Sandboxed::new(parts), store, announcer);
+pub fn executor(parts: Parts, store: Store, announcer: Announcer, node: Node, tasks: Tasks) -> Arc<dyn Executor> {
+    let cached = Cached::new(Sandboxed::new(parts), store, announcer, node);
     Arc::new(Logged::new(Deduplicated::new(cached, tasks)))
 }

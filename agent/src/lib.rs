@@ -13,6 +13,7 @@
 //! | [`toolchain`] | toolchains as folders |
 //! | [`exchange`] | blobs and results between peers |
 //! | [`flight`] | runs shared by all who ask meanwhile |
+//! | [`shares`] | no peer takes all of anything |
 //! | [`doctor`] | can this machine lend? |
 //! | [`state`] | the agent's own folder |
 //!
@@ -29,6 +30,7 @@ pub mod join;
 pub mod lease;
 pub mod serve;
 pub mod session;
+pub mod shares;
 pub mod state;
 pub mod toolchain;
 pub mod workspace;

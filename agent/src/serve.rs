@@ -39,11 +39,14 @@ use crate::lease::actor::{Heartbeat, heartbeat_task};
 use crate::lease::core::Core;
 use crate::lease::slots::Slots;
 use crate::session::Sessions;
+use crate::shares::Shares;
 use crate::state::{StateDir, StateError};
 use crate::toolchain::{Changed, Toolchains, host};
 
 /// Streams of all peers served at once; further ones are reset, and their openers try again or elsewhere.
 const MAX_STREAMS: usize = 1024;
+/// Those of one peer, so that no single one can take them all.
+const MAX_STREAMS_PER_PEER: usize = 256;
 /// How long what runs may take to be gone.
 const STOP_GRACE: Duration = Duration::from_millis(1500);
 /// How long the connections may take to close.
@@ -224,7 +227,7 @@ impl Agent {
         let stop = || self.tasks.token();
         self.tasks.spawn("announce", announce_task(self.node.clone(), to_announce, stop()));
         self.tasks.spawn("adopt", adopt_task(self.node.clone(), store.clone(), fetcher, to_adopt, stop()));
-        let executor = compose::executor(parts, store.clone(), announcer, self.tasks.clone());
+        let executor = compose::executor(parts, store.clone(), announcer, self.node.clone(), self.tasks.clone());
         let servers = Servers {
             blobs: BlobServer::new(store.clone()),
             cache: CacheServer::new(store.clone(), noted),
@@ -303,16 +306,21 @@ struct Servers {
 
 async fn accept_task(mut inbound: Inbound, servers: Servers, tasks: Tasks) {
     let permits = Arc::new(Semaphore::new(MAX_STREAMS));
+    let shares = Shares::new(MAX_STREAMS_PER_PEER);
     let stop = tasks.token();
     while let Some(Some(arrived)) = stop.run_until_cancelled(inbound.next()).await {
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
             tracing::debug!("too many streams at once; one is reset");
             continue;
         };
+        let Some(share) = shares.take(arrived.from.peer()) else {
+            tracing::debug!(peer = %arrived.from.peer().short(), "too many streams of one peer; one is reset");
+            continue;
+        };
         let servers = servers.clone();
         tasks.spawn("stream", async move {
             servers.serve(arrived).await;
-            drop(permit);
+            drop((permit, share));
         });
     }
 }
@@ -322,8 +330,9 @@ impl Servers {
         let InboundStream { from, protocol, stream } = arrived;
         let Sender::Member { peer, role, .. } = &from else { return };
         match (protocol, role) {
-            (Protocol::Blob, _) => self.blobs.serve(*peer, stream).await,
-            (Protocol::Cache, _) => self.cache.serve(&from, stream).await,
+            // Not the coordinator: it never sees content.
+            (Protocol::Blob, Role::Client | Role::Agent) => self.blobs.serve(*peer, stream).await,
+            (Protocol::Cache, Role::Client | Role::Agent) => self.cache.serve(&from, stream).await,
             // An agent's machine has users who build, too.
             (Protocol::Action, Role::Client | Role::Agent) => self.sessions.serve(*peer, stream).await,
             _ => tracing::debug!(peer = %peer.short(), protocol = protocol.id(), "not served here"),

@@ -22,6 +22,7 @@ use buildbee_proto::peer::PeerId;
 use buildbee_proto::toolchain::Toolchain;
 use buildbee_store::{Pin, Store};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::exchange::blobs_of;
@@ -33,6 +34,8 @@ use crate::lease::slots::{SlotGuard, Slots};
 
 /// How long the request may take to arrive.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
+/// Requests that arrive at once; each may have [`MAX_ACTION_FRAME`](buildbee_proto::limits::MAX_ACTION_FRAME) bytes. Further ones wait.
+const MAX_ARRIVING: usize = 32;
 /// How long one update may take to leave.
 const UPDATE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a client may take to close its end after the last byte.
@@ -58,6 +61,7 @@ struct Inner {
     executor: Arc<dyn Executor>,
     attempts: Flights<Key, Outcome>,
     ended: Arc<Ended>,
+    arriving: Semaphore,
 }
 
 /// The last results, without anything that keeps their blobs.
@@ -92,13 +96,27 @@ impl Sessions {
     /// Admits to `slots`, runs on `executor`.
     pub fn new(store: Store, slots: Slots, executor: Arc<dyn Executor>, tasks: Tasks) -> Self {
         let attempts = Flights::new("attempt", tasks);
-        Self { inner: Arc::new(Inner { store, slots, executor, attempts, ended: Arc::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                slots,
+                executor,
+                attempts,
+                ended: Arc::default(),
+                arriving: Semaphore::new(MAX_ARRIVING),
+            }),
+        }
     }
 
     /// Serves one stream of `client` to its end.
     pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(&self, client: PeerId, stream: S) {
         let (mut reader, mut writer) = tokio::io::split(stream);
-        let request = match timeout(REQUEST_DEADLINE, read_message::<ActionRequest, _>(&mut reader)).await {
+        let arriving = async {
+            // Never closed.
+            let _turn = self.inner.arriving.acquire().await;
+            read_message::<ActionRequest, _>(&mut reader).await
+        };
+        let request = match timeout(REQUEST_DEADLINE, arriving).await {
             Ok(Ok(Some(request))) => request,
             Ok(Ok(None)) => return,
             Ok(Err(error)) => {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Actions kept for `explain`.
 const MAX_RECORDS: usize = 10_000;
@@ -71,7 +71,8 @@ impl Record {
 }
 
 /// The contract of `buildbee stats --json`.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Stats {
     /// Actions answered from a cache.
     pub cached: u64,

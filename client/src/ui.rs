@@ -9,9 +9,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde_json::Value;
 
-use crate::cli::documents::{
-    CacheCleared, CacheUsage, CacheVerified, Explained, ExplainedAction, Farm, Peers, Stats, Status,
-};
+use crate::cli::documents::{CacheCleared, CacheUsage, CacheVerified, Explained, ExplainedAction, Farm, Peers, Status};
+use crate::journal::Stats;
 use crate::wrapper::output;
 
 /// Prints to standard output. A reader that left is no error.

@@ -10,6 +10,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 /// The coordinator of a buildbee farm: lets machines in and deals out their idle slots.
 #[derive(Debug, Parser)]
 #[command(name = "buildbee-coordinator", version, arg_required_else_help = true)]
+#[command(
+    after_help = "`buildbee-coordinator help config` shows what can be set in the settings file, and where that is."
+)]
 pub struct Cli {
     /// Where settings come from.
     #[command(flatten)]

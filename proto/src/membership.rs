@@ -137,7 +137,8 @@ pub struct Roster {
 impl Roster {
     /// Whether `peer` is an agent of the farm, and was not sent away.
     pub fn has_agent(&self, peer: &PeerId) -> bool {
-        self.members.contains(&(*peer, Role::Agent)) && !self.revoked.contains(peer)
+        let enrolled = self.members.binary_search_by_key(peer, |(member, _)| *member);
+        enrolled.is_ok_and(|at| self.members[at].1 == Role::Agent) && self.revoked.binary_search(peer).is_err()
     }
 }
 

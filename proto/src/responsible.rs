@@ -4,7 +4,7 @@
 
 use crate::digest::Digest;
 use crate::membership::Roster;
-use crate::peer::{PeerId, Role};
+use crate::peer::PeerId;
 
 /// How many peers keep each action result, its producer aside.
 pub const RESULT_COPIES: usize = 2;
@@ -38,6 +38,7 @@ fn score(key: &Digest, peer: PeerId) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::Role;
 
     fn peers(n: u8) -> Vec<PeerId> {
         (0..n).map(|byte| PeerId([byte; 32])).collect()

@@ -4,7 +4,7 @@
 sampled() { # name, arguments of `sample`...
     local name=$1
     shift
-    "$built/sample" "$@" >>"$work/samples/$name"
+    ${sampler_prefix:-} "$built/sample" "$@" >>"$work/samples/$name"
 }
 forget() { rm -f "${@/#/$work/samples/}"; }
 
@@ -19,9 +19,10 @@ own_ticks() { sed 's/.*) //' "/proc/$1/stat" | awk '{ print $12 + $13 }'; }
 children_ticks() { sed 's/.*) //' "/proc/$1/stat" | awk '{ print $14 + $15 }'; }
 tick_us=$((1000000 / $(getconf CLK_TCK)))
 
-resident_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
-# Resident memory that is not shared with a file on disk: what the process costs beyond its programs.
-anonymous_kib() { awk '/^RssAnon/ { print $2 }' "/proc/$1/status"; }
+# From the page tables: the counters in /proc/PID/status are rough. What was swapped out would be resident given the memory.
+resident_kib() { awk '/^(Rss|Swap):/ { n += $2 } END { print n + 0 }' "/proc/$1/smaps_rollup"; }
+# Of this, what is no page of a file on disk.
+anonymous_kib() { awk '/^(Anonymous|Swap):/ { n += $2 } END { print n + 0 }' "/proc/$1/smaps_rollup"; }
 
 ms() { awk -v us="$1" 'BEGIN { if (us == "-") print us; else if (us >= 100000) printf "%.0f", us / 1000; else printf "%.2f", us / 1000 }'; }
 mib() { awk -v kib="$1" 'BEGIN { printf "%.1f", kib / 1024 }'; }
@@ -30,5 +31,5 @@ ratio() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "-" || b == "-" || b + 0 <= 
 load() { cut -d' ' -f1-3 /proc/loadavg; }
 
 section() { printf '\n%s   [load %s]\n' "$1" "$(load)"; }
-columns() { printf '  %-34s' "$1"; shift; printf '%12s' "$@"; printf '\n'; }
+columns() { printf '  %-34s' "$1"; shift; printf '%15s' "$@"; printf '\n'; }
 skip() { printf '  %-34s  skipped: %s\n' "$1" "$2"; }

@@ -4,14 +4,20 @@ have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
 
 # Two servers that take two jobs each, as the agents do.
 distcc_up() {
-    mkdir -p "$work/distcc"
+    # As root it becomes another user, who needs a folder for temporary files.
+    local user
+    user=$(id -un)
+    [ "$user" != root ] || user=nobody
+    mkdir -p "$work/distcc" "$work/distccd"
+    chmod 755 "$work"
+    chmod 1777 "$work/distccd"
     export DISTCC_DIR="$work/distcc" DISTCC_FALLBACK=0 DISTCC_HOSTS=
     local n address port
     for n in 1 2; do
         if [ -n "$netns" ]; then address="10.77.0.$((100 + n))" port=3632; else address=127.0.0.1 port=$((36320 + n)); fi
-        DISTCCD_TCP_INSECURE=1 TMPDIR="$work" start_in_space "desk$n" distccd --no-detach --daemon --enable-tcp-insecure \
-            --user "$(id -un)" --listen "$address" --port "$port" --allow 10.77.0.0/24 --allow 127.0.0.0/8 --jobs 2 \
-            --log-file "$work/distccd$n.log" --log-level error &
+        DISTCCD_TCP_INSECURE=1 TMPDIR="$work/distccd" start_in_space "desk$n" distccd --no-detach --daemon --enable-tcp-insecure \
+            --user "$user" --listen "$address" --port "$port" --allow 10.77.0.0/24 --allow 127.0.0.0/8 --jobs 2 \
+            --log-file "$work/distccd/$n.log" --log-level error &
         peers+=($!)
         DISTCC_HOSTS+="$address:$port/2 "
     done

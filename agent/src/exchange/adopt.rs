@@ -6,14 +6,13 @@
 use buildbee_p2p::identity::verify_result;
 use buildbee_p2p::node::Node;
 use buildbee_proto::limits::MAX_OUTPUT_BYTES;
-use buildbee_proto::peer::Role;
 use buildbee_store::{PutError, Store};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::blobs_of;
-use super::cache::Announced;
+use super::cache::{Announced, complete_result};
 use super::fetch::{FetchError, Fetcher, Sources};
 
 /// Announcements that may wait.
@@ -28,6 +27,8 @@ enum AdoptError {
     Untrusted,
     #[error("the program failed, which is not kept")]
     Failure,
+    #[error("there is a result of this action already")]
+    Present,
     #[error("its outputs are too large")]
     TooLarge,
     #[error(transparent)]
@@ -66,17 +67,16 @@ async fn adopt(node: &Node, store: &Store, fetcher: &Fetcher, announced: Announc
         return Err(AdoptError::Failure);
     }
     let runner = result.provenance.peer;
-    let enrolled = || {
-        node.roster().is_some_and(|roster| {
-            roster.value.members.iter().any(|(peer, role)| *peer == runner && *role == Role::Agent)
-                && !roster.value.revoked.contains(&runner)
-        })
-    };
+    let enrolled = || node.roster().is_some_and(|roster| roster.value.has_agent(&runner));
     if !result.provenance.sandboxed || !(runner == by || enrolled()) {
         return Err(AdoptError::Untrusted);
     }
     if !verify_result(&signed) {
         return Err(AdoptError::Forged);
+    }
+    let (looking, action) = (store.clone(), result.action);
+    if tokio::task::spawn_blocking(move || complete_result(&looking, &action)).await?.is_some() {
+        return Err(AdoptError::Present);
     }
     let blobs = blobs_of(result);
     let n_bytes = blobs.iter().fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes));

@@ -23,6 +23,8 @@ const PIECES_AHEAD: usize = 4;
 const PIECE_BYTES: usize = 256 << 10;
 /// How long the other side may be silent.
 const SILENCE: Duration = Duration::from_secs(15);
+/// A source slower than this is of no use; others wait for the same blob.
+const LEAST_BYTES_PER_SECOND: u64 = 64 << 10;
 
 /// What went wrong with one source.
 #[derive(Debug, Error)]
@@ -36,6 +38,9 @@ pub(crate) enum SourceFault {
     /// It said nothing for too long.
     #[error("said nothing for {} s", SILENCE.as_secs())]
     Late,
+    /// It keeps everybody waiting.
+    #[error("sends less than {LEAST_BYTES_PER_SECOND} bytes a second")]
+    Slow,
     /// It closed the stream before it had answered.
     #[error("ended the stream early")]
     Ended,
@@ -86,7 +91,10 @@ pub(crate) async fn get_batch<S: AsyncRead + AsyncWrite + Unpin>(
                 timeout(SILENCE, stream.read_exact(&mut content)).await.map_err(|_| SourceFault::Late)??;
                 pending.add(store, digest, content).await?;
             }
-            BlobHeader::Found => receive_large(store, stream, digest).await?,
+            BlobHeader::Found => {
+                let patience = SILENCE + Duration::from_secs(digest.size_bytes / LEAST_BYTES_PER_SECOND);
+                timeout(patience, receive_large(store, stream, digest)).await.map_err(|_| SourceFault::Slow)??;
+            }
         }
     }
     pending.put(store).await

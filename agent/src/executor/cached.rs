@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use buildbee_p2p::identity::verify_result;
+use buildbee_p2p::node::Node;
+use buildbee_proto::peer::PeerId;
 use buildbee_store::Store;
 
 use super::{Done, Executor, Job, Origin, Running, Watch};
@@ -19,12 +21,18 @@ pub struct Cached<E> {
     inner: E,
     store: Store,
     announcer: Announcer,
+    node: Node,
 }
 
 impl<E: Executor> Cached<E> {
-    /// For actions that were run before. New results are announced by `announcer`.
-    pub fn new(inner: E, store: Store, announcer: Announcer) -> Self {
-        Self { inner, store, announcer }
+    /// For actions that were run before. New results are announced by `announcer`; `node` knows who is an agent still.
+    pub fn new(inner: E, store: Store, announcer: Announcer, node: Node) -> Self {
+        Self { inner, store, announcer, node }
+    }
+
+    /// What an agent made that was sent away since is made anew.
+    fn trusts(&self, maker: &PeerId) -> bool {
+        *maker == self.node.peer() || self.node.roster().is_some_and(|roster| roster.value.has_agent(maker))
     }
 
     async fn kept(&self, job: &Job) -> Option<Done> {
@@ -37,7 +45,8 @@ impl<E: Executor> Cached<E> {
             let usable = store.missing(&blobs).is_empty() && verify_result(&found);
             usable.then(|| Done { result: Arc::new(found), origin: Origin::Kept, pins: Arc::new(vec![pin]) })
         });
-        looking.await.ok().flatten()
+        let done = looking.await.ok().flatten()?;
+        self.trusts(&done.result.result.provenance.peer).then_some(done)
     }
 
     async fn keep(&self, done: &Done) {

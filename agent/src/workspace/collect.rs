@@ -30,6 +30,8 @@ const PIECE_BYTES: usize = 256 << 10;
 const MAX_LINKS: usize = 40;
 /// Components walked on the way to one output, those of symlinks included.
 const MAX_STEPS: usize = 4096;
+/// Components walked on the way to all outputs: each costs a look at every layer.
+const MAX_STEPS_IN_ALL: usize = 100_000;
 
 /// Why outputs could not be taken.
 #[derive(Debug, Error)]
@@ -89,13 +91,14 @@ pub struct Collected {
 pub fn collect(store: &Store, upper: &Path, layers: &[PathBuf], command: &Command) -> Result<Collected, CollectError> {
     let mut taking = Taking { store, found: BTreeMap::new(), pins: Vec::new(), n_bytes: 0 };
     let root = open(upper, folder_flags(), Mode::empty()).map_err(io_at(&RelPath::root()))?;
+    let mut ways = Ways { layers, known: BTreeMap::new(), n_steps: 0 };
     for path in &command.output_files {
-        if let Some((folder, name)) = open_parent(&root, layers, path)? {
+        if let Some((folder, name)) = open_parent(&root, &mut ways, path)? {
             taking.file(&folder, name.as_str(), path)?;
         }
     }
     for path in &command.output_directories {
-        if let Some((parent, name)) = open_parent(&root, layers, path)?
+        if let Some((parent, name)) = open_parent(&root, &mut ways, path)?
             && let Some(folder) = open_folder(&parent, name.as_str(), path)?
         {
             taking.folder(folder, path, 0)?;
@@ -130,11 +133,11 @@ fn open_folder(parent: &OwnedFd, name: &str, path: &RelPath) -> Result<Option<Ow
 /// The folder of the upper layer that holds `path`, and the last name of `path`.
 fn open_parent(
     root: &OwnedFd,
-    layers: &[PathBuf],
+    ways: &mut Ways<'_>,
     path: &RelPath,
 ) -> Result<Option<(OwnedFd, PathComponent)>, CollectError> {
     let Some((parent, name)) = path.split_last() else { return Ok(None) };
-    let Some(way) = resolve(layers, &parent) else { return Ok(None) };
+    let Some(way) = ways.to(parent)? else { return Ok(None) };
     let mut folder =
         root.as_fd().try_clone_to_owned().map_err(|source| CollectError::Io { path: path.clone(), source })?;
     for component in way {
@@ -146,15 +149,38 @@ fn open_parent(
     Ok(Some((folder, name)))
 }
 
+/// The ways to folders of outputs, each walked once: a command may name thousands of outputs in one folder.
+struct Ways<'a> {
+    layers: &'a [PathBuf],
+    known: BTreeMap<RelPath, Option<Vec<String>>>,
+    n_steps: usize,
+}
+
+impl Ways<'_> {
+    fn to(&mut self, folder: RelPath) -> Result<Option<Vec<String>>, CollectError> {
+        if let Some(way) = self.known.get(&folder) {
+            return Ok(way.clone());
+        }
+        let mut n_steps = 0;
+        let way = resolve(self.layers, &folder, &mut n_steps);
+        self.n_steps += n_steps;
+        if self.n_steps > MAX_STEPS_IN_ALL {
+            return Err(CollectError::TooDeep);
+        }
+        self.known.insert(folder, way.clone());
+        Ok(way)
+    }
+}
+
 /// The folder that `path` stands for in the merged layers, symlinks of the layers followed as the program follows them: by text within
-/// the layers, never by the kernel. `None` where the links lead nowhere.
-fn resolve(layers: &[PathBuf], path: &RelPath) -> Option<Vec<String>> {
+/// the layers, never by the kernel. `None` where the links lead nowhere. Counts its steps.
+fn resolve(layers: &[PathBuf], path: &RelPath, n_steps: &mut usize) -> Option<Vec<String>> {
     let mut queue: VecDeque<String> = path.components().map(str::to_owned).collect();
     let mut way: Vec<String> = Vec::new();
-    let (mut n_links, mut n_steps) = (0, 0);
+    let mut n_links = 0;
     while let Some(name) = queue.pop_front() {
-        n_steps += 1;
-        if n_steps > MAX_STEPS {
+        *n_steps += 1;
+        if *n_steps > MAX_STEPS {
             return None;
         }
         if name == ".." {

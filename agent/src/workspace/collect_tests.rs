@@ -132,3 +132,16 @@ fn too_many_are_refused() {
     }
     assert!(matches!(place.collect(&[], &["w"]), Err(CollectError::TooMany)));
 }
+
+#[test]
+fn a_labyrinth_of_links_is_left_before_long() {
+    let place = Place::new();
+    fs::create_dir_all(place.path("upper/w/x")).unwrap();
+    place.link("inputs/w/long", &"x/../".repeat(800));
+    let outputs: Vec<String> = (0..200).map(|n| format!("w/long/f{n}/a.o")).collect();
+    let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
+    assert!(matches!(place.collect(&outputs, &[]), Err(CollectError::TooDeep)));
+    let beside: Vec<String> = (0..4000).map(|n| format!("w/long/x/{n}.o")).collect();
+    let beside: Vec<&str> = beside.iter().map(String::as_str).collect();
+    assert_eq!(place.names(&beside, &[]).len(), 0, "one folder is walked to once");
+}

@@ -25,6 +25,8 @@ use thiserror::Error;
 use super::tree::Tree;
 
 const DIRECTORY_MODE: u32 = 0o755;
+/// Bytes of copies in one folder: they are on top of what the store may take.
+const MAX_COPIED_BYTES: u64 = 2 << 30;
 
 /// Why a folder was not made. What was made so far is the caller's to remove.
 #[derive(Debug, Error)]
@@ -38,6 +40,9 @@ pub enum MaterialiseError {
     /// The store could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The same content stands at many places.
+    #[error("more than {MAX_COPIED_BYTES} bytes stand there more than once")]
+    Copies,
     /// A path in the tree is longer than the system takes.
     #[error("path is too long: {}", .0.display())]
     TooLong(PathBuf),
@@ -54,7 +59,7 @@ pub enum MaterialiseError {
 impl From<MaterialiseError> for WireError {
     fn from(error: MaterialiseError) -> Self {
         let (code, retry) = match error {
-            MaterialiseError::TooLong(_) => (ErrorCode::Invalid, Retry::Never),
+            MaterialiseError::TooLong(_) | MaterialiseError::Copies => (ErrorCode::Invalid, Retry::Never),
             MaterialiseError::Lost(_) => (ErrorCode::Storage, Retry::SameAgent),
             _ => (ErrorCode::Storage, Retry::OtherAgent),
         };
@@ -77,7 +82,8 @@ pub fn materialise(
     elsewhere: &dyn Fn(&Digest) -> bool,
     destination: &Path,
 ) -> Result<(), MaterialiseError> {
-    let mut making = Making { store, tree, elsewhere, linked: HashSet::new(), n_copies: 0 };
+    let linked = HashSet::new();
+    let mut making = Making { store, tree, elsewhere, linked, n_copies: 0, copies_left_bytes: MAX_COPIED_BYTES };
     making.directory(&tree.root(), destination)
 }
 
@@ -87,6 +93,7 @@ struct Making<'a> {
     elsewhere: &'a dyn Fn(&Digest) -> bool,
     linked: HashSet<Digest>,
     n_copies: u64,
+    copies_left_bytes: u64,
 }
 
 impl Making<'_> {
@@ -121,6 +128,8 @@ impl Making<'_> {
     }
 
     fn copy(&mut self, node: &FileNode, path: &Path) -> Result<(), MaterialiseError> {
+        self.copies_left_bytes =
+            self.copies_left_bytes.checked_sub(node.digest.size_bytes).ok_or(MaterialiseError::Copies)?;
         let mut source: File = self.store.open_blob(&node.digest)?.ok_or(MaterialiseError::Lost(node.digest))?;
         let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at(path))?;
         self.n_copies += 1;
@@ -184,5 +193,13 @@ mod tests {
             matches!(materialise(&store, &tree, &|_| false, &made), Err(MaterialiseError::Io { .. })),
             "never over something"
         );
+        let short = |copies_left_bytes| {
+            let elsewhere = &|_: &Digest| false;
+            let linked = HashSet::new();
+            let mut making = Making { store: &store, tree: &tree, elsewhere, linked, n_copies: 0, copies_left_bytes };
+            making.directory(&tree.root(), &dir.path().join(copies_left_bytes.to_string()))
+        };
+        assert!(short(4).is_ok(), "one copy of four bytes");
+        assert!(matches!(short(3), Err(MaterialiseError::Copies)));
     }
 }

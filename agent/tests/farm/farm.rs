@@ -151,7 +151,7 @@ async fn found(client: &Client, agent: PeerId, action: Digest) -> Option<SignedR
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_finds_its_way_to_the_peers_responsible() {
     let mut farm = Farm::new();
-    let (_coordinator, mut one, other) = neighbours(&mut farm).await;
+    let (coordinator, mut one, other) = neighbours(&mut farm).await;
     let client = farm.client(&one).await;
     let request = client.compile("int shared;\n");
     let action = Digest::of(&request.action.0);
@@ -168,11 +168,20 @@ async fn a_result_finds_its_way_to_the_peers_responsible() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(copy.as_ref(), Some(&done.signed));
+    let maker = one.get().peer();
     one.stop().await;
     // The one who ran it is gone, and so is the need for it.
-    let again = second.submit(&again(&request, |_| {})).await.unwrap();
-    assert_eq!(again.signed, done.signed);
-    assert_eq!(again.output("w/t.o"), done.output("w/t.o"));
+    let kept = second.submit(&again(&request, |_| {})).await.unwrap();
+    assert_eq!(kept.signed, done.signed);
+    assert_eq!(kept.output("w/t.o"), done.output("w/t.o"));
+    // Who was sent away is not believed any more, whoever keeps what they made.
+    let mut roster = farm.roster(4, vec![(other.get().peer(), Role::Agent)]).value;
+    roster.revoked = vec![maker];
+    coordinator.state.lock().await.roster = Some(farm.key.signed(roster));
+    coordinator.until(other.get().peer(), "the roster", |state| state.roster_version == 4).await;
+    let anew = second.submit(&second.compile("int shared;\n")).await.unwrap();
+    assert_eq!(anew.result().action, action);
+    assert_eq!(anew.result().provenance.peer, other.get().peer());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,10 +1,18 @@
 //! What an agent does for a client that lies, forgets or breaks the rules.
 
+use std::time::Duration;
+
+use buildbee_p2p::frames::{read_message, write_message};
+use buildbee_p2p::identity::Identity;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry};
+use buildbee_proto::exchange::{BlobHave, BlobRequest, CacheRequest};
+use buildbee_proto::peer::Role;
 use buildbee_proto::tree::{Directory, DirectoryNode};
+use buildbee_proto::version::Protocol;
+use tokio::io::AsyncReadExt;
 
 use crate::bed::{Farm, Manner, again};
 
@@ -78,6 +86,34 @@ async fn trees_without_end_are_refused() {
     let request = again(&client.script("true", &[]), |action| action.input_root = below);
     let error = client.submit(&request).await.unwrap_err();
     assert_eq!((error.code, error.retry), (ErrorCode::Invalid, Retry::Never), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_coordinator_reads_nothing_and_runs_nothing() {
+    let farm = Farm::new();
+    let agent = farm.agent(1).await;
+    let client = farm.client(&agent).await;
+    client.submit(&client.script("echo secret", &[])).await.unwrap();
+    let request = BlobRequest::Have(vec![Digest::of(b"secret\n")]);
+    let mut stream = client.node.open(agent.get().peer(), Protocol::Blob).await.unwrap();
+    write_message(&mut stream, &request).await.unwrap();
+    assert_eq!(read_message::<BlobHave, _>(&mut stream).await.unwrap().unwrap().present, [true], "a member may");
+
+    let (node, _inbound) = farm.node(Identity::generate(), Role::Coordinator, &[]).await;
+    node.connect(agent.get().peer(), agent.get().addresses(), Duration::from_secs(10)).await.unwrap();
+    for protocol in [Protocol::Blob, Protocol::Cache, Protocol::Action] {
+        let Ok(mut stream) = node.open(agent.get().peer(), protocol).await else { continue };
+        let sent = match protocol {
+            Protocol::Blob => write_message(&mut stream, &request).await,
+            Protocol::Cache => write_message(&mut stream, &CacheRequest::Find { action: Digest::of(b"any") }).await,
+            _ => write_message(&mut stream, &client.script("true", &[])).await,
+        };
+        let answered = match sent {
+            Ok(()) => matches!(stream.read(&mut [0]).await, Ok(1..)),
+            Err(_) => false,
+        };
+        assert!(!answered, "{protocol:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 /// -DCMAKE_CXX_COMPILER_LAUNCHER=buildbee`. The commands below look after the daemon that runs behind it.
 #[derive(Debug, Parser)]
 #[command(name = "buildbee", bin_name = "buildbee", version, arg_required_else_help = true)]
-#[command(after_help = "`buildbee help config` shows what can be set, and where.")]
+#[command(after_help = "`buildbee help config` shows what can be set in the settings file, and where that is.")]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]

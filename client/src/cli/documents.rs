@@ -1,8 +1,7 @@
-//! The daemon's answers as types. The document itself is the contract for scripts; these hold what the screen shows of it.
+//! The daemon's answers as types. The document itself is the contract for scripts; these hold what the screen shows of it. The
+//! counts of `stats` are [`crate::journal::Stats`].
 //!
 //! Unknown keys are skipped and missing ones empty, so that a daemon of another version can still be shown.
-
-use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -101,28 +100,6 @@ pub struct Running {
     pub r#where: String,
     /// For how long.
     pub for_ms: u64,
-}
-
-/// `stats`.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(default)]
-pub struct Stats {
-    /// Actions answered from a cache.
-    pub cached: u64,
-    /// Actions that an agent ran.
-    pub remote: u64,
-    /// Actions that ran here.
-    pub local: u64,
-    /// Why not cached or remote.
-    pub reasons: BTreeMap<String, u64>,
-    /// Actions by agent.
-    pub agents: BTreeMap<String, u64>,
-    /// To peers.
-    pub bytes_sent: u64,
-    /// From peers.
-    pub bytes_received: u64,
-    /// Seconds since the Unix epoch.
-    pub since_unix: u64,
 }
 
 /// `explain`.

@@ -60,6 +60,8 @@ pub enum Class {
     Language,
     /// `-march=` and its kin: local if the value asks the machine.
     Processor,
+    /// `--target=`: local for systems where includes are looked up by other rules.
+    Target,
     /// `-Wa,`: arguments of the assembler.
     Assembler,
     /// `-Wp,`: arguments of the preprocessor.
@@ -230,14 +232,16 @@ pub static ROWS: &[Row] = &[
     clang("-mllvm", JoinedOrSeparate, Local(Why::PassedThrough)),
     clang("-mmlir", JoinedOrSeparate, Local(Why::PassedThrough)),
     clang("-mmodule-dependency-dir", Joined, Local(Why::ExtraOutput)),
-    clang("-target", Separate, PassThrough),
-    clang("--target=", Joined, PassThrough),
+    clang("-target", Separate, Class::Target),
+    clang("--target=", Joined, Class::Target),
     both("-arch", Separate, Local(Why::MultipleTargets)),
     clang("-Xarch_", Joined, Local(Why::MultipleTargets)),
     both("-foffload", Joined, Local(Why::MultipleTargets)),
     clang("-fopenmp-targets=", Joined, Local(Why::MultipleTargets)),
     both("-pg", Alone, PassThrough),
     both("-p", Alone, PassThrough),
+    // Looks quoted names up beside every includer, not the innermost alone.
+    clang("-fms-compatibility", Alone, Local(Why::Traditional)),
     // What the linker or nobody listens to when compiling.
     both("-pipe", Alone, PassThrough),
     both("-pthread", Alone, PassThrough),

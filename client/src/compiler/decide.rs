@@ -30,7 +30,8 @@ fn request(invocation: &Invocation<'_>, read: &ReadFile<'_>) -> Result<CompileRe
     check_macros(&argv)?;
     let (source, language) = source(&parsed, invocation)?;
     let object = object(&parsed, &source, invocation.cwd)?;
-    let depfile = depfile(&parsed, &object, invocation.cwd)?;
+    // Preprocessed text has no dependencies left, and compilers write no file of them.
+    let depfile = depfile(&parsed, &object, invocation.cwd)?.filter(|_| !language.is_preprocessed());
     let mut search_directories = std::mem::take(&mut parsed.search_directories);
     search_directories.extend(environment::search_directories(invocation.env, language));
     let read_paths = search_directories.iter().map(|found| &found.path).chain(&parsed.explicit_inputs);

@@ -140,6 +140,11 @@ impl Parsed {
             Class::Processor if spelled.value.starts_with("native") => {
                 self.obstacle(ReasonKind::MarchNative, spelled.argument);
             }
+            Class::Target
+                if ["windows", "win32", "msvc", "darwin", "apple"].iter().any(|os| spelled.value.contains(os)) =>
+            {
+                self.obstacle(ReasonKind::Traditional, spelled.argument);
+            }
             Class::Assembler if !sub_arguments::assembler_is_harmless(spelled.value) => {
                 self.obstacle(ReasonKind::PassedThrough, spelled.argument);
             }
@@ -172,7 +177,7 @@ impl Parsed {
                 self.random_seed = true;
                 self.keep_for_both(spelled);
             }
-            Class::PassThrough | Class::Processor | Class::Assembler | Class::DiagnosticsFormat => {
+            Class::PassThrough | Class::Processor | Class::Target | Class::Assembler | Class::DiagnosticsFormat => {
                 self.keep_for_both(spelled);
             }
         }

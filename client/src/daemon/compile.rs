@@ -75,11 +75,11 @@ impl Session {
             Ok(call) => call,
             Err(text) => return self.pass(&Record::of("", "", ""), ("not-utf8".into(), text)).await,
         };
-        let plan = match self.plan(call).await {
-            Ok(plan) => plan,
+        let (plan, hit) = match self.plan(call).await {
+            Ok(planned) => planned,
             Err((call, why)) => return self.pass(&call.record(), why).await,
         };
-        if let Some(hit) = self.direct(&plan.key).await {
+        if let Some(hit) = hit {
             return self.finish_cached(&plan, hit, None).await;
         }
         let look = self.context.discovery.inputs(&plan.compiler, &plan.request, &plan.call.env, &plan.call.cwd);
@@ -97,8 +97,8 @@ impl Session {
         }
     }
 
-    /// Front-end and toolchain.
-    async fn plan(&self, call: Checked) -> Result<Plan, (Checked, Why)> {
+    /// Front-end and toolchain, and what the manifest leads to.
+    async fn plan(&self, call: Checked) -> Result<(Plan, Option<Hit>), (Checked, Why)> {
         let Some(named) = call.named() else {
             let text = format!("{} is not the name of a compiler that is known here", call.program.display());
             return Err((call, ("unknown-compiler".into(), text)));
@@ -122,10 +122,11 @@ impl Session {
             Decision::Distribute(request) => Arc::from(request),
             Decision::Local(reason) => return Err((call, (reason.code().to_owned(), reason.to_string()))),
         };
-        match self.key(&call, &request, &compiler).await {
-            Ok(key) => {
-                let listed = self.context.runs(request.source.clone());
-                Ok(Plan { call, request, compiler, key, listed })
+        match self.look_up(&call, &request, &compiler).await {
+            Ok((key, hit)) => {
+                let outputs = request.outputs.iter().map(|path| call.cwd.join(path)).collect();
+                let listed = self.context.runs(request.source.clone(), outputs);
+                Ok((Plan { call, request, compiler, key, listed }, hit))
             }
             Err(error) => {
                 let text = format!("cannot read {}: {error}", request.source.display());
@@ -160,9 +161,14 @@ impl Session {
         }
     }
 
-    async fn key(&self, call: &Checked, request: &CompileRequest, compiler: &Compiler) -> std::io::Result<Digest> {
-        let (hashes, source) = (self.context.hashes.clone(), call.cwd.join(&request.source));
-        let hashed = tokio::task::spawn_blocking(move || hashes.hash(&source)).await??;
+    /// The manifest's key, and the result that it leads to with the files as they are. Both in one blocking task: each costs several
+    /// switches between threads, which are the larger part of a hit.
+    async fn look_up(
+        &self,
+        call: &Checked,
+        request: &CompileRequest,
+        compiler: &Compiler,
+    ) -> std::io::Result<(Digest, Option<Hit>)> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut words = vec![text(&compiler.program), text(&call.cwd), text(&request.source)];
         words.push(request.logical_directory.as_deref().map(text).unwrap_or_default());
@@ -170,13 +176,15 @@ impl Session {
         words.extend(request.env.iter().map(|(name, value)| format!("{name}={value}")));
         words.push(String::new());
         words.extend(request.key_arguments.iter().cloned());
-        let key = ManifestKey { toolchain: compiler.id.to_string(), words, source: hashed.digest };
-        Ok(key.digest())
-    }
-
-    async fn direct(&self, key: &Digest) -> Option<Hit> {
-        let (cache, key) = (self.context.cache.clone(), *key);
-        tokio::task::spawn_blocking(move || cache.direct(&key)).await.ok().flatten()
+        let toolchain = compiler.id.to_string();
+        let (hashes, cache, source) =
+            (self.context.hashes.clone(), self.context.cache.clone(), call.cwd.join(&request.source));
+        let looking = tokio::task::spawn_blocking(move || {
+            let key = ManifestKey { toolchain, words, source: hashes.hash(&source)?.digest }.digest();
+            let hit = cache.direct(&key);
+            Ok((key, hit))
+        });
+        looking.await?
     }
 
     async fn with_job(&self, plan: &Plan, job: Job) -> Result<(), LinkError> {
@@ -208,8 +216,12 @@ impl Session {
                 self.done(plan.record(), &hit, Where::Remote, Some(agent), Some(job.action)).await
             }
             Ended::Local { why, outcome } => {
-                let run = LocalRun { plan_key: plan.key, job: &job, outcome: &outcome };
-                run.keep(&self.context).await;
+                if plan.listed.contested() {
+                    self.context.journal.noted("output-contested");
+                } else {
+                    let run = LocalRun { plan_key: plan.key, job: &job, outcome: &outcome };
+                    run.keep(&self.context).await;
+                }
                 let record = Record { action: Some(job.action.to_string()), ..plan.record() };
                 self.journal(record, Where::Local, Some(why));
                 let reply = LocalReply::Done {

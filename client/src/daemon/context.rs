@@ -60,6 +60,9 @@ struct Running {
     source: PathBuf,
     place: String,
     since: Instant,
+    outputs: Vec<PathBuf>,
+    /// Whether another action that wrote one of the outputs was under way at the same time.
+    contested: bool,
 }
 
 /// Keeps an action in the list of those under way until dropped.
@@ -75,6 +78,11 @@ impl RunningEntry {
         if let Some(running) = self.context.running().get_mut(&self.id) {
             place.clone_into(&mut running.place);
         }
+    }
+
+    /// Whether another action wrote one of the same outputs meanwhile: then nobody knows whose content stands there.
+    pub fn contested(&self) -> bool {
+        self.context.running().get(&self.id).is_none_or(|running| running.contested)
     }
 }
 
@@ -130,11 +138,18 @@ impl Context {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lists an action as under way.
-    pub fn runs(self: &Arc<Self>, source: PathBuf) -> RunningEntry {
+    /// Lists an action as under way that writes `outputs` (absolute).
+    pub fn runs(self: &Arc<Self>, source: PathBuf, outputs: Vec<PathBuf>) -> RunningEntry {
         let id = self.n_calls.fetch_add(1, Ordering::Relaxed);
-        let entry = Running { source, place: "looking".to_owned(), since: Instant::now() };
-        self.running().insert(id, entry);
+        let mut running = self.running();
+        let mut contested = false;
+        for other in running.values_mut().filter(|other| other.outputs.iter().any(|path| outputs.contains(path))) {
+            other.contested = true;
+            contested = true;
+        }
+        let place = "looking".to_owned();
+        running.insert(id, Running { source, place, since: Instant::now(), outputs, contested });
+        drop(running);
         RunningEntry { context: Arc::clone(self), id }
     }
 

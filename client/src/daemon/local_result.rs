@@ -53,7 +53,8 @@ impl LocalRun<'_> {
             let mut blobs = BTreeMap::new();
             let mut files = Vec::new();
             for path in outputs {
-                let Some(content) = read(&path.to_absolute()) else { continue };
+                // A compiler that succeeds writes all of them; who removed one may have replaced another.
+                let Some(content) = read(&path.to_absolute()) else { return };
                 let digest = Digest::of(&content);
                 files.push(OutputFile { path, digest, mode: NEW_FILE_MODE });
                 blobs.insert(digest, content);

@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -98,7 +98,11 @@ fn draft(file: &Placed<'_>) -> io::Result<Draft> {
         Ok(meta) if !meta.is_file() => return Err(io::Error::other("not a regular file")),
         Ok(meta) => {
             drop(OpenOptions::new().write(true).open(&file.path)?);
-            if file.existing.keeps_mode_of(&meta) { meta.permissions().mode() } else { file.mode }
+            let written_into = file.existing.keeps_mode_of(&meta);
+            if written_into && meta.nlink() > 1 {
+                return Err(io::Error::other("the compiler would write under its other names too"));
+            }
+            if written_into { meta.permissions().mode() } else { file.mode }
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => file.mode,
         Err(error) => return Err(error),
@@ -151,7 +155,6 @@ fn temporary_name(folder: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
 
     fn names(folder: &Path) -> Vec<String> {
         let mut names: Vec<_> =
@@ -204,6 +207,18 @@ mod tests {
         ];
         assert!(place(&files).is_err());
         assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_file_with_another_name_is_left_to_the_compiler_that_writes_into_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, other) = (folder.path().join("a.d"), folder.path().join("b.d"));
+        fs::write(&path, "old").unwrap();
+        fs::hard_link(&path, &other).unwrap();
+        let placed = |existing| Placed { path: path.clone(), content: b"new", mode: 0o644, existing };
+        assert!(place(&[placed(Existing::Kept)]).is_err());
+        place(&[placed(Existing::Replaced)]).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"old");
     }
 
     #[test]

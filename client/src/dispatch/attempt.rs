@@ -2,7 +2,7 @@
 //!
 //! Cancelled by dropping the future: the stream is reset and the agent stops. Places nothing and stores nothing.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,11 +14,12 @@ use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, WireError};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate};
-use buildbee_proto::outcome::SignedResult;
+use buildbee_proto::outcome::{ActionResult, SignedResult};
+use buildbee_proto::path::RelPath;
 use buildbee_proto::peer::PeerId;
 use buildbee_proto::version::Protocol;
 use thiserror::Error;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::board::Pick;
 use super::job::Job;
@@ -30,6 +31,10 @@ const ACCEPT_DEADLINE: Duration = Duration::from_secs(1);
 const PROGRESS_DEADLINE: Duration = Duration::from_millis(1800);
 /// Between two pieces of a result.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
+/// From `Accepted` to the end of the result: the action's own limit, and time for the agent to fetch what it lacks.
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// A peer that sends content slower than this is as good as gone.
+const LEAST_BYTES_PER_SECOND: u64 = 128 << 10;
 /// Largest result that is taken into memory; larger ones run locally.
 pub const MAX_RESULT_CONTENT_BYTES: u64 = 512 << 20;
 /// Blobs sent along unasked, in all: directories and small sources.
@@ -153,7 +158,14 @@ impl Attempts {
             .await
             .map_err(|_| AttemptError::Silent)??;
         self.sent.add(pick.peer, new.into_iter());
-        listen(&mut stream, job).await
+        let made = tokio::time::timeout(ATTEMPT_DEADLINE, listen(&mut stream, job));
+        let made = made.await.map_err(|_| AttemptError::Silent)??;
+        let maker = made.signed.result.provenance.peer;
+        let roster = self.node.roster();
+        if maker != pick.peer && roster.is_some_and(|roster| !roster.value.has_agent(&maker)) {
+            return Err(AttemptError::BadResult("it was made by no agent of the farm"));
+        }
+        Ok(made)
     }
 
     async fn submit(&self, peer: PeerId, request: &ActionRequest) -> Result<PeerStream, AttemptError> {
@@ -234,20 +246,36 @@ async fn listen(stream: &mut PeerStream, job: &Job) -> Result<RemoteResult, Atte
 
 /// What can be said of a result without its content.
 fn check(signed: &SignedResult, job: &Job) -> Result<(), AttemptError> {
-    let result = &signed.result;
-    if result.action != job.action {
-        return Err(AttemptError::BadResult("it is another action's"));
+    fits(&signed.result, &job.action, &job.outputs).map_err(AttemptError::BadResult)?;
+    if verify_result(signed) { Ok(()) } else { Err(AttemptError::BadResult("its signature is wrong")) }
+}
+
+/// Whether `result` is one of `action`, made in a sandbox, with the files that were asked for and no others; `outputs` are sorted.
+pub fn fits(result: &ActionResult, action: &Digest, outputs: &[RelPath]) -> Result<(), &'static str> {
+    if result.action != *action {
+        return Err("it is another action's");
     }
     if !result.provenance.sandboxed {
-        return Err(AttemptError::BadResult("it was not made in a sandbox"));
+        return Err("it was not made in a sandbox");
     }
-    if !verify_result(signed) {
-        return Err(AttemptError::BadResult("its signature is wrong"));
+    if result.outputs.iter().any(|file| outputs.binary_search(&file.path).is_err()) {
+        return Err("it names a file that was not asked for");
     }
-    if result.outputs.iter().any(|file| job.outputs.binary_search(&file.path).is_err()) {
-        return Err(AttemptError::BadResult("it names a file that was not asked for"));
+    // A stale object left in place would be taken for the new one.
+    let made: BTreeSet<&RelPath> = result.outputs.iter().map(|file| &file.path).collect();
+    if result.exit_code == 0 && made.len() != outputs.len() {
+        return Err("it lacks a file that was asked for");
+    }
+    let named = result.outputs.iter().map(|file| &file.digest).chain([&result.stdout, &result.stderr]);
+    if named.into_iter().any(|digest| digest.size_bytes == 0 && *digest != Digest::of(b"")) {
+        return Err("it names empty content by another name");
     }
     Ok(())
+}
+
+/// How long content of `n_bytes` may take, once it comes.
+pub fn transfer_time(n_bytes: u64) -> Duration {
+    TRANSFER_DEADLINE + Duration::from_secs(n_bytes / LEAST_BYTES_PER_SECOND)
 }
 
 /// Blobs that a result names, without repetitions. Empty ones are never sent.
@@ -257,27 +285,32 @@ pub fn named(signed: &SignedResult) -> BTreeMap<Digest, Vec<u8>> {
     all.filter(|digest| digest.size_bytes > 0).map(|digest| (digest, Vec::new())).collect()
 }
 
-async fn receive(
-    stream: &mut PeerStream,
+async fn receive<S: AsyncRead + Unpin>(
+    stream: &mut S,
     signed: &SignedResult,
     announced: &[Digest],
 ) -> Result<BTreeMap<Digest, Vec<u8>>, AttemptError> {
     let mut wanted = named(signed);
-    if wanted.len() != announced.len() || !announced.iter().all(|digest| wanted.contains_key(digest)) {
+    let distinct: BTreeSet<&Digest> = announced.iter().collect();
+    if announced.len() != distinct.len() || !distinct.into_iter().eq(wanted.keys()) {
         return Err(AttemptError::BadResult("it announces other blobs than it names"));
     }
     if wanted.keys().map(|digest| digest.size_bytes).fold(0u64, u64::saturating_add) > MAX_RESULT_CONTENT_BYTES {
         return Err(AttemptError::BadResult("it is too large"));
     }
-    for digest in announced {
-        let content = read_blob(stream, digest).await?;
-        wanted.insert(*digest, content);
-    }
-    Ok(wanted)
+    let n_bytes = wanted.keys().map(|digest| digest.size_bytes).sum();
+    let reading = async {
+        for digest in announced {
+            let content = read_blob(stream, digest).await?;
+            wanted.insert(*digest, content);
+        }
+        Ok(wanted)
+    };
+    tokio::time::timeout(transfer_time(n_bytes), reading).await.map_err(|_| AttemptError::Silent)?
 }
 
 /// Reads the raw bytes of `digest` and checks them. The caller bounds its size.
-pub async fn read_blob(stream: &mut PeerStream, digest: &Digest) -> Result<Vec<u8>, AttemptError> {
+pub async fn read_blob<S: AsyncRead + Unpin>(stream: &mut S, digest: &Digest) -> Result<Vec<u8>, AttemptError> {
     const PIECE: usize = 256 << 10;
     let size = usize::try_from(digest.size_bytes).map_err(|_| AttemptError::BadResult("it is too large"))?;
     let mut content = Vec::with_capacity(size.min(PIECE));
@@ -295,3 +328,7 @@ pub async fn read_blob(stream: &mut PeerStream, digest: &Digest) -> Result<Vec<u
         Err(AttemptError::BadResult("its bytes are not what their digest says"))
     }
 }
+
+#[cfg(test)]
+#[path = "attempt_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use buildbee_proto::control::AgentInfo;
 use buildbee_proto::lease::{Lease, SlotToken};
-use buildbee_proto::limits::{MAX_MEMBERS, MAX_SLOTS_PER_AGENT};
+use buildbee_proto::limits::{MAX_MEMBERS, MAX_SLOTS_PER_AGENT, MAX_TOOLCHAINS_PER_AGENT};
 use buildbee_proto::peer::PeerId;
 use buildbee_proto::toolchain::ToolchainId;
 
@@ -122,9 +122,16 @@ pub struct Board {
 }
 
 impl Board {
-    /// Takes over the coordinator's list of agents. Agents that it does not name stay while they are connected: a coordinator that
-    /// was restarted knows nobody yet.
-    pub fn set_agents(&mut self, agents: Vec<AgentInfo>) {
+    /// Takes over the coordinator's list of agents. Agents that it does not name stay while they are connected or run something of
+    /// ours: a coordinator that was restarted knows nobody yet. The others are forgotten; those are returned.
+    pub fn set_agents(&mut self, agents: Vec<AgentInfo>) -> Vec<PeerId> {
+        let named: BTreeSet<PeerId> = agents.iter().map(|info| info.peer).collect();
+        let stays = |peer: &PeerId, agent: &Agent| agent.connected || agent.n_running() > 0 || named.contains(peer);
+        let gone: Vec<PeerId> =
+            self.agents.iter().filter(|(peer, agent)| !stays(peer, agent)).map(|(peer, _)| *peer).collect();
+        for peer in &gone {
+            self.agents.remove(peer);
+        }
         for info in agents.into_iter().take(MAX_MEMBERS) {
             let room = self.agents.len() < MAX_MEMBERS;
             match self.agents.get_mut(&info.peer) {
@@ -144,9 +151,10 @@ impl Board {
                 None => {}
             }
         }
+        gone
     }
 
-    /// Takes over which peers are connected; forgets agents that neither are nor were named lately.
+    /// Takes over which peers are connected.
     pub fn set_connected(&mut self, connected: &BTreeSet<PeerId>) {
         for (peer, agent) in &mut self.agents {
             if agent.connected && !connected.contains(peer) {
@@ -227,7 +235,9 @@ impl Board {
             Went::Well => {
                 agent.n_failures = 0;
                 agent.pause_until = now;
-                agent.taught.insert(*toolchain);
+                if agent.taught.len() < MAX_TOOLCHAINS_PER_AGENT {
+                    agent.taught.insert(*toolchain);
+                }
             }
             Went::Busy => {
                 // The lease was none any more.
@@ -312,6 +322,18 @@ mod tests {
             Choice::Go(pick) => pick,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn agents_that_are_gone_for_good_are_forgotten() {
+        let mut board = board(&[1, 1, 1]);
+        let pick = go(board.pick(NOW, &toolchain(), &[peer(0), peer(1)]));
+        board.set_connected(&[peer(0)].into());
+        assert_eq!(board.set_agents(Vec::new()), [peer(1)], "neither connected nor busy nor named");
+        assert_eq!(board.addresses().len(), 2);
+        board.release(NOW, &pick, &toolchain(), Went::Cancelled);
+        board.set_connected(&BTreeSet::new());
+        assert_eq!(board.set_agents(Vec::new()), [peer(0), peer(2)]);
     }
 
     #[test]

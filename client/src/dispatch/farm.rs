@@ -248,13 +248,16 @@ impl Farm {
             }
         }
         let now = self.now();
-        let addresses = {
+        let (gone, addresses) = {
             let mut state = self.state();
             state.coordinator_connected = true;
-            state.board.set_agents(desired.agents);
+            let gone = state.board.set_agents(desired.agents);
             state.board.set_leases(now, &desired.leases);
-            state.board.addresses()
+            (gone, state.board.addresses())
         };
+        for peer in gone {
+            self.node().let_go(peer);
+        }
         for (peer, addresses) in addresses {
             self.node().keep_connected(peer, addresses);
         }

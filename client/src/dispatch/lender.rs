@@ -3,9 +3,11 @@
 //! A path is never served: a peer names a digest, and what it gets is checked against it. Serving is [`serve_task`]'s job.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use buildbee_p2p::frames::{FrameError, read_message, write_message};
 use buildbee_p2p::node::PeerStream;
@@ -14,8 +16,21 @@ use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobRequest};
 use buildbee_proto::limits::MAX_BLOBS_PER_REQUEST;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use crate::journal::Journal;
+
+/// How long a stream may stay without a request.
+const IDLE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long an agent may take for one piece.
+const PIECE_DEADLINE: Duration = Duration::from_secs(30);
+/// One write, in bytes.
+const PIECE_BYTES: usize = 256 << 10;
+/// Content above this is held in memory for few streams at a time.
+const LARGE_BYTES: u64 = 4 << 20;
+/// That many.
+const MAX_LARGE: usize = 4;
 
 /// Where lent content is.
 #[derive(Clone, Debug)]
@@ -33,9 +48,16 @@ struct Lent {
 }
 
 /// Everything that is lent now. Cheap to clone. Bounded by the actions that run: each lends its own inputs.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Lender {
     lent: Arc<Mutex<HashMap<Digest, Lent>>>,
+    large: Arc<Semaphore>,
+}
+
+impl Default for Lender {
+    fn default() -> Self {
+        Self { lent: Arc::default(), large: Arc::new(Semaphore::new(MAX_LARGE)) }
+    }
 }
 
 /// Keeps its blobs lent until dropped.
@@ -73,7 +95,13 @@ impl Lender {
         match self.source(digest)? {
             Source::Bytes(bytes) => Some(bytes),
             Source::File(path) => {
-                let bytes = fs::read(path).ok()?;
+                let file = File::open(path).ok()?;
+                // One that grew meanwhile must not be taken into memory.
+                if file.metadata().ok()?.len() != digest.size_bytes {
+                    return None;
+                }
+                let mut bytes = Vec::new();
+                file.take(digest.size_bytes).read_to_end(&mut bytes).ok()?;
                 (Digest::of(&bytes) == *digest).then(|| bytes.into())
             }
         }
@@ -103,7 +131,8 @@ pub async fn serve_task(lender: Lender, journal: Journal, mut stream: PeerStream
 }
 
 async fn serve(lender: &Lender, journal: &Journal, stream: &mut PeerStream) -> Result<(), FrameError> {
-    while let Some(request) = read_message::<BlobRequest, _>(stream).await? {
+    while let Ok(request) = timeout(IDLE_DEADLINE, read_message::<BlobRequest, _>(stream)).await {
+        let Some(request) = request? else { break };
         let (BlobRequest::Have(digests) | BlobRequest::Get(digests)) = &request;
         if digests.len() > MAX_BLOBS_PER_REQUEST {
             let refusal = WireError::new(ErrorCode::Invalid, Retry::Never, "too many digests in one request");
@@ -116,6 +145,8 @@ async fn serve(lender: &Lender, journal: &Journal, stream: &mut PeerStream) -> R
             }
             BlobRequest::Get(digests) => {
                 for digest in digests {
+                    // Held until the content has left. Never closed.
+                    let _turn = if digest.size_bytes > LARGE_BYTES { lender.large.acquire().await.ok() } else { None };
                     let reader = lender.clone();
                     let content = tokio::task::spawn_blocking(move || reader.content(&digest)).await.ok().flatten();
                     let Some(content) = content else {
@@ -123,8 +154,10 @@ async fn serve(lender: &Lender, journal: &Journal, stream: &mut PeerStream) -> R
                         continue;
                     };
                     write_message(stream, &BlobHeader::Found).await?;
-                    stream.write_all(&content).await?;
-                    stream.flush().await?;
+                    for piece in content.chunks(PIECE_BYTES) {
+                        in_time(stream.write_all(piece)).await?;
+                    }
+                    in_time(stream.flush()).await?;
                     journal.moved(content.len() as u64, 0);
                 }
             }
@@ -133,8 +166,15 @@ async fn serve(lender: &Lender, journal: &Journal, stream: &mut PeerStream) -> R
     Ok(())
 }
 
+/// An agent that takes nothing must not keep what others wait for.
+async fn in_time(writing: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    timeout(PIECE_DEADLINE, writing).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -148,8 +188,10 @@ mod tests {
         let second = lender.lend([(digest, Source::File(path.clone()))]);
         drop(first);
         assert_eq!(lender.content(&digest).as_deref(), Some(&b"one"[..]));
-        fs::write(&path, "two").unwrap();
-        assert_eq!(lender.content(&digest), None);
+        for other in ["two", "", "one and more"] {
+            fs::write(&path, other).unwrap();
+            assert_eq!(lender.content(&digest), None);
+        }
         drop(second);
         assert!(lender.source(&digest).is_none());
     }

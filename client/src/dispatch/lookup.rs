@@ -11,11 +11,11 @@ use buildbee_proto::exchange::{BlobHeader, BlobRequest, CacheReply, CacheRequest
 use buildbee_proto::limits::MAX_BLOBS_PER_REQUEST;
 use buildbee_proto::membership::Roster;
 use buildbee_proto::outcome::SignedResult;
-use buildbee_proto::peer::{PeerId, Role};
+use buildbee_proto::peer::PeerId;
 use buildbee_proto::responsible::keepers;
 use buildbee_proto::version::Protocol;
 
-use super::attempt::{AttemptError, MAX_RESULT_CONTENT_BYTES, RemoteResult, named, read_blob};
+use super::attempt::{AttemptError, MAX_RESULT_CONTENT_BYTES, RemoteResult, fits, named, read_blob, transfer_time};
 use super::job::Job;
 
 /// A peer answers within this time, or is passed over.
@@ -57,21 +57,23 @@ async fn ask(node: &Node, peer: PeerId, action: &Digest) -> Result<Option<Signed
 /// Good are results of this very action that succeeded in the sandbox of an agent of this farm.
 fn acceptable(signed: &SignedResult, roster: &Roster, job: &Job) -> bool {
     let result = &signed.result;
-    let maker = result.provenance.peer;
-    result.action == job.action
-        && result.exit_code == 0
-        && result.provenance.sandboxed
-        && roster.members.contains(&(maker, Role::Agent))
-        && !roster.revoked.contains(&maker)
-        && result.outputs.iter().all(|file| job.outputs.binary_search(&file.path).is_ok())
+    result.exit_code == 0
+        && fits(result, &job.action, &job.outputs).is_ok()
+        && roster.has_agent(&result.provenance.peer)
         && verify_result(signed)
 }
 
 async fn fetch(node: &Node, peer: PeerId, signed: SignedResult) -> Result<RemoteResult, AttemptError> {
-    let mut blobs = named(&signed);
-    if blobs.keys().map(|digest| digest.size_bytes).fold(0u64, u64::saturating_add) > MAX_RESULT_CONTENT_BYTES {
+    let n_bytes = named(&signed).keys().map(|digest| digest.size_bytes).fold(0u64, u64::saturating_add);
+    if n_bytes > MAX_RESULT_CONTENT_BYTES {
         return Err(AttemptError::BadResult("it is too large"));
     }
+    let reading = Box::pin(fetch_all(node, peer, signed));
+    tokio::time::timeout(transfer_time(n_bytes), reading).await.map_err(|_| AttemptError::Silent)?
+}
+
+async fn fetch_all(node: &Node, peer: PeerId, signed: SignedResult) -> Result<RemoteResult, AttemptError> {
+    let mut blobs = named(&signed);
     let digests: Vec<Digest> = blobs.keys().copied().collect();
     let mut stream = node.open(peer, Protocol::Blob).await?;
     for batch in digests.chunks(MAX_BLOBS_PER_REQUEST) {

@@ -121,7 +121,11 @@ impl DiscoverError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Unlisted | Self::Start(_) | Self::Timeout | Self::Malformed(_) => "inputs-unlisted",
-            Self::Unreadable { .. } | Self::NotRegular(_) | Self::Vanished(_) | Self::Conflict(_) | Self::Interrupted => "input-unreadable",
+            Self::Unreadable { .. }
+            | Self::NotRegular(_)
+            | Self::Vanished(_)
+            | Self::Conflict(_)
+            | Self::Interrupted => "input-unreadable",
             Self::TimeMacros(_) => "time-macros",
             Self::Embeds(_) => "embedded-file",
             Self::ComputedInclude(_) | Self::IncludesAfterAll(_) => "computed-include",

@@ -115,11 +115,13 @@ impl FileHashes {
 
     /// Whether the file at `path` has this content now.
     pub fn has_content(&self, path: &Path, digest: &Digest) -> bool {
-        match fs::metadata(path) {
+        let identity = fs::metadata(path).and_then(|meta| regular(path, &meta));
+        match identity {
             // A different size settles it without reading.
-            Ok(meta) if meta.size() == digest.size_bytes => {
-                self.hash(path).is_ok_and(|hashed| hashed.digest == *digest)
-            }
+            Ok(identity) if identity.size == digest.size_bytes => match self.recall(path, &identity) {
+                Some(hashed) => hashed.digest == *digest,
+                None => self.read(path, false).is_ok_and(|(hashed, _)| hashed.digest == *digest),
+            },
             _ => false,
         }
     }

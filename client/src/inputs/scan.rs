@@ -151,12 +151,15 @@ fn directive(text: &[u8], found: &mut Scan) {
         }
         _ => return,
     };
-    match operand(skip_blank(rest), next) {
-        Some(include) => add(&mut found.includes, include),
-        // A macro, perhaps one that comes to nothing before a name, a name that is no UTF-8, or prose in a comment: the compiler's own
-        // list of files tells what it came to.
-        None => found.computed_include = true,
+    let rest = skip_blank(rest);
+    if let Some(include) = operand(rest, next) {
+        add(&mut found.includes, include);
+        return;
     }
+    // A macro, perhaps one that comes to nothing before a name, a name that is no UTF-8, or prose in a comment: the compiler's own list of
+    // files tells what it came to. What can't begin a macro is an error or prose (`#include's protect themselves`).
+    let begins = |&byte: &u8| is_word(byte) || !byte.is_ascii() || matches!(byte, b'$' | b'\\' | b'"' | b'<');
+    found.computed_include |= rest.first().is_some_and(begins);
 }
 
 fn word_bytes(text: &[u8]) -> usize {
@@ -317,7 +320,9 @@ mod tests {
             assert!(scan(format!("#include {text}\n").as_bytes()).computed_include, "{text}");
         }
         assert!(scan(b"#include \"\xe4.h\"\n").computed_include);
-        assert!(!scan(b"#include \"a.h\"\n").computed_include);
+        for text in ["#include \"a.h\"\n", "#include's are\n", "/* We lack #include_next.\n", "#include\n"] {
+            assert!(!scan(text.as_bytes()).computed_include, "{text}");
+        }
         for text in ["#if __has_include(HEADER)\n", "#define HAS(x) __has_include(x)\n", "# define HAS __has_include\n"]
         {
             assert!(scan(text.as_bytes()).computed_probe, "{text}");

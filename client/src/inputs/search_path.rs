@@ -1,6 +1,7 @@
 //! Where a compiler looks for included files, as it says itself (`-v`), remembered by what decides it.
 
 use std::collections::HashMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +25,15 @@ pub struct SearchPath {
     pub angled: Vec<PathBuf>,
     /// Named but not there: were they to appear, the list would be another.
     pub missing: Vec<PathBuf>,
+    /// Named, but another name of one that is in the list.
+    pub duplicates: Vec<PathBuf>,
+}
+
+/// A search path, and which folders its names led to when the compiler was asked.
+#[derive(Clone, Debug)]
+struct Remembered {
+    path: Arc<SearchPath>,
+    folders: Vec<(u64, u64)>,
 }
 
 /// The compiler did not say where it looks.
@@ -57,7 +67,7 @@ struct Key {
 /// Remembers search paths. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct SearchPaths {
-    known: Arc<Mutex<HashMap<Key, Arc<SearchPath>>>>,
+    known: Arc<Mutex<HashMap<Key, Remembered>>>,
 }
 
 impl SearchPaths {
@@ -75,14 +85,18 @@ impl SearchPaths {
         let key = Key { compiler: compiler.id.to_string(), arguments, env: env.to_vec(), cwd: cwd.to_owned() };
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(known) = known.filter(|known| still_holds(known, cwd)) {
-            return Ok(known);
+            return Ok(known.path);
         }
         let path = Arc::new(ask(compiler, &key).await?);
+        let Some(folders) = folders(&path, cwd) else {
+            // Gone again: good for this once.
+            return Ok(path);
+        };
         let mut remembered = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= MAX_REMEMBERED {
             remembered.clear();
         }
-        remembered.insert(key, Arc::clone(&path));
+        remembered.insert(key, Remembered { path: Arc::clone(&path), folders });
         Ok(path)
     }
 }
@@ -105,9 +119,20 @@ fn deciding(arguments: &[String]) -> Vec<String> {
     kept
 }
 
-fn still_holds(path: &SearchPath, cwd: &Path) -> bool {
-    path.missing.iter().all(|folder| !cwd.join(folder).exists())
-        && path.quoted.iter().chain(&path.angled).all(|folder| cwd.join(folder).is_dir())
+fn still_holds(known: &Remembered, cwd: &Path) -> bool {
+    known.path.missing.iter().all(|folder| !cwd.join(folder).exists())
+        && folders(&known.path, cwd).is_some_and(|folders| folders == known.folders)
+}
+
+/// Device and inode of all folders: a symlink that leads elsewhere now can make a duplicate a member of the list, or the reverse. `None` if
+/// one is no folder.
+fn folders(path: &SearchPath, cwd: &Path) -> Option<Vec<(u64, u64)>> {
+    let names = path.quoted.iter().chain(&path.angled).chain(&path.duplicates);
+    let identity = |folder: &PathBuf| {
+        let meta = std::fs::metadata(cwd.join(folder)).ok().filter(std::fs::Metadata::is_dir)?;
+        Some((meta.dev(), meta.ino()))
+    };
+    names.map(identity).collect()
 }
 
 async fn ask(compiler: &Compiler, key: &Key) -> Result<SearchPath, SearchPathError> {
@@ -138,12 +163,17 @@ fn parse(text: &str) -> Option<SearchPath> {
     for line in text.lines() {
         if let Some(folder) = line.strip_prefix("ignoring nonexistent directory \"") {
             path.missing.push(folder.trim_end_matches('"').into());
+        } else if let Some(folder) = line.strip_prefix("ignoring duplicate directory \"") {
+            path.duplicates.push(folder.trim_end_matches('"').into());
         } else if line.starts_with("#include \"...\" search starts here:") {
             part = Part::Quoted;
         } else if line.starts_with("#include <...> search starts here:") {
             part = Part::Angled;
         } else if line.starts_with("End of search list.") {
             part = Part::After;
+        } else if line.ends_with(" (headermap)") || line.ends_with(" (framework directory)") {
+            // Leads to files by other rules.
+            return None;
         } else if let Some(folder) = line.strip_prefix(' ') {
             match part {
                 Part::Quoted => path.quoted.push(folder.into()),
@@ -175,5 +205,28 @@ mod tests {
         assert_eq!(path.angled, [Path::new("inc"), Path::new("/usr/include")]);
         assert_eq!(path.missing, [Path::new("/usr/local/include/x86_64-linux-gnu")]);
         assert!(parse("gcc: fatal error: no\n").is_none());
+        assert!(parse("#include <...> search starts here:\n x.hmap (headermap)\nEnd of search list.\n").is_none());
+    }
+
+    #[test]
+    fn a_folder_that_is_another_one_now_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let link = |target: &str| {
+            let _ = std::fs::remove_file(folder.path().join("l"));
+            std::os::unix::fs::symlink(target, folder.path().join("l")).unwrap();
+        };
+        link("a");
+        let text = "ignoring duplicate directory \"l\"\n#include <...> search starts here:\n a\nEnd of search list.\n";
+        let path = Arc::new(parse(text).unwrap());
+        assert_eq!(path.duplicates, [Path::new("l")]);
+        let known = Remembered { folders: folders(&path, folder.path()).unwrap(), path };
+        assert!(still_holds(&known, folder.path()));
+        link("b");
+        assert!(!still_holds(&known, folder.path()));
+        link("gone");
+        assert!(!still_holds(&known, folder.path()));
     }
 }

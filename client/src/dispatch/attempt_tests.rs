@@ -1,0 +1,102 @@
+//! Results as hostile agents make them.
+
+use buildbee_p2p::identity::Identity;
+use buildbee_proto::outcome::{OutputFile, Provenance};
+
+use super::*;
+
+fn path(text: &str) -> RelPath {
+    text.try_into().unwrap()
+}
+
+fn outputs() -> Vec<RelPath> {
+    vec![path("w/x.d"), path("w/x.o")]
+}
+
+fn result() -> ActionResult {
+    let file = |name: &str, content: &[u8]| OutputFile { path: path(name), digest: Digest::of(content), mode: 0o644 };
+    ActionResult {
+        action: Digest::of(b"action"),
+        exit_code: 0,
+        outputs: vec![file("w/x.d", b"x.o: x.c"), file("w/x.o", b"object")],
+        stdout: Digest::of(b""),
+        stderr: Digest::of(b"warning"),
+        provenance: Provenance {
+            peer: Identity::generate().peer(),
+            sandboxed: true,
+            wall_ms: 1,
+            cpu_ms: 1,
+            peak_memory_bytes: 1,
+        },
+    }
+}
+
+fn said(change: impl FnOnce(&mut ActionResult)) -> Result<(), &'static str> {
+    let mut result = result();
+    change(&mut result);
+    fits(&result, &Digest::of(b"action"), &outputs())
+}
+
+#[test]
+fn results_must_be_what_was_asked_for() {
+    assert_eq!(said(|_| {}), Ok(()));
+    assert_eq!(said(|result| result.action = Digest::of(b"other")), Err("it is another action's"));
+    assert_eq!(said(|result| result.provenance.sandboxed = false), Err("it was not made in a sandbox"));
+    let foreign = said(|result| result.outputs[1].path = path("home/me/.profile"));
+    assert_eq!(foreign, Err("it names a file that was not asked for"));
+    assert_eq!(said(|result| drop(result.outputs.pop())), Err("it lacks a file that was asked for"));
+    let twice = said(|result| result.outputs[1] = result.outputs[0].clone());
+    assert_eq!(twice, Err("it lacks a file that was asked for"));
+    let failed = |result: &mut ActionResult| {
+        result.exit_code = 1;
+        result.outputs.clear();
+    };
+    assert_eq!(said(failed), Ok(()), "a program that fails leaves what it likes");
+    let empty = Digest { size_bytes: 0, ..Digest::of(b"x") };
+    assert_eq!(said(|result| result.outputs[1].digest = empty), Err("it names empty content by another name"));
+}
+
+#[tokio::test]
+async fn content_must_be_announced_once_and_whole() {
+    let signed = Identity::generate().sign_result(result());
+    let contents: BTreeMap<Digest, &[u8]> =
+        [&b"x.o: x.c"[..], b"object", b"warning"].map(|content| (Digest::of(content), content)).into();
+    let [first, second, third] = [0, 1, 2].map(|n| *contents.keys().nth(n).unwrap());
+    let attempts = [
+        (vec![first, second, third], true),
+        (vec![third, first, second], true),
+        (vec![first, first, second], false),
+        (vec![first, second], false),
+        (vec![first, second, third, third], false),
+        (vec![first, second, Digest::of(b"other")], false),
+    ];
+    for (announced, good) in attempts {
+        let sent: Vec<u8> =
+            announced.iter().flat_map(|digest| contents.get(digest).copied().unwrap_or(b"other")).copied().collect();
+        let received = receive(&mut sent.as_slice(), &signed, &announced).await;
+        assert_eq!(received.is_ok(), good, "{announced:?}");
+        if let Ok(received) = received {
+            assert!(received.iter().all(|(digest, content)| Digest::of(content) == *digest));
+        }
+    }
+    let mut wrong = contents.values().copied().collect::<Vec<_>>().concat();
+    wrong[3] ^= 1;
+    let received = receive(&mut wrong.as_slice(), &signed, &[first, second, third]).await;
+    assert!(matches!(received, Err(AttemptError::BadResult(_))));
+}
+
+#[test]
+fn what_was_sent_is_bounded_and_forgotten() {
+    let sent = Sent::default();
+    let agent = PeerId([1; 32]);
+    let digest = Digest::of(b"a");
+    assert!(sent.is_new(agent, &digest));
+    sent.add(agent, [digest].into_iter());
+    assert!(!sent.is_new(agent, &digest));
+    sent.add(agent, (0..MAX_SENT as u64).map(|n| Digest::of(&n.to_le_bytes())));
+    sent.add(agent, std::iter::empty());
+    assert!(sent.is_new(agent, &digest), "the memory started over");
+    sent.add(agent, [digest].into_iter());
+    sent.forget(&agent);
+    assert!(sent.is_new(agent, &digest));
+}
