@@ -50,9 +50,9 @@ install: release ## programs into $(PREFIX)/bin, annotated settings files into $
 packages: ## system packages that demo and test need
 	packaging/packages
 
-tools: ## cargo-deny, where it is missing
+tools: ## cargo-deny, where it is missing (unoptimised: it runs for seconds and builds for minutes)
 	@command -v cargo-deny >/dev/null || test -x "$(TARGET_DIR)/tools/bin/cargo-deny" \
-	  || $(CARGO) install --locked --quiet --root "$(TARGET_DIR)/tools" cargo-deny
+	  || $(CARGO) install --locked --quiet --debug --root "$(TARGET_DIR)/tools" cargo-deny
 
 fmt: ## format everything
 	$(CARGO) fmt --all

@@ -247,8 +247,9 @@ measure_remote_builds() {
         skip icecc "needs root and time"
     else
         icecc_up
-        # The first job makes and sends the compiler.
-        in_client timeout 60 icecc gcc -O2 -c "$work/src/tiny.c" -o "$work/tiny.o" 2>"$work/icecc.log"
+        # The first jobs make the compiler's package and send it to both servers.
+        in_client make -s -f "$here/objects.mk" -C "$work/zstd" -j4 CC="timeout 60 icecc gcc" FOLDERS=common \
+            >"$work/icecc.log" 2>&1
         remote_build icecc icecc "icecc gcc" ""
         peers_down
     fi

@@ -27,12 +27,16 @@ distcc_up() {
 # Each daemon gets an own /run/icecc, for they would share one socket, and is shown an idle /proc/stat: its servers take no job while
 # anything else runs on their machine, and here that is everything else that is measured.
 icecc_up() {
-    mkdir -p "$work/icecc"
+    # They become the user icecc before they open their logs.
+    chmod 755 "$work"
+    mkdir -p -m 1777 "$work/icecc"
     awk '/^cpu/ { $5 = 100000; print $1, 0, 0, 0, $5, 0, 0, 0, 0, 0, 0; next } { print }' /proc/stat >"$work/icecc/stat"
     in_icecc_space coord icecc-scheduler -n bench -l "$work/icecc/scheduler.log"
     sleep 0.5
     in_icecc_space desk1 iceccd -s 10.77.0.1 -n bench -m 2 -N desk1 -b "$work/icecc/desk1" -l "$work/icecc/desk1.log"
     in_icecc_space desk2 iceccd -s 10.77.0.1 -n bench -m 2 -N desk2 -b "$work/icecc/desk2" -l "$work/icecc/desk2.log"
+    # One that takes no jobs listens on a socket alone.
+    export ICECC_TEST_SOCKET="$work/icecc/socket"
     in_icecc_space client iceccd -s 10.77.0.1 -n bench --no-remote -N client -b "$work/icecc/client" -l "$work/icecc/client.log"
     sleep 8
 }

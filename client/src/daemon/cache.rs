@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use buildbee_p2p::identity::{Identity, verify_result};
@@ -18,6 +19,7 @@ use buildbee_store::{PutError, Store};
 
 use crate::dispatch::attempt::{MAX_RESULT_CONTENT_BYTES, named};
 use crate::inputs::filehash::FileHashes;
+use crate::inputs::lookup::FOLDER_MARK;
 
 /// What a command line says, before anything is known of the files behind it (save the source).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +112,7 @@ impl LocalCache {
             .iter()
             .all(|(path, target)| fs::read_link(path.to_absolute()).is_ok_and(|now| now.as_os_str() == target.as_str()))
             && set.files.iter().all(|(path, digest)| self.hashes.has_content(&path.to_absolute(), digest))
-            && set.absent.iter().all(|path| is_absent(&fs::symlink_metadata(path.to_absolute())))
+            && set.absent.iter().all(|path| is_absent(&path.to_absolute()))
     }
 
     /// Keeps a result, its content, and (where given) how to find it without looking at the inputs again. A cache that is full or
@@ -156,6 +158,29 @@ impl LocalCache {
     }
 }
 
-fn is_absent(looked: &io::Result<fs::Metadata>) -> bool {
-    matches!(looked, Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory))
+fn is_absent(path: &Path) -> bool {
+    match fs::symlink_metadata(path) {
+        Ok(_) => false,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        // A file stands where a folder was: not the same, if a compiler passed the folder over.
+        Err(error) => error.kind() == io::ErrorKind::NotADirectory && !path.ends_with(FOLDER_MARK),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_in_the_place_of_a_folder_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("x.h");
+        let (mark, other) = (place.join(FOLDER_MARK), place.join("y.h"));
+        assert!(is_absent(&place) && is_absent(&mark) && is_absent(&other));
+        fs::create_dir(&place).unwrap();
+        assert!(!is_absent(&place) && is_absent(&mark) && is_absent(&other));
+        fs::remove_dir(&place).unwrap();
+        fs::write(&place, "").unwrap();
+        assert!(!is_absent(&place) && !is_absent(&mark) && is_absent(&other));
+    }
 }

@@ -89,6 +89,10 @@ impl<'a> Executor<'a> {
         let Some(farm) = &self.context.farm else {
             return self.local(why("no-farm", "this machine has not joined a farm"), None).await;
         };
+        if self.job.through_symlink {
+            let why = why("logical-directory", "the working directory is reached through a symlink (PWD)");
+            return self.local(why, self.local_permit()).await;
+        }
         let _wish = farm.wish();
         let started = Instant::now();
         let mut tried: Vec<PeerId> = Vec::new();

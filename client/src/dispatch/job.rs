@@ -33,6 +33,9 @@ pub struct Job {
     pub source: Option<PathBuf>,
     /// Outputs by physical place, sorted.
     pub outputs: Vec<RelPath>,
+    /// Whether the compiler is told a path through a symlink by `PWD`. bubblewrap sets `PWD` to where it goes, so no sandbox can say it, and
+    /// debug information would name another folder.
+    pub through_symlink: bool,
 }
 
 impl Job {
@@ -46,6 +49,7 @@ impl Job {
         let mut env: BTreeMap<String, String> = request.env.iter().cloned().collect();
         env.insert("PATH".to_owned(), compiler.search.clone());
         env.insert("PWD".to_owned(), inputs.logical_directory.to_str().unwrap_or("/").to_owned());
+        let through_symlink = inputs.logical_directory.as_os_str() != cwd.as_os_str();
         let mut outputs = inputs.outputs.clone();
         outputs.sort();
         outputs.dedup();
@@ -68,6 +72,62 @@ impl Job {
         };
         let action_bytes = action.to_canonical();
         let source = inputs.files.values().find(|path| path.file_name() == request.source.file_name()).cloned();
-        Ok(Self { action: Digest::of(&action_bytes), action_bytes, command_bytes, compiler, inputs, source, outputs })
+        Ok(Self {
+            action: Digest::of(&action_bytes),
+            action_bytes,
+            command_bytes,
+            compiler,
+            inputs,
+            source,
+            outputs,
+            through_symlink,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    use super::*;
+    use crate::compiler::decide::decide;
+    use crate::compiler::request::{Decision, DriverLanguage, Invocation};
+    use crate::inputs::discover::Discovery;
+    use crate::inputs::filehash::FileHashes;
+    use crate::toolchain::Toolchains;
+
+    #[tokio::test]
+    async fn a_working_directory_behind_a_symlink_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("real")).unwrap();
+        symlink("real", root.join("link")).unwrap();
+        std::fs::write(root.join("real/x.c"), "int x;\n").unwrap();
+        let hashes = FileHashes::default();
+        let toolchains = Toolchains::new(hashes.clone());
+        let compiler = toolchains.identify(Path::new("/usr/bin/gcc"), OsStr::new("/usr/bin:/bin")).await.unwrap();
+        let argv = ["-c", "x.c"].map(str::to_owned);
+        for (logical, expected) in [("link", true), ("real", false), ("gone", false)] {
+            let env = [("PWD".to_owned(), root.join(logical).to_str().unwrap().to_owned())];
+            let cwd = root.join("real");
+            let asked = Invocation {
+                family: compiler.family,
+                driver: DriverLanguage::C,
+                argv: &argv,
+                env: &env,
+                cwd: &cwd,
+                stderr_is_terminal: false,
+                columns: None,
+            };
+            let Decision::Distribute(request) = decide(&asked, &|path: &Path| std::fs::read(path)) else {
+                panic!("{logical} is local")
+            };
+            let request = Arc::from(request);
+            let inputs = Discovery::new(hashes.clone()).inputs(&compiler, &request, &env, &cwd).await.unwrap();
+            let job = Job::new(Arc::clone(&compiler), &request, inputs, &cwd).unwrap();
+            assert_eq!(job.through_symlink, expected, "{logical}");
+        }
     }
 }

@@ -166,7 +166,8 @@ impl Discovery {
         if request.language.is_preprocessed() {
             return self.look(request, cwd, Arc::default(), Some(vec![request.source.clone()])).await;
         }
-        let search = self.search_paths.of(compiler, language, &request.include_arguments, &request.env, cwd).await?;
+        let (arguments, named) = (&request.include_arguments, &request.search_directories);
+        let search = self.search_paths.of(compiler, language, arguments, &request.env, cwd, named).await?;
         match self.look(request, cwd, Arc::clone(&search), None).await {
             Ok(inputs) => return Ok(inputs),
             Err(error @ DiscoverError::NotRegular(_)) => return Err(error),
@@ -287,8 +288,11 @@ mod tests {
             let (compiler, request) = compile(program, driver, words, &root).await;
             let discovery = Discovery::new(FileHashes::default());
             let language = request.language.option_name();
-            let search =
-                discovery.search_paths.of(&compiler, language, &request.include_arguments, &[], &root).await.unwrap();
+            let search = discovery
+                .search_paths
+                .of(&compiler, language, &request.include_arguments, &[], &root, &[])
+                .await
+                .unwrap();
             let closure = discovery.look(&request, &root, search, None).await.unwrap();
             let found: BTreeSet<PathBuf> = closure.guards.iter().map(|(path, _)| path.clone()).collect();
             let listed = list(&compiler, &request, &env(), &root).await.unwrap();

@@ -7,12 +7,16 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use buildbee_proto::limits::MAX_READ_SET;
-use buildbee_proto::path::RelPath;
+use buildbee_proto::path::{PathComponent, RelPath};
 use thiserror::Error;
 
 use super::resolve::{ResolveError, Resolved, Resolver};
 use super::scan::{Form, Include, Scan};
 use super::search_path::SearchPath;
+
+/// Last component of an absent name that stands for its folder: no file has replaced the folder as long as the name is looked for in vain
+/// *in* a folder (`ENOENT`, not `ENOTDIR`).
+pub const FOLDER_MARK: &str = ".buildbee-folder";
 
 /// Why lookups can't be told.
 #[derive(Debug, Error)]
@@ -153,9 +157,16 @@ impl<'a> Lookups<'a> {
         }
     }
 
-    /// Notes `path` where nothing is there; whether a file is. A folder is passed over, as compilers do.
+    /// Notes `path` where nothing is there; whether a file is. A folder is passed over, as compilers do; that it is one is noted by a
+    /// name below it.
     fn note(&mut self, path: &Path) -> Result<bool, LookupError> {
-        Ok(self.look(path)?.is_some_and(|place| !self.resolver.directories().contains(&place)))
+        let Some(place) = self.look(path)? else { return Ok(false) };
+        if !self.resolver.directories().contains(&place) {
+            return Ok(true);
+        }
+        let mark = PathComponent::try_from(FOLDER_MARK).map_err(ResolveError::from)?;
+        self.absent.insert(place.join(&mark).map_err(ResolveError::from)?);
+        Ok(false)
     }
 
     fn look(&mut self, path: &Path) -> Result<Option<RelPath>, LookupError> {
@@ -245,7 +256,8 @@ mod tests {
         let search = SearchPath::default();
         let mut found = Lookups::new(&root, &search).unwrap();
         found.follow(Path::new("inc/a.h"), &scan).unwrap();
-        // The folder `inc/sub` is no file that an include could mean.
+        // The folder `inc/sub` is no file that an include could mean, but a file in its place would be.
+        assert!(found.absent.contains(&rel(&root.join("inc/sub").join(FOLDER_MARK))));
         assert_eq!(found.take_fresh().unwrap(), [root.join("inc/a.h")]);
         found.follow(&root.join("inc/a.h"), &scan).unwrap();
         assert_eq!(found.take_fresh().unwrap(), [root.join("inc/a.h")]);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::compiler::request::SearchDirectory;
 use crate::toolchain::Compiler;
 
 /// Search paths remembered; beyond it the memory starts over.
@@ -25,15 +26,16 @@ pub struct SearchPath {
     pub angled: Vec<PathBuf>,
     /// Named but not there: were they to appear, the list would be another.
     pub missing: Vec<PathBuf>,
-    /// Named, but another name of one that is in the list.
-    pub duplicates: Vec<PathBuf>,
 }
 
-/// A search path, and which folders its names led to when the compiler was asked.
+/// Device and inode of what a name leads to, where it leads anywhere.
+type Place = Option<(u64, u64)>;
+
+/// A search path, and where names led when the compiler was asked.
 #[derive(Clone, Debug)]
 struct Remembered {
     path: Arc<SearchPath>,
-    folders: Vec<(u64, u64)>,
+    places: Vec<Place>,
 }
 
 /// The compiler did not say where it looks.
@@ -72,6 +74,7 @@ pub struct SearchPaths {
 
 impl SearchPaths {
     /// The search path for a compile in `language` (the word after `-x`) with `arguments` (those that can change it) in `cwd`.
+    /// `named` are the folders that the arguments and `env` name.
     pub async fn of(
         &self,
         compiler: &Compiler,
@@ -79,24 +82,22 @@ impl SearchPaths {
         arguments: &[String],
         env: &[(String, String)],
         cwd: &Path,
+        named: &[SearchDirectory],
     ) -> Result<Arc<SearchPath>, SearchPathError> {
         let mut arguments = deciding(arguments);
         arguments.extend(["-x".into(), language.to_owned()]);
         let key = Key { compiler: compiler.id.to_string(), arguments, env: env.to_vec(), cwd: cwd.to_owned() };
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
-        if let Some(known) = known.filter(|known| still_holds(known, cwd)) {
+        if let Some(known) = known.filter(|known| still_holds(known, cwd, named)) {
             return Ok(known.path);
         }
         let path = Arc::new(ask(compiler, &key).await?);
-        let Some(folders) = folders(&path, cwd) else {
-            // Gone again: good for this once.
-            return Ok(path);
-        };
+        let places = places(&path, cwd, named);
         let mut remembered = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= MAX_REMEMBERED {
             remembered.clear();
         }
-        remembered.insert(key, Remembered { path: Arc::clone(&path), folders });
+        remembered.insert(key, Remembered { path: Arc::clone(&path), places });
         Ok(path)
     }
 }
@@ -119,20 +120,21 @@ fn deciding(arguments: &[String]) -> Vec<String> {
     kept
 }
 
-fn still_holds(known: &Remembered, cwd: &Path) -> bool {
+fn still_holds(known: &Remembered, cwd: &Path, named: &[SearchDirectory]) -> bool {
     known.path.missing.iter().all(|folder| !cwd.join(folder).exists())
-        && folders(&known.path, cwd).is_some_and(|folders| folders == known.folders)
+        && places(&known.path, cwd, named) == known.places
 }
 
-/// Device and inode of all folders: a symlink that leads elsewhere now can make a duplicate a member of the list, or the reverse. `None` if
-/// one is no folder.
-fn folders(path: &SearchPath, cwd: &Path) -> Option<Vec<(u64, u64)>> {
-    let names = path.quoted.iter().chain(&path.angled).chain(&path.duplicates);
-    let identity = |folder: &PathBuf| {
+/// Where the list and the named folders lead. A folder that is named twice counts once: a symlink that leads elsewhere now can make it two,
+/// or the reverse. (clang says which it ignores, but not by the name that it was given.)
+fn places(path: &SearchPath, cwd: &Path, named: &[SearchDirectory]) -> Vec<Place> {
+    let listed = path.quoted.iter().chain(&path.angled);
+    let names = listed.chain(named.iter().map(|folder| &folder.path));
+    let place = |folder: &PathBuf| {
         let meta = std::fs::metadata(cwd.join(folder)).ok().filter(std::fs::Metadata::is_dir)?;
         Some((meta.dev(), meta.ino()))
     };
-    names.map(identity).collect()
+    names.map(place).collect()
 }
 
 async fn ask(compiler: &Compiler, key: &Key) -> Result<SearchPath, SearchPathError> {
@@ -163,8 +165,6 @@ fn parse(text: &str) -> Option<SearchPath> {
     for line in text.lines() {
         if let Some(folder) = line.strip_prefix("ignoring nonexistent directory \"") {
             path.missing.push(folder.trim_end_matches('"').into());
-        } else if let Some(folder) = line.strip_prefix("ignoring duplicate directory \"") {
-            path.duplicates.push(folder.trim_end_matches('"').into());
         } else if line.starts_with("#include \"...\" search starts here:") {
             part = Part::Quoted;
         } else if line.starts_with("#include <...> search starts here:") {
@@ -188,6 +188,7 @@ fn parse(text: &str) -> Option<SearchPath> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compiler::request::SearchKind;
 
     #[test]
     fn what_cannot_matter_is_left_out() {
@@ -219,14 +220,13 @@ mod tests {
             std::os::unix::fs::symlink(target, folder.path().join("l")).unwrap();
         };
         link("a");
-        let text = "ignoring duplicate directory \"l\"\n#include <...> search starts here:\n a\nEnd of search list.\n";
-        let path = Arc::new(parse(text).unwrap());
-        assert_eq!(path.duplicates, [Path::new("l")]);
-        let known = Remembered { folders: folders(&path, folder.path()).unwrap(), path };
-        assert!(still_holds(&known, folder.path()));
+        let named = ["a", "l"].map(|name| SearchDirectory { kind: SearchKind::Include, path: name.into() });
+        let path = Arc::new(SearchPath { angled: vec!["a".into()], ..SearchPath::default() });
+        let known = Remembered { places: places(&path, folder.path(), &named), path };
+        assert!(still_holds(&known, folder.path(), &named));
         link("b");
-        assert!(!still_holds(&known, folder.path()));
+        assert!(!still_holds(&known, folder.path(), &named));
         link("gone");
-        assert!(!still_holds(&known, folder.path()));
+        assert!(!still_holds(&known, folder.path(), &named));
     }
 }
