@@ -248,8 +248,7 @@ measure_remote_builds() {
     else
         icecc_up
         # The first jobs make the compiler's package and send it to both servers.
-        in_client make -s -f "$here/objects.mk" -C "$work/zstd" -j4 CC="timeout 60 icecc gcc" FOLDERS=common \
-            >"$work/icecc.log" 2>&1
+        folders=common in_client_too build icecc-first 4 "icecc gcc"
         remote_build icecc icecc "icecc gcc" ""
         peers_down
     fi

@@ -96,6 +96,8 @@ fn reasons() {
         ("-c .c", "unusual-output"),
         ("-c x.c -o a.o -o b.o", "repeated-output"),
         ("-c x.c -MD -MF a.d -MF b.d", "repeated-output"),
+        ("-c x.c -DBUILT=__DATE__", "time-macros"),
+        ("-c x.c -D HAS=__has_include", "extra-input"),
         ("-c x.c -MF a.d", "dependency-options"),
         ("-c x.c -MT a", "dependency-options"),
         ("-c x.c -MP", "dependency-options"),
@@ -283,5 +285,25 @@ proptest! {
             prop_assert!(request.argv.iter().any(|argument| argument == "-c"));
             prop_assert!(!request.include_arguments.iter().any(|argument| argument == "-c" || argument == "-MD"));
         }
+    }
+}
+
+#[test]
+fn systems_that_look_includes_up_by_other_rules() {
+    for (line, expected) in [
+        ("-c x.c --target=x86_64-pc-windows-msvc", "traditional"),
+        ("-c x.c -target arm64-apple-darwin", "traditional"),
+        ("-c x.c -fms-compatibility", "traditional"),
+        ("-c x.c --target=aarch64-linux-gnu", "distributed"),
+    ] {
+        assert_eq!(code(CompilerFamily::Clang, line), expected, "{line}");
+    }
+}
+
+#[test]
+fn preprocessed_text_has_no_dependency_file() {
+    for family in FAMILIES {
+        assert_eq!(distributed(family, "-c x.i -MD").outputs, [PathBuf::from("x.o")]);
+        assert_eq!(distributed(family, "-c x.c -MD").outputs, ["x.o", "x.d"].map(PathBuf::from));
     }
 }

@@ -318,4 +318,34 @@ mod tests {
         let shadowed = |absent: &RelPath| shadow.as_str().starts_with(absent.as_str());
         assert!(inputs.read_set.absent.iter().any(shadowed), "{:?}", inputs.read_set.absent);
     }
+
+    #[tokio::test]
+    async fn preprocessed_text_that_includes_is_local() {
+        let (_folder, root) = project();
+        fs::write(root.join("src/y.i"), "int x;\n#include \"own.h\"\n").unwrap();
+        let (compiler, request) = compile("/usr/bin/clang", DriverLanguage::C, "-c src/y.i", &root).await;
+        let inputs = Discovery::new(FileHashes::default()).inputs(&compiler, &request, &env(), &root).await;
+        assert!(matches!(inputs, Err(DiscoverError::IncludesAfterAll(_))), "{inputs:?}");
+    }
+
+    #[tokio::test]
+    async fn a_pipe_is_left_for_the_compiler_to_read() {
+        let (_folder, root) = project();
+        let pipe = root.join("src/pipe.h");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        fs::write(root.join("src/y.c"), "#include \"pipe.h\"\n").unwrap();
+        let (compiler, request) = compile("/usr/bin/gcc", DriverLanguage::C, "-c src/y.c", &root).await;
+        let inputs = Discovery::new(FileHashes::default()).inputs(&compiler, &request, &env(), &root).await;
+        assert!(matches!(inputs, Err(DiscoverError::NotRegular(_))), "{inputs:?}");
+    }
+
+    #[tokio::test]
+    async fn a_precompiled_header_for_the_command_line_is_not_overlooked() {
+        let (_folder, root) = project();
+        fs::write(root.join("inc/b.h.pch"), "").unwrap();
+        let words = "-Iinc -include inc/b.h -c src/x.c";
+        let (_, request) = compile("/usr/bin/clang", DriverLanguage::C, words, &root).await;
+        let inputs = Discovery::new(FileHashes::default()).look(&request, &root, Arc::default(), None).await;
+        assert!(matches!(inputs, Err(DiscoverError::Lookup(LookupError::PrecompiledHeader(_)))), "{inputs:?}");
+    }
 }

@@ -198,12 +198,8 @@ mod tests {
             fs::create_dir(root.join(name)).unwrap();
         }
         fs::write(root.join("two/a.h"), "").unwrap();
-        let search = SearchPath {
-            quoted: vec![],
-            angled: vec!["one".into(), "two".into()],
-            missing: vec!["zero".into()],
-            ..SearchPath::default()
-        };
+        let search =
+            SearchPath { quoted: vec![], angled: vec!["one".into(), "two".into()], missing: vec!["zero".into()] };
         let scan = scan(b"#include \"a.h\"\n#if __has_include(<b.h>)\n#endif\n");
         let mut found = Lookups::new(&root, &search).unwrap();
         found.follow(Path::new("src/x.c"), &scan).unwrap();
