@@ -149,6 +149,11 @@ fn directive(text: &[u8], found: &mut Scan) {
             found.embeds = true;
             return;
         }
+        b"if" | b"elif" | b"define" => {
+            let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
+            scan_calls(&rest[..end], word != b"define", found);
+            return;
+        }
         _ => return,
     };
     let rest = skip_blank(rest);
@@ -210,8 +215,49 @@ fn scan_probes(text: &[u8], found: &mut Scan) {
                 None if last_word(&text[..at]) == b"define" => {}
                 None => found.computed_probe = true,
             },
-            // `#define HAS __has_include`; else `defined __has_include` or prose.
-            None => found.computed_probe |= is_in_definition(&text[..at]),
+            // `#define HAS __has_include`; else `defined __has_include` or prose. Literal uses of such a name are probes wherever they
+            // stand ([`scan_calls`]); another use in the same text can't be followed.
+            None => {
+                if is_in_definition(&text[..at]) {
+                    let alias = last_word(&text[..at]);
+                    let before = &text[..at - (text[..at].len() - text[..at].trim_ascii_end().len()) - alias.len()];
+                    let plain = !alias.is_empty() && last_word(before) == b"define";
+                    found.computed_probe |= !plain || is_called_with_more_than_names(text, alias);
+                }
+            }
+        }
+    }
+}
+
+/// Whether `alias` is called with an operand that is not literal, save where it is defined itself.
+fn is_called_with_more_than_names(text: &[u8], alias: &[u8]) -> bool {
+    let calls = text.windows(alias.len()).enumerate().filter(|(_, window)| *window == alias).map(|(at, _)| at);
+    calls.into_iter().any(|at| {
+        let (before, after) = (&text[..at], &text[at + alias.len()..]);
+        let own = before.last().is_none_or(|&byte| !is_word(byte)) && after.first().is_none_or(|&byte| !is_word(byte));
+        let called =
+            skip_blank(after).strip_prefix(b"(").is_some_and(|inner| operand(skip_blank(inner), false).is_none());
+        let start = before.iter().rposition(|byte| matches!(byte, b'\n' | b'\r')).map_or(0, |at| at + 1);
+        // Elsewhere it is prose: preprocessors know such calls in directives alone.
+        let directive = before[start..].trim_ascii_start().starts_with(b"#");
+        own && called && directive && last_word(before) != b"define"
+    })
+}
+
+/// Probes through other names for `__has_include`: what is called with a name in brackets in a condition (or with one in angle brackets
+/// in a definition) can be nothing else.
+fn scan_calls(line: &[u8], conditional: bool, found: &mut Scan) {
+    for at in (0..line.len()).filter(|&at| line[at] == b'(') {
+        let called = last_word(&line[..at]);
+        if called.is_empty() || called.starts_with(b"__has_include") {
+            continue;
+        }
+        match operand(skip_blank(&line[at + 1..]), false) {
+            Some(include) if conditional || include.form == Form::Angled => {
+                add(&mut found.probes, include.clone());
+                add(&mut found.includes, include);
+            }
+            _ => {}
         }
     }
 }
@@ -323,8 +369,15 @@ mod tests {
         for text in ["#include \"a.h\"\n", "#include's are\n", "/* We lack #include_next.\n", "#include\n"] {
             assert!(!scan(text.as_bytes()).computed_include, "{text}");
         }
-        for text in ["#if __has_include(HEADER)\n", "#define HAS(x) __has_include(x)\n", "# define HAS __has_include\n"]
-        {
+        let alias = scan(
+            b" * As HAS(x) for\n#define HAS __has_include\n#define HAS(x) 0\n#if defined(A) && HAS(<a.h>)\n#endif\n",
+        );
+        assert!(!alias.computed_probe && alias.probes.len() == 1 && alias.probes[0].name == "a.h", "{alias:?}");
+        for text in [
+            "#if __has_include(HEADER)\n",
+            "#define HAS(x) __has_include(x)\n",
+            "# define HAS __has_include\n#if HAS(X)\n",
+        ] {
             assert!(scan(text.as_bytes()).computed_probe, "{text}");
         }
         for text in [
