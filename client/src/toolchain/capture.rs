@@ -11,6 +11,7 @@ use std::process::{Command, Output, Stdio};
 
 use thiserror::Error;
 
+use super::shadows::{self, Places};
 use crate::compiler::request::CompilerFamily;
 
 /// Files in one toolchain.
@@ -41,6 +42,9 @@ pub enum CaptureError {
     /// A script, whose needs nobody knows.
     #[error("{path} is not an ELF executable", path = .0.display())]
     NotElf(PathBuf),
+    /// clang takes further arguments from a file, which the front-end does not see.
+    #[error("the compiler takes options from {path}", path = .0.display())]
+    Configured(PathBuf),
     /// No toolchain has that many.
     #[error("the compiler needs more than {MAX_FILES} files")]
     TooMany,
@@ -57,6 +61,8 @@ pub struct Capture {
     pub label: String,
     /// Which family it belongs to.
     pub family: Option<CompilerFamily>,
+    /// What would be part of it if it existed.
+    pub shadows: Places,
 }
 
 /// Asks the compiler at `program` for its parts. Starts it some ten times and `ldd` once.
@@ -78,6 +84,7 @@ pub fn capture(program: &Path, search: &OsStr) -> Result<Capture, CaptureError> 
     }
     // The locale that containers and build services run in: its quotes differ from plain C's.
     add_whole(Path::new("/usr/lib/locale/C.utf8"), &mut found.files)?;
+    found.shadows.absent.insert(PathBuf::from("/etc/ld.so.preload"));
     let elves = found.files.iter().filter(|path| is_elf(path).unwrap_or(false)).cloned().collect::<Vec<_>>();
     found.files.extend(libraries(&elves)?);
     Ok(found)
@@ -103,10 +110,14 @@ fn gcc_parts(program: &Path, search: &OsStr, found: &mut Capture) -> Result<(), 
                 found.files.insert(place);
             }
         } else if let Some((folder, tool)) = find_in(search, part) {
+            found.shadows.absent.extend(earlier_in(search, &folder, part));
             found.files.insert(tool);
             found.tool_folder.get_or_insert(folder);
         }
     }
+    let machine = ask(program, "-dumpmachine")?;
+    let search_dirs = ask(program, "-print-search-dirs")?;
+    found.shadows.absent.extend(shadows::gcc_places(&search_dirs, machine.trim(), &GCC_PROGRAMS));
     for part in ["specs", "include", "include-fixed"] {
         let place = PathBuf::from(ask(program, &format!("-print-file-name={part}"))?.trim());
         if place.is_absolute() {
@@ -123,13 +134,24 @@ fn clang_parts(program: &Path, search: &OsStr, found: &mut Capture) -> Result<()
     }
     // Clang takes the C++ headers of the gcc that it finds, and finds one by its start-up files: without them an agent's clang would
     // search other folders than the client's. Candidates that lose count too, so that the same one wins.
-    for gcc in gcc_installations(&ask_stderr(program, "-v")?) {
+    for parent in ["/usr/lib/gcc", "/usr/lib/gcc-cross"] {
+        found.shadows.listed.insert(PathBuf::from(parent));
+    }
+    let banner = ask_stderr(program, "-v")?;
+    if let Some(file) = banner.lines().find_map(|line| line.strip_prefix("Configuration file: ")) {
+        return Err(CaptureError::Configured(PathBuf::from(file.trim())));
+    }
+    found.shadows.absent.extend(configuration_files(program, &banner));
+    for gcc in gcc_installations(&banner) {
+        // A version that is installed beside it may be preferred.
+        found.shadows.listed.extend(gcc.parent().map(Path::to_owned));
         for multilib in ["", "32", "64", "x32"] {
             add_whole(&gcc.join(multilib).join("crtbegin.o"), &mut found.files)?;
         }
     }
     // For -fno-integrated-as.
     if let Some((folder, tool)) = find_in(search, "as") {
+        found.shadows.absent.extend(earlier_in(search, &folder, "as"));
         found.files.insert(tool);
         found.tool_folder = Some(folder);
     }
@@ -140,6 +162,21 @@ fn clang_parts(program: &Path, search: &OsStr, found: &mut Capture) -> Result<()
 fn gcc_installations(text: &str) -> Vec<PathBuf> {
     let found = text.lines().filter_map(|line| line.strip_prefix("Found candidate GCC installation: "));
     found.map(|place| PathBuf::from(place.trim())).filter(|place| place.is_absolute()).collect()
+}
+
+/// Files that clang 16 and later takes options from where they exist, by its name and its target: beside it and in the system's folder
+/// (clang's manual, "Configuration files"). Earlier ones know the names, but want to be asked.
+fn configuration_files(program: &Path, banner: &str) -> Vec<PathBuf> {
+    let target = banner.lines().find_map(|line| line.strip_prefix("Target: ")).unwrap_or_default().trim();
+    let called = program.file_name().unwrap_or_default().to_string_lossy();
+    let mut names: BTreeSet<String> = BTreeSet::from([format!("{called}.cfg"), format!("{target}.cfg")]);
+    for driver in ["clang", "clang++", "clang-cpp"] {
+        names.extend([format!("{driver}.cfg"), format!("{target}-{driver}.cfg")]);
+    }
+    let real = fs::canonicalize(program).ok();
+    let beside = [Some(program), real.as_deref()].into_iter().flatten().filter_map(Path::parent);
+    let folders: BTreeSet<&Path> = beside.chain([Path::new("/etc/clang")]).collect();
+    folders.iter().flat_map(|folder| names.iter().map(|name| folder.join(name))).collect()
 }
 
 /// The regular files at or below `place`; nothing where there is none.
@@ -172,6 +209,12 @@ fn find_in(search: &OsStr, name: &str) -> Option<(PathBuf, PathBuf)> {
         .filter(|folder| folder.is_absolute())
         .map(|folder| (folder.clone(), folder.join(name)))
         .find(|(_, tool)| tool.is_file())
+}
+
+/// Where `name` would be found before it is found in `folder`.
+fn earlier_in(search: &OsStr, folder: &Path, name: &str) -> Vec<PathBuf> {
+    let folders = std::env::split_paths(search).take_while(|other| other != folder);
+    folders.filter(|other| other.is_absolute()).map(|other| other.join(name)).collect()
 }
 
 /// Shared libraries and loaders of `programs`, as the loader itself finds them.

@@ -14,6 +14,7 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 
 use super::capture::{CaptureError, capture};
+use super::shadows::Shadows;
 use crate::compiler::request::CompilerFamily;
 use crate::inputs::filehash::{FileHashes, FileIdentity};
 use crate::inputs::resolve::{ResolveError, Resolved, Resolver};
@@ -41,15 +42,17 @@ pub struct Compiler {
     pub search: String,
     guards: Vec<(PathBuf, FileIdentity)>,
     links: Vec<(PathBuf, PathBuf)>,
+    shadows: Shadows,
 }
 
 impl Compiler {
-    /// Whether every file and symlink is as it was when captured.
+    /// Whether every file and symlink is as it was when captured, and nothing has appeared that would be taken instead.
     fn still_holds(&self) -> bool {
         self.guards
             .iter()
             .all(|(path, identity)| fs::metadata(path).is_ok_and(|meta| FileIdentity::of(&meta) == *identity))
             && self.links.iter().all(|(path, target)| fs::read_link(path).is_ok_and(|now| now == *target))
+            && self.shadows.still_clear()
     }
 }
 
@@ -126,6 +129,7 @@ impl Toolchains {
 
 fn identify(hashes: &FileHashes, program: &Path, search: &OsStr) -> Result<Compiler, IdentifyError> {
     let found = capture(program, search)?;
+    let shadows = Shadows::new(&found.shadows);
     let family = found.family.ok_or_else(|| IdentifyError::Unknown(program.to_owned()))?;
     let mut resolver = Resolver::default();
     let mut tree = TreeBuilder::default();
@@ -143,6 +147,11 @@ fn identify(hashes: &FileHashes, program: &Path, search: &OsStr) -> Result<Compi
             guards.push((real.clone(), hashed.identity));
         }
         files.push((real, hashed.digest));
+    }
+    // It tells the loader where libraries are; which they are was read through it.
+    let loader_cache = PathBuf::from("/etc/ld.so.cache");
+    if let Ok(meta) = fs::metadata(&loader_cache) {
+        guards.push((loader_cache, FileIdentity::of(&meta)));
     }
     for (place, target) in resolver.symlinks() {
         tree.symlink(place, target)?;
@@ -174,6 +183,7 @@ fn identify(hashes: &FileHashes, program: &Path, search: &OsStr) -> Result<Compi
         search,
         guards,
         links,
+        shadows,
     })
 }
 
@@ -190,5 +200,20 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &second));
         let again = Toolchains::new(FileHashes::default()).identify(Path::new("/usr/bin/gcc"), search).await.unwrap();
         assert_eq!(first.id, again.id);
+    }
+
+    #[tokio::test]
+    async fn an_assembler_that_appears_earlier_on_the_path_makes_another_toolchain() {
+        let folder = tempfile::tempdir().unwrap();
+        let search = format!("{}:/usr/bin:/bin", folder.path().display());
+        let toolchains = Toolchains::new(FileHashes::default());
+        let identify = || toolchains.identify(Path::new("/usr/bin/gcc"), OsStr::new(&search));
+        let before = identify().await.unwrap();
+        assert!(Arc::ptr_eq(&before, &identify().await.unwrap()));
+        let mut assembler = fs::read("/usr/bin/as").unwrap();
+        assembler.extend_from_slice(b"another build of it");
+        fs::write(folder.path().join("as"), assembler).unwrap();
+        let after = identify().await.unwrap();
+        assert_ne!(before.id, after.id);
     }
 }
