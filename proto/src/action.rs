@@ -58,6 +58,9 @@ impl Canonical for Command {
     }
 }
 
+/// The property of an action whose standard error is a terminal: programs print other text on one.
+pub const STDERR_TERMINAL: (&str, &str) = ("stderr", "terminal");
+
 /// A command with everything that decides its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
@@ -73,6 +76,13 @@ pub struct Action {
     pub timeout_ms: u64,
     /// Whether the result must not be kept.
     pub do_not_cache: bool,
+}
+
+impl Action {
+    /// Whether standard error is to be a terminal.
+    pub fn wants_terminal(&self) -> bool {
+        self.platform.iter().any(|(name, value)| (name.as_str(), value.as_str()) == STDERR_TERMINAL)
+    }
 }
 
 impl Canonical for Action {

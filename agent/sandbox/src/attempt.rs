@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use nix::sys::socket::{Shutdown, shutdown};
 use thiserror::Error;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncReadExt, Interest};
-use tokio::net::unix::pipe::{self, Receiver};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +19,7 @@ use crate::directories::{self, DirectoryError};
 use crate::launcher::StartError;
 use crate::plan::{PlanError, plan};
 use crate::spec::{Limits, SandboxSpec};
+use crate::terminal::Stream;
 use crate::wire::{Ended, Event, N_FIXED_DESCRIPTORS, Refusal, Step, StepFailure};
 
 /// How long a killed command may take to be gone before the helper counts as dead. The kernel needs milliseconds, unless a
@@ -120,8 +120,8 @@ pub(crate) struct Prepared {
     upper: PathBuf,
     /// Our end; closing it kills the command.
     channel: AsyncFd<OwnedFd>,
-    stdout: Receiver,
-    stderr: Receiver,
+    stdout: Stream,
+    stderr: Stream,
     /// What the helper gets, in the order of the protocol.
     theirs: Vec<OwnedFd>,
 }
@@ -131,15 +131,15 @@ pub(crate) async fn prepare(spec: SandboxSpec, filters: &[Vec<u8>]) -> Result<Pr
     let plan = plan(&spec)?;
     let spec = blocking(move || directories::prepare(&spec).map(|()| spec)).await??;
     let (ours, channel) = packet_pair().map_err(io::Error::from)?;
-    let (stdout_writer, stdout) = pipe::pipe()?;
-    let (stderr_writer, stderr) = pipe::pipe()?;
+    let (their_stdout, stdout) = Stream::pipe()?;
+    let (their_stderr, stderr) = if spec.stderr_is_terminal { Stream::terminal()? } else { Stream::pipe()? };
     let options: Vec<u8> = plan.options.iter().flat_map(|option| option.bytes().chain([0])).collect();
     let mut theirs = vec![
         channel,
         memory_file("plan", &serde_json::to_vec(&plan).map_err(io::Error::from)?)?,
         memory_file("options", &options)?,
-        stdout_writer.into_blocking_fd()?,
-        stderr_writer.into_blocking_fd()?,
+        their_stdout,
+        their_stderr,
     ];
     for filter in filters {
         // One each: bubblewrap reads it from the descriptor's position, which duplicates share.
@@ -230,7 +230,7 @@ async fn finish(streams: impl Future<Output = Streams>, ending: impl Future<Outp
 }
 
 /// Reads `stream` to its end; says so on `overflow` if there is too much, and keeps the first part.
-async fn capture(mut stream: Receiver, limits: Limits, overflow: &watch::Sender<bool>) -> Vec<u8> {
+async fn capture(mut stream: Stream, limits: Limits, overflow: &watch::Sender<bool>) -> Vec<u8> {
     let limit = usize::try_from(limits.stream_bytes).unwrap_or(usize::MAX);
     let mut captured = Vec::new();
     let mut buffer = vec![0; READ_BYTES];

@@ -26,6 +26,7 @@ fn place() -> Place {
         env: Vec::new(),
         working_directory: RelPath::root(),
         make_directories: Vec::new(),
+        stderr_is_terminal: false,
         limits: Limits::default(),
     };
     Place { _folder: folder, spec }

@@ -22,5 +22,6 @@ pub mod probe;
 mod seccomp;
 pub mod spec;
 mod status;
+mod terminal;
 mod wire;
 pub mod zygote;

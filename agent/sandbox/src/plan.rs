@@ -188,6 +188,7 @@ mod tests {
             env: vec![("LANG".into(), "C".into()), ("EMPTY".into(), String::new())],
             working_directory: "home/a/p".try_into().unwrap(),
             make_directories: vec!["home/a/p/out".try_into().unwrap()],
+            stderr_is_terminal: false,
             limits: Limits::default(),
         }
     }

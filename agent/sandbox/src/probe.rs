@@ -147,6 +147,7 @@ async fn try_in(helper: &Path, bwrap: &Path, trial: &Path) -> Result<Exit, Probe
         env: Vec::new(),
         working_directory: RelPath::root(),
         make_directories: Vec::new(),
+        stderr_is_terminal: false,
         limits: Limits::default(),
     };
     let completed = launcher.run(spec, CancellationToken::new()).await;

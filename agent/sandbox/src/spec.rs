@@ -28,6 +28,8 @@ pub struct SandboxSpec {
     pub working_directory: RelPath,
     /// Folders that must exist before the command starts (parents of its outputs); made if no layer has them.
     pub make_directories: Vec<RelPath>,
+    /// Whether standard error is a terminal.
+    pub stderr_is_terminal: bool,
     /// What the command may use.
     pub limits: Limits,
 }

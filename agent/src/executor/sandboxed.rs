@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use buildbee_p2p::identity::Identity;
+use buildbee_proto::action::STDERR_TERMINAL;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::execute::Stage;
@@ -153,6 +154,7 @@ impl Sandboxed {
             env: command.env.clone(),
             working_directory: command.working_directory.clone(),
             make_directories,
+            stderr_is_terminal: job.action.wants_terminal(),
             limits,
         }
     }
@@ -173,9 +175,10 @@ fn cancelled() -> WireError {
     WireError::new(ErrorCode::Cancelled, Retry::SameAgent, "cancelled")
 }
 
-/// This agent has no properties beyond its host type, which the toolchain names.
+/// Every agent has a terminal for standard error; no other property is known beyond the host type, which the toolchain names.
 fn check_platform(job: &Job) -> Result<(), WireError> {
-    match job.action.platform.first() {
+    let unknown = |property: &&(String, String)| (property.0.as_str(), property.1.as_str()) != STDERR_TERMINAL;
+    match job.action.platform.iter().find(unknown) {
         None => Ok(()),
         Some((name, value)) => {
             let why = format!("this agent does not have the property {name}={value}");

@@ -1,11 +1,14 @@
 //! A real compiler, and what a command writes.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use buildbee_sandbox::attempt::Exit;
+use nix::pty::openpty;
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 
 use crate::place::{PROJECT, Place, launcher, run};
 use crate::programs::{GCC, link, toolchain};
@@ -29,6 +32,39 @@ async fn gcc_compiles_to_the_same_bytes() {
     command.args(["-O2", "-c", "t.c", "-o"]).arg(&reference).current_dir(sources);
     assert!(command.status().unwrap().success());
     assert_eq!(fs::read(place.output("build/out/t.o")).unwrap(), fs::read(reference).unwrap());
+}
+
+/// What gcc prints with standard error on a terminal of its own.
+fn on_a_terminal(folder: &Path, argv: &[&str], env: &[(String, String)]) -> Vec<u8> {
+    let ends = openpty(None, None).unwrap();
+    let mut settings = tcgetattr(&ends.slave).unwrap();
+    cfmakeraw(&mut settings);
+    tcsetattr(&ends.slave, SetArg::TCSANOW, &settings).unwrap();
+    let mut command = Command::new(argv[0]);
+    command.args(&argv[1..]).env_clear().envs(env.iter().cloned()).current_dir(folder);
+    command.stdin(Stdio::null()).stderr(ends.slave);
+    let mut child = command.spawn().unwrap();
+    drop(command);
+    let mut printed = Vec::new();
+    // It ends with an error: nobody has the other end open.
+    let _ = std::fs::File::from(ends.master).read_to_end(&mut printed);
+    assert!(child.wait().unwrap().success());
+    printed
+}
+
+#[tokio::test]
+async fn a_terminal_shows_what_the_users_would() {
+    let place = Place::new();
+    fs::write(place.input("t.c"), format!("int f(int a{}) {{ int unused; return 1; }}\n", "b".repeat(90))).unwrap();
+    let argv = [GCC, "-Wall", "-g", "-c", "t.c", "-o", "t.o"];
+    let mut spec = place.spec(&argv);
+    spec.env.extend([("TERM", "xterm-256color"), ("COLUMNS", "50")].map(|(name, value)| (name.into(), value.into())));
+    spec.stderr_is_terminal = true;
+    let local = on_a_terminal(&place.input(""), &argv, &spec.env);
+    assert!(local.windows(3).any(|part| part == b"\x1b]8"), "no links: {}", String::from_utf8_lossy(&local));
+    let completed = run(&launcher().await, spec).await.unwrap();
+    assert_eq!(completed.exit, Exit::Code(0));
+    assert_eq!(String::from_utf8_lossy(&completed.stderr), String::from_utf8_lossy(&local));
 }
 
 #[tokio::test]

@@ -74,6 +74,7 @@ impl Place {
             env: vec![("PATH".into(), "/bin".into())],
             working_directory: PROJECT.try_into().unwrap(),
             make_directories: Vec::new(),
+            stderr_is_terminal: false,
             limits: self.limits,
         }
     }
