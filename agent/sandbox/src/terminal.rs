@@ -4,7 +4,7 @@
 //! that look for it do so on standard input, which is none, or in `COLUMNS`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
