@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use buildbee_p2p::identity::{Identity, verify_result};
 use buildbee_proto::canonical::{Canonical, CanonicalError, Reader, Writer};
+use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::limits::MAX_ARGUMENTS;
+use buildbee_proto::local::LocalReply;
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
 use buildbee_proto::outcome::{ReadSet, SignedResult};
 use buildbee_proto::peer::PeerId;
@@ -55,6 +57,20 @@ pub struct Hit {
     pub blobs: BTreeMap<Digest, Vec<u8>>,
 }
 
+impl Hit {
+    /// Content of `digest`; empty content is never stored.
+    pub fn content(&self, digest: &Digest) -> &[u8] {
+        self.blobs.get(digest).map_or(&[], Vec::as_slice)
+    }
+
+    /// What the wrapper is told.
+    pub fn reply(&self) -> LocalReply {
+        let result = &self.signed.result;
+        let stream = |digest| Bytes(self.content(digest).to_vec());
+        LocalReply::Done { exit_code: result.exit_code, stdout: stream(&result.stdout), stderr: stream(&result.stderr) }
+    }
+}
+
 /// The cache. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LocalCache {
@@ -76,14 +92,14 @@ impl LocalCache {
     }
 
     /// A result that holds for `key` with the files as they are now.
-    pub fn direct(&self, key: &Digest) -> Option<Hit> {
+    pub fn direct(&self, key: &Digest) -> Option<Arc<Hit>> {
         let manifest = self.store.as_ref()?.manifest(key).ok()??;
         let holding = manifest.entries.iter().find(|entry| self.holds(&entry.read_set))?;
         self.result(&holding.action)
     }
 
     /// The result of `action`, whole.
-    pub fn result(&self, action: &Digest) -> Option<Hit> {
+    pub fn result(&self, action: &Digest) -> Option<Arc<Hit>> {
         let store = self.store.as_ref()?;
         let signed = store.result(action).ok()??;
         if signed.result.action != *action || !self.trusts(&signed) {
@@ -97,7 +113,7 @@ impl LocalCache {
         for (digest, content) in &mut blobs {
             *content = store.read(digest, MAX_RESULT_CONTENT_BYTES).ok()??;
         }
-        Some(Hit { signed, blobs })
+        Some(Arc::new(Hit { signed, blobs }))
     }
 
     /// Results of others count only if a sandbox made them.

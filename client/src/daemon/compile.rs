@@ -1,28 +1,23 @@
-//! The life of one compile: decide, look it up, find its inputs, look again, run it somewhere, put the outputs in place.
+//! The life of one compile that is no quick hit: find its compiler, its inputs, look again, run it somewhere, put the outputs in place.
 //!
 //! Whatever goes wrong on the way ends in a local run with a reason. The order of looking is the order of cost: the manifest (a few
-//! `stat`s), the action's result here, the action's result at peers, an agent, this machine.
+//! `stat`s, see [`plan`](super::plan)), the action's result here, the action's result at peers, an agent, this machine.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use buildbee_proto::canonical::Canonical;
 use buildbee_proto::codec::Bytes;
-use buildbee_proto::digest::Digest;
 use buildbee_proto::local::{Invocation, LocalReply};
 use buildbee_proto::outcome::SignedResult;
 use tokio::time::Instant;
 
-use super::cache::{Hit, ManifestKey};
-use super::context::{Context, RunningEntry, unix_now};
+use super::cache::Hit;
+use super::context::Context;
 use super::execute::{Ended, Executor};
 use super::invocation::Checked;
-use super::link::{LinkError, WrapperLink};
+use super::link::{LinkError, WrapperLink, run_alone};
 use super::local_result::LocalRun;
-use super::placement::{Existing, Placed, place};
-use crate::compiler::decide::decide;
-use crate::compiler::request::{CompileRequest, CompilerFamily, Decision, Invocation as Asked};
+use super::plan::{Plan, Planned, plan};
 use crate::config::Racing;
 use crate::dispatch::job::Job;
 use crate::dispatch::lender::Source;
@@ -37,6 +32,17 @@ const CACHE_PATIENCE: Duration = Duration::from_secs(5);
 /// The same where nothing may run here by choice.
 const MEASURED_PATIENCE: Duration = Duration::from_secs(120);
 
+/// How far a compile has come when a session takes it over.
+#[derive(Debug)]
+pub enum Opening {
+    /// Nothing was done for it yet.
+    Invocation(Invocation),
+    /// Nothing is known of its compiler yet.
+    Call(Checked),
+    /// It is known what it comes to.
+    Planned(Planned),
+}
+
 /// One compile under way.
 #[derive(Debug)]
 pub struct Session {
@@ -45,43 +51,52 @@ pub struct Session {
     started: Instant,
 }
 
-/// What stands fixed once the front-end has decided.
-#[derive(Debug)]
-struct Plan {
-    call: Checked,
-    request: Arc<CompileRequest>,
-    compiler: Arc<Compiler>,
-    key: Digest,
-    listed: RunningEntry,
-}
-
 impl Session {
-    /// For one connection.
-    pub fn new(context: Arc<Context>, link: WrapperLink) -> Self {
-        Self { context, link, started: Instant::now() }
+    /// For one connection, whose request came in at `started`.
+    pub fn new(context: Arc<Context>, link: WrapperLink, started: Instant) -> Self {
+        Self { context, link, started }
     }
 
     /// Answers the wrapper. Ends early, without a word, when the wrapper goes away.
-    pub async fn run(self, invocation: Invocation) -> Result<(), LinkError> {
+    pub async fn run(self, opening: Opening) -> Result<(), LinkError> {
         let gone = self.link.gone().clone();
         tokio::select! {
-            done = self.answer(invocation) => done,
+            done = self.answer(opening) => done,
             () = gone.cancelled() => Err(LinkError::Gone),
         }
     }
 
-    async fn answer(&self, invocation: Invocation) -> Result<(), LinkError> {
-        let call = match Checked::new(&invocation) {
-            Ok(call) => call,
-            Err(text) => return self.pass(&Record::of("", "", ""), ("not-utf8".into(), text)).await,
+    async fn answer(&self, opening: Opening) -> Result<(), LinkError> {
+        let planned = match opening {
+            Opening::Invocation(invocation) => match Checked::new(&invocation) {
+                Ok(call) => self.plan(call).await,
+                Err((record, why)) => Planned::Local(record, why),
+            },
+            Opening::Call(call) => self.plan(call).await,
+            Opening::Planned(planned) => planned,
         };
-        let (plan, hit) = match self.plan(call).await {
-            Ok(planned) => planned,
-            Err((call, why)) => return self.pass(&call.record(), why).await,
-        };
-        if let Some(hit) = hit {
-            return self.finish_cached(&plan, hit, None).await;
+        match planned {
+            Planned::Hit(plan, hit) => self.finish_cached(&Arc::from(plan), hit, None).await,
+            Planned::Miss(plan) => self.find_inputs(Arc::from(plan)).await,
+            Planned::Local(record, why) => self.pass(*record, why).await,
         }
+    }
+
+    async fn plan(&self, call: Checked) -> Planned {
+        if call.named().is_none() {
+            return Planned::no_compiler(&call);
+        }
+        let compiler = match self.compiler(&call).await {
+            Ok(compiler) => compiler,
+            Err((code, text)) => return Planned::local(&call, &code, text),
+        };
+        let (context, record) = (Arc::clone(&self.context), call.record());
+        let planning = tokio::task::spawn_blocking(move || plan(&context, call, compiler));
+        let interrupted = |_| Planned::Local(Box::new(record), ("input-unreadable".into(), "interrupted".into()));
+        planning.await.unwrap_or_else(interrupted)
+    }
+
+    async fn find_inputs(&self, plan: Arc<Plan>) -> Result<(), LinkError> {
         let look = self.context.discovery.inputs(&plan.compiler, &plan.request, &plan.call.env, &plan.call.cwd);
         let inputs = match tokio::time::timeout(self.patience(), look).await {
             Ok(inputs) => inputs.map_err(|error| (error.code().to_owned(), error.to_string())),
@@ -93,45 +108,7 @@ impl Session {
         });
         match job {
             Ok(job) => self.with_job(&plan, job).await,
-            Err(why) => self.pass(&plan.record(), why).await,
-        }
-    }
-
-    /// Front-end and toolchain, and what the manifest leads to.
-    async fn plan(&self, call: Checked) -> Result<(Plan, Option<Hit>), (Checked, Why)> {
-        let Some(named) = call.named() else {
-            let text = format!("{} is not the name of a compiler that is known here", call.program.display());
-            return Err((call, ("unknown-compiler".into(), text)));
-        };
-        let compiler = match self.compiler(&call).await {
-            Ok(compiler) => compiler,
-            Err(why) => return Err((call, why)),
-        };
-        let asked = Asked {
-            family: compiler.family,
-            driver: named,
-            argv: &call.argv,
-            env: &call.env,
-            cwd: &call.cwd,
-            stderr_is_terminal: call.stderr_is_terminal,
-            columns: call.columns,
-        };
-        let cwd = call.cwd.clone();
-        let read = move |path: &Path| std::fs::read(cwd.join(path));
-        let request = match decide(&asked, &read) {
-            Decision::Distribute(request) => Arc::from(request),
-            Decision::Local(reason) => return Err((call, (reason.code().to_owned(), reason.to_string()))),
-        };
-        match self.look_up(&call, &request, &compiler).await {
-            Ok((key, hit)) => {
-                let outputs = request.outputs.iter().map(|path| call.cwd.join(path)).collect();
-                let listed = self.context.runs(request.source.clone(), outputs);
-                Ok((Plan { call, request, compiler, key, listed }, hit))
-            }
-            Err(error) => {
-                let text = format!("cannot read {}: {error}", request.source.display());
-                Err((call, ("input-unreadable".into(), text)))
-            }
+            Err(why) => self.pass(plan.record(), why).await,
         }
     }
 
@@ -161,33 +138,7 @@ impl Session {
         }
     }
 
-    /// The manifest's key, and the result that it leads to with the files as they are. Both in one blocking task: each costs several
-    /// switches between threads, which are the larger part of a hit.
-    async fn look_up(
-        &self,
-        call: &Checked,
-        request: &CompileRequest,
-        compiler: &Compiler,
-    ) -> std::io::Result<(Digest, Option<Hit>)> {
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        let mut words = vec![text(&compiler.program), text(&call.cwd), text(&request.source)];
-        words.push(request.logical_directory.as_deref().map(text).unwrap_or_default());
-        words.extend(request.outputs.iter().map(|path| text(path)));
-        words.extend(request.env.iter().map(|(name, value)| format!("{name}={value}")));
-        words.push(String::new());
-        words.extend(request.key_arguments.iter().cloned());
-        let toolchain = compiler.id.to_string();
-        let (hashes, cache, source) =
-            (self.context.hashes.clone(), self.context.cache.clone(), call.cwd.join(&request.source));
-        let looking = tokio::task::spawn_blocking(move || {
-            let key = ManifestKey { toolchain, words, source: hashes.hash(&source)?.digest }.digest();
-            let hit = cache.direct(&key);
-            Ok((key, hit))
-        });
-        looking.await?
-    }
-
-    async fn with_job(&self, plan: &Plan, job: Job) -> Result<(), LinkError> {
+    async fn with_job(&self, plan: &Arc<Plan>, job: Job) -> Result<(), LinkError> {
         let (cache, action) = (self.context.cache.clone(), job.action);
         let known = tokio::task::spawn_blocking(move || cache.result(&action)).await.ok().flatten();
         if let Some(hit) = known {
@@ -208,12 +159,12 @@ impl Session {
         let executor = Executor::new(&self.context, &self.link, &job, &plan.listed, &plan.request, plan.call.strict);
         match executor.run().await? {
             Ended::Remote { agent, result } => {
-                let hit = Hit { signed: result.signed, blobs: result.blobs };
+                let hit = Arc::new(Hit { signed: result.signed, blobs: result.blobs });
                 if let Err(error) = self.put_in_place(plan, &hit).await {
-                    return self.pass(&plan.record(), ("output-unwritable".into(), error)).await;
+                    return self.pass(plan.record(), ("output-unwritable".into(), error)).await;
                 }
                 self.keep(plan, &job, &hit).await;
-                self.done(plan.record(), &hit, Where::Remote, Some(agent), Some(job.action)).await
+                self.done(plan.record(), &hit, Where::Remote, Some(agent)).await
             }
             Ended::Local { why, outcome } => {
                 if plan.listed.contested() {
@@ -223,7 +174,7 @@ impl Session {
                     run.keep(&self.context).await;
                 }
                 let record = Record { action: Some(job.action.to_string()), ..plan.record() };
-                self.journal(record, Where::Local, Some(why));
+                self.context.ended(record, self.started, Where::Local, Some(why));
                 let reply = LocalReply::Done {
                     exit_code: outcome.exit_code.unwrap_or(1),
                     stdout: Bytes::default(),
@@ -231,17 +182,17 @@ impl Session {
                 };
                 self.link.send(&reply).await
             }
-            Ended::Forbidden { why } => self.pass(&plan.record(), why).await,
+            Ended::Forbidden { why } => self.pass(plan.record(), why).await,
         }
     }
 
-    async fn at_peers(&self, job: &Job) -> Option<(String, Hit)> {
+    async fn at_peers(&self, job: &Job) -> Option<(String, Arc<Hit>)> {
         let farm = self.context.farm.as_ref()?;
         let (roster, responsive) = (farm.roster()?, farm.responsive_agents());
         let (peer, found) = lookup::find(farm.node(), &roster.value, &responsive, job).await?;
         let received = found.blobs.values().map(|content| content.len() as u64).sum();
         self.context.journal.moved(0, received);
-        Some((farm.name_of(&peer), Hit { signed: found.signed, blobs: found.blobs }))
+        Some((farm.name_of(&peer), Arc::new(Hit { signed: found.signed, blobs: found.blobs })))
     }
 
     async fn keep(&self, plan: &Plan, job: &Job, hit: &Hit) {
@@ -250,98 +201,33 @@ impl Session {
         tokio::task::spawn_blocking(move || cache.keep(&signed, &blobs, index)).await.ok();
     }
 
-    async fn finish_cached(&self, plan: &Plan, hit: Hit, agent: Option<String>) -> Result<(), LinkError> {
-        if !plan.request.accepts_stderr(content(&hit, &hit.signed.result.stderr)) {
+    async fn finish_cached(&self, plan: &Arc<Plan>, hit: Arc<Hit>, agent: Option<String>) -> Result<(), LinkError> {
+        if !plan.accepts(&hit) {
             let text = "its warnings would look different on this terminal or in this language".to_owned();
-            return self.pass(&plan.record(), ("messages".into(), text)).await;
+            return self.pass(plan.record(), ("messages".into(), text)).await;
         }
         if let Err(error) = self.put_in_place(plan, &hit).await {
-            return self.pass(&plan.record(), ("output-unwritable".into(), error)).await;
+            return self.pass(plan.record(), ("output-unwritable".into(), error)).await;
         }
-        let action = hit.signed.result.action;
-        self.done(plan.record(), &hit, Where::Cached, agent, Some(action)).await
+        self.done(plan.record(), &hit, Where::Cached, agent).await
     }
 
-    async fn put_in_place(&self, plan: &Plan, hit: &Hit) -> Result<(), String> {
-        let files: Vec<(PathBuf, Vec<u8>, u32, Existing)> = (hit.signed.result.outputs.iter())
-            .map(|file| {
-                let (path, mode) = (file.path.to_absolute(), file.mode & !plan.call.umask);
-                let existing = plan.existing(&path);
-                (path, content(hit, &file.digest).to_vec(), mode, existing)
-            })
-            .collect();
-        let placing = tokio::task::spawn_blocking(move || {
-            let placed: Vec<Placed<'_>> = (files.iter())
-                .map(|(path, content, mode, existing)| Placed {
-                    path: path.clone(),
-                    content,
-                    mode: *mode,
-                    existing: *existing,
-                })
-                .collect();
-            place(&placed).map_err(|error| error.to_string())
-        });
+    async fn put_in_place(&self, plan: &Arc<Plan>, hit: &Arc<Hit>) -> Result<(), String> {
+        let (plan, hit) = (Arc::clone(plan), Arc::clone(hit));
+        let placing = tokio::task::spawn_blocking(move || plan.put_in_place(&hit).map_err(|error| error.to_string()));
         placing.await.unwrap_or_else(|_| Err("interrupted".to_owned()))
     }
 
-    async fn done(
-        &self,
-        record: Record,
-        hit: &Hit,
-        place: Where,
-        agent: Option<String>,
-        action: Option<Digest>,
-    ) -> Result<(), LinkError> {
-        let record = Record { agent, action: action.map(|action| action.to_string()), ..record };
-        self.journal(record, place, None);
-        let result = &hit.signed.result;
-        let reply = LocalReply::Done {
-            exit_code: result.exit_code,
-            stdout: Bytes(content(hit, &result.stdout).to_vec()),
-            stderr: Bytes(content(hit, &result.stderr).to_vec()),
-        };
-        self.link.send(&reply).await
+    async fn done(&self, record: Record, hit: &Hit, place: Where, agent: Option<String>) -> Result<(), LinkError> {
+        let record = Record { agent, action: Some(hit.signed.result.action.to_string()), ..record };
+        self.context.ended(record, self.started, place, None);
+        self.link.send(&hit.reply()).await
     }
 
     /// Has the wrapper become the compiler.
-    async fn pass(&self, record: &Record, why: Why) -> Result<(), LinkError> {
-        let reply = LocalReply::RunLocally {
-            reason: why.0.clone(),
-            report: false,
-            extra_arguments: Vec::new(),
-            strict_failure: why.0.starts_with("strict:"),
-        };
-        self.journal(record.clone(), Where::Local, Some(why));
+    async fn pass(&self, record: Record, why: Why) -> Result<(), LinkError> {
+        let reply = run_alone(&why.0);
+        self.context.ended(record, self.started, Where::Local, Some(why));
         self.link.send(&reply).await
     }
-
-    fn journal(&self, record: Record, place: Where, why: Option<Why>) {
-        let (reason, text) = match why {
-            Some((reason, text)) => (Some(reason), text),
-            None => (None, String::new()),
-        };
-        let wall_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.context.journal.ended(Record { at_unix: unix_now(), r#where: place, reason, text, wall_ms, ..record });
-    }
-}
-
-impl Plan {
-    fn record(&self) -> Record {
-        let text = |path: &Path| path.to_string_lossy().into_owned();
-        Record::of(&text(&self.request.source), &text(&self.request.object), &text(&self.compiler.program))
-    }
-
-    /// What the compiler does with an output that is there already. An output is no symlink, so its last name is as spelled.
-    fn existing(&self, output: &Path) -> Existing {
-        match self.compiler.family {
-            _ if output.file_name() != self.request.object.file_name() => Existing::Kept,
-            CompilerFamily::Gcc => Existing::EmptyKept,
-            CompilerFamily::Clang => Existing::Replaced,
-        }
-    }
-}
-
-/// Content of `digest` in a hit; empty content is never stored.
-fn content<'a>(hit: &'a Hit, digest: &Digest) -> &'a [u8] {
-    hit.blobs.get(digest).map_or(&[], Vec::as_slice)
 }

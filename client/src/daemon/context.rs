@@ -13,11 +13,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::LocalCache;
+use super::view::View;
 use crate::config::Settings;
 use crate::dispatch::farm::Farm;
 use crate::inputs::discover::Discovery;
 use crate::inputs::filehash::FileHashes;
-use crate::journal::Journal;
+use crate::journal::{Journal, Record, Where, Why};
 use crate::toolchain::Toolchains;
 
 /// Shared by all sessions.
@@ -49,8 +50,10 @@ pub struct Context {
     pub started: Instant,
     /// Sessions under way.
     pub n_sessions: AtomicUsize,
-    /// Moves with every call; what the idle watch looks at.
+    /// Moves with every connection; what the idle watch looks at.
     pub n_calls: AtomicU64,
+    next_running: AtomicU64,
+    own_view: Option<View>,
     running: Mutex<BTreeMap<u64, Running>>,
 }
 
@@ -123,6 +126,8 @@ impl Context {
             started: Instant::now(),
             n_sessions: AtomicUsize::new(0),
             n_calls: AtomicU64::new(0),
+            next_running: AtomicU64::new(0),
+            own_view: View::own(),
             running: Mutex::default(),
             settings,
             identity,
@@ -138,9 +143,14 @@ impl Context {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether this daemon sees the files that the process `pid` sees.
+    pub fn sees_what(&self, pid: i32) -> bool {
+        self.own_view.is_some() && View::of_process(pid) == self.own_view
+    }
+
     /// Lists an action as under way that writes `outputs` (absolute).
     pub fn runs(self: &Arc<Self>, source: PathBuf, outputs: Vec<PathBuf>) -> RunningEntry {
-        let id = self.n_calls.fetch_add(1, Ordering::Relaxed);
+        let id = self.next_running.fetch_add(1, Ordering::Relaxed);
         let mut running = self.running();
         let mut contested = false;
         for other in running.values_mut().filter(|other| other.outputs.iter().any(|path| outputs.contains(path))) {
@@ -151,6 +161,16 @@ impl Context {
         running.insert(id, Running { source, place, since: Instant::now(), outputs, contested });
         drop(running);
         RunningEntry { context: Arc::clone(self), id }
+    }
+
+    /// Writes an action that was called for at `started` into the journal.
+    pub fn ended(&self, record: Record, started: Instant, place: Where, why: Option<Why>) {
+        let (reason, text) = match why {
+            Some((reason, text)) => (Some(reason), text),
+            None => (None, String::new()),
+        };
+        let wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.journal.ended(Record { at_unix: unix_now(), r#where: place, reason, text, wall_ms, ..record });
     }
 
     /// The document of `status --json`.

@@ -8,7 +8,7 @@ use buildbee_proto::local::Invocation;
 
 use crate::compiler::detect;
 use crate::compiler::request::DriverLanguage;
-use crate::journal::Record;
+use crate::journal::{Record, Why};
 
 /// A compiler command that can be thought about.
 #[derive(Debug)]
@@ -33,8 +33,12 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// Checks `invocation`; the error is a sentence.
-    pub fn new(invocation: &Invocation) -> Result<Self, String> {
+    /// Checks `invocation`; what can't be checked runs locally, and why.
+    pub fn new(invocation: &Invocation) -> Result<Self, (Box<Record>, Why)> {
+        Self::check(invocation).map_err(|text| (Box::new(Record::of("", "", "")), ("not-utf8".to_owned(), text)))
+    }
+
+    fn check(invocation: &Invocation) -> Result<Self, String> {
         let text = |bytes: &[u8], what: &str| match std::str::from_utf8(bytes) {
             Ok(text) => Ok(text.to_owned()),
             Err(_) => Err(format!("{what} {:?} is not UTF-8", String::from_utf8_lossy(bytes))),

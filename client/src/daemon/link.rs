@@ -11,7 +11,7 @@ use buildbee_proto::codec::{CodecError, FRAME_HEADER_BYTES, Message, body_length
 use buildbee_proto::local::{KEEPALIVE_INTERVAL_MS, LocalCall, LocalOutcome, LocalReply, LocalRequest};
 use buildbee_proto::version::LOCAL_VERSION;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, mpsc};
@@ -49,22 +49,33 @@ pub struct WrapperLink {
 }
 
 impl WrapperLink {
-    /// Reads the first request and starts the signs of life.
-    pub async fn accept(stream: UnixStream) -> Result<(Self, LocalCall), LinkError> {
-        let (mut reader, writer) = stream.into_split();
+    /// Reads the first request, of which `received` has come already, and starts the signs of life.
+    pub async fn accept(stream: UnixStream, received: Vec<u8>) -> Result<(Self, LocalCall), LinkError> {
+        let (reader, writer) = stream.into_split();
+        let mut reader = received.as_slice().chain(reader);
         let first: LocalRequest = read_frame(&mut reader).await?.ok_or(LinkError::Gone)?;
-        let writer = Arc::new(Mutex::new(writer));
         if first.version != LOCAL_VERSION {
-            send(&writer, &LocalReply::WrongVersion { version: LOCAL_VERSION }).await?;
+            send(&Mutex::new(writer), &LocalReply::WrongVersion { version: LOCAL_VERSION }).await?;
             return Err(LinkError::Protocol);
         }
+        // Before it is answered a wrapper has nothing more to say: what it sent is used up.
+        Ok((Self::over(reader.into_inner().1, writer), first.call))
+    }
+
+    /// Over a connection whose first request has been read; starts the signs of life.
+    pub fn answering(stream: UnixStream) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self::over(reader, writer)
+    }
+
+    fn over(reader: OwnedReadHalf, writer: OwnedWriteHalf) -> Self {
+        let writer = Arc::new(Mutex::new(writer));
         let (requests, inbox) = mpsc::channel(INBOX);
         let gone = CancellationToken::new();
         let stop = CancellationToken::new();
         tokio::spawn(read_task(reader, requests, gone.clone(), stop.clone()));
         tokio::spawn(keepalive_task(Arc::clone(&writer), gone.clone(), stop.clone()));
-        let link = Self { writer, inbox: Mutex::new(inbox), gone, _keepalive: stop.drop_guard() };
-        Ok((link, first.call))
+        Self { writer, inbox: Mutex::new(inbox), gone, _keepalive: stop.drop_guard() }
     }
 
     /// Cancelled when the wrapper goes away.
@@ -88,6 +99,16 @@ impl WrapperLink {
     }
 }
 
+/// Has the wrapper become the compiler, without telling how that ended.
+pub fn run_alone(reason: &str) -> LocalReply {
+    LocalReply::RunLocally {
+        reason: reason.to_owned(),
+        report: false,
+        extra_arguments: Vec::new(),
+        strict_failure: reason.starts_with("strict:"),
+    }
+}
+
 async fn send(writer: &Mutex<OwnedWriteHalf>, reply: &LocalReply) -> Result<(), LinkError> {
     let frame = to_frame(reply)?;
     let write = async { writer.lock().await.write_all(&frame).await };
@@ -97,7 +118,7 @@ async fn send(writer: &Mutex<OwnedWriteHalf>, reply: &LocalReply) -> Result<(), 
     }
 }
 
-async fn read_frame<M: Message>(reader: &mut OwnedReadHalf) -> Result<Option<M>, LinkError> {
+async fn read_frame<M: Message>(reader: &mut (impl AsyncRead + Unpin)) -> Result<Option<M>, LinkError> {
     let mut header = [0; FRAME_HEADER_BYTES];
     match reader.read_exact(&mut header).await {
         Ok(_) => {}

@@ -1,22 +1,32 @@
-//! Accepts connections on the user's socket, one bounded task each, and knows when the daemon should leave.
+//! Keeps the door on the user's socket open, gives every errand that it hands over a bounded task, and knows when the daemon should
+//! leave.
 
 use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixListener, UnixStream as BlockingStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use buildbee_proto::local::{LocalCall, LocalReply};
-use tokio::net::{UnixListener, UnixStream};
+use buildbee_proto::local::LocalCall;
+use nix::sys::socket::{Shutdown, shutdown};
+use tokio::net::UnixStream;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::admin;
-use super::compile::Session;
+use super::compile::{Opening, Session};
 use super::context::Context;
-use super::link::{LinkError, WrapperLink};
+use super::door::{Door, Errand, OTHER_VIEW};
+use super::link::{LinkError, WrapperLink, run_alone};
 
+/// Threads at the door. A hit keeps one busy for less than a millisecond, and longer only where it waits for the disk.
+const N_DOORS: usize = 8;
 /// Connections served at once. More wait in the kernel's queue; a wrapper that waits too long runs its compiler itself.
 const MAX_SESSIONS: usize = 1024;
 /// The first request arrives within this time.
@@ -26,11 +36,31 @@ const LOOK_AROUND: Duration = Duration::from_secs(2);
 /// Sessions under way when the daemon is told to leave get this long.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Serves until the daemon should leave.
-pub async fn listen(context: &Arc<Context>, listener: UnixListener) {
+/// Serves until the daemon should leave. Fails if no thread can be started.
+pub async fn listen(context: &Arc<Context>, listener: UnixListener) -> io::Result<()> {
     let sessions = Arc::new(Semaphore::new(MAX_SESSIONS));
-    let own = fs::metadata(&context.settings.socket).map(|meta| (meta.dev(), meta.ino())).ok();
-    let mut last_call = Instant::now();
+    let listener = Arc::new(listener);
+    let doors: Vec<JoinHandle<()>> =
+        (0..N_DOORS).map(|_| open_door(context, &listener, &sessions)).collect::<io::Result<_>>()?;
+    until_unwanted(context).await;
+    tracing::info!("leaving");
+    // No new callers from here on; those under way finish.
+    let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
+    let all = u32::try_from(MAX_SESSIONS).unwrap_or(u32::MAX);
+    let closing = tokio::task::spawn_blocking(|| doors.into_iter().for_each(|door| drop(door.join())));
+    let _ = tokio::time::timeout(GRACE, async {
+        let _ = closing.await;
+        sessions.acquire_many(all).await.map(drop)
+    })
+    .await;
+    Ok(())
+}
+
+/// Returns when the daemon was told to leave, nobody has called for long enough, or its socket was taken away.
+async fn until_unwanted(context: &Context) {
+    let inode = || fs::metadata(&context.settings.socket).map(|meta| (meta.dev(), meta.ino())).ok();
+    let own = inode();
+    let mut last_call = (Instant::now(), 0);
     let mut look = tokio::time::interval(LOOK_AROUND);
     let mut terminate = signal(SignalKind::terminate()).ok();
     let terminated = async {
@@ -42,87 +72,73 @@ pub async fn listen(context: &Arc<Context>, listener: UnixListener) {
     let mut terminated = std::pin::pin!(terminated);
     loop {
         tokio::select! {
-            accepted = listener.accept() => {
-                last_call = Instant::now();
-                let Ok(permit) = Arc::clone(&sessions).acquire_owned().await else { return };
-                match accepted {
-                    Ok((stream, _)) => {
-                        let context = Arc::clone(context);
-                        tokio::spawn(async move {
-                            session_task(context, stream).await;
-                            drop(permit);
-                        });
-                    }
-                    // Out of descriptors: let sessions end before the next one.
-                    Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-                }
-            }
             _ = look.tick() => {
-                if context.n_sessions.load(Ordering::Relaxed) > 0 {
-                    last_call = Instant::now();
+                let n_calls = context.n_calls.load(Ordering::Relaxed);
+                if n_calls != last_call.1 || context.n_sessions.load(Ordering::Relaxed) > 0 {
+                    last_call = (Instant::now(), n_calls);
                 }
-                let now = fs::metadata(&context.settings.socket).map(|meta| (meta.dev(), meta.ino())).ok();
-                if last_call.elapsed() > context.settings.idle_timeout || now != own {
-                    break;
+                if last_call.0.elapsed() > context.settings.idle_timeout || inode() != own {
+                    return;
                 }
             }
-            () = context.stop.cancelled() => break,
-            () = &mut terminated => break,
+            () = context.stop.cancelled() => return,
+            () = &mut terminated => return,
         }
     }
-    tracing::info!("leaving");
-    // No new callers from here on; those under way finish.
-    drop(listener);
-    let all = u32::try_from(MAX_SESSIONS).unwrap_or(u32::MAX);
-    let _ = tokio::time::timeout(GRACE, sessions.acquire_many(all)).await;
 }
 
-async fn session_task(context: Arc<Context>, stream: UnixStream) {
+fn open_door(
+    context: &Arc<Context>,
+    listener: &Arc<UnixListener>,
+    sessions: &Arc<Semaphore>,
+) -> io::Result<JoinHandle<()>> {
+    let (runtime, context) = (Handle::current(), Arc::clone(context));
+    let (listener, sessions) = (Arc::clone(listener), Arc::clone(sessions));
+    std::thread::Builder::new().name("door".to_owned()).spawn(move || {
+        let door = Door::new(Arc::clone(&context));
+        door.attend(&listener, |stream, errand| {
+            // Closed never; a runtime that is being shut down takes no more.
+            let Ok(permit) = runtime.block_on(Arc::clone(&sessions).acquire_owned()) else { return };
+            runtime.spawn(session_task(Arc::clone(&context), stream, errand, permit));
+        });
+    })
+}
+
+async fn session_task(context: Arc<Context>, stream: BlockingStream, errand: Errand, permit: OwnedSemaphorePermit) {
     context.n_sessions.fetch_add(1, Ordering::Relaxed);
-    if let Err(error) = session(&context, stream).await {
+    if let Err(error) = session(&context, stream, errand).await {
         tracing::debug!(%error, "a session ended early");
     }
     context.n_sessions.fetch_sub(1, Ordering::Relaxed);
+    drop(permit);
 }
 
-async fn session(context: &Arc<Context>, stream: UnixStream) -> Result<(), LinkError> {
-    let peer = stream.peer_cred()?;
-    if peer.uid() != nix::unistd::getuid().as_raw() {
-        tracing::warn!(uid = peer.uid(), "refused a caller of another user");
-        return Err(LinkError::Protocol);
+async fn session(context: &Arc<Context>, stream: BlockingStream, errand: Errand) -> Result<(), LinkError> {
+    stream.set_nonblocking(true)?;
+    let stream = UnixStream::from_std(stream)?;
+    match errand {
+        Errand::Compile(opening, started) => {
+            let link = WrapperLink::answering(stream);
+            Box::pin(Session::new(Arc::clone(context), link, started).run(*opening)).await
+        }
+        Errand::Hear(received) => hear(context, stream, received).await,
     }
-    let elsewhere = !peer.pid().is_some_and(sees_the_same_files);
-    let accepted = tokio::time::timeout(FIRST_REQUEST, WrapperLink::accept(stream));
+}
+
+async fn hear(context: &Arc<Context>, stream: UnixStream, received: Vec<u8>) -> Result<(), LinkError> {
+    let caller = stream.peer_cred()?.pid();
+    let accepted = tokio::time::timeout(FIRST_REQUEST, WrapperLink::accept(stream, received));
     let (link, call) = accepted.await.map_err(|_| LinkError::Gone)??;
     match call {
-        // It did not wait: this daemon was frozen or swapped out.
-        LocalCall::Compile(_) if peer.pid().is_some_and(has_ended) => Err(LinkError::Gone),
-        LocalCall::Compile(_) if elsewhere => {
-            context.journal.noted("other-namespace");
-            let reply = LocalReply::RunLocally {
-                reason: "other-namespace".to_owned(),
-                report: false,
-                extra_arguments: Vec::new(),
-                strict_failure: false,
-            };
-            link.send(&reply).await
+        LocalCall::Compile(_) if !caller.is_some_and(|pid| context.sees_what(pid)) => {
+            context.journal.noted(OTHER_VIEW);
+            link.send(&run_alone(OTHER_VIEW)).await
         }
-        LocalCall::Compile(invocation) => Box::pin(Session::new(Arc::clone(context), link).run(invocation)).await,
+        LocalCall::Compile(invocation) => {
+            let session = Session::new(Arc::clone(context), link, Instant::now());
+            Box::pin(session.run(Opening::Invocation(invocation))).await
+        }
         LocalCall::Admin(call) => admin::answer(context, &link, call).await,
         LocalCall::LocalDone(_) => Err(LinkError::Protocol),
     }
-}
-
-/// Whether a process of this namespace is no more; the number of one in another namespace is 0.
-fn has_ended(pid: i32) -> bool {
-    pid > 0 && fs::symlink_metadata(format!("/proc/{pid}")).is_err()
-}
-
-/// A wrapper in a container or a chroot may reach the socket, but what it calls `/usr` is another folder.
-fn sees_the_same_files(pid: i32) -> bool {
-    let same = |name: &str| {
-        let of = |who: &str| fs::metadata(format!("/proc/{who}/{name}")).map(|meta| (meta.dev(), meta.ino()));
-        matches!((of("self"), of(&pid.to_string())), (Ok(ours), Ok(theirs)) if ours == theirs)
-    };
-    same("root") && same("ns/mnt")
 }

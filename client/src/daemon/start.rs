@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -12,7 +13,6 @@ use buildbee_p2p::private_file;
 use buildbee_store::{Durability, Options, Store};
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
-use tokio::net::UnixListener;
 
 use super::cache::LocalCache;
 use super::context::{Context, Parts, unix_now};
@@ -91,11 +91,11 @@ async fn serve(settings: Settings) -> Result<(), DaemonError> {
     let listener = UnixListener::bind(&socket).map_err(file)?;
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).map_err(file)?;
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "listening");
-    listener::listen(&context, listener).await;
+    let listened = listener::listen(&context, listener).await;
     if let Some(farm) = &context.farm {
         farm.stop().await;
     }
-    Ok(())
+    listened.map_err(DaemonError::Runtime)
 }
 
 async fn open_cache(settings: &Settings, warnings: &mut Vec<String>) -> Option<Store> {

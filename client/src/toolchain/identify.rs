@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::path::RelPath;
 use buildbee_proto::toolchain::{Toolchain, ToolchainId};
 use thiserror::Error;
-use tokio::sync::Mutex;
+use tokio::sync::Mutex as Turn;
 
 use super::capture::{CaptureError, capture};
 use super::shadows::Shadows;
@@ -92,38 +92,52 @@ type Known = HashMap<(PathBuf, OsString), Arc<Compiler>>;
 pub struct Toolchains {
     hashes: FileHashes,
     known: Arc<Mutex<Known>>,
+    /// One capture at a time, so that a build's first hundred compiles wait for one and don't make a hundred.
+    capturing: Arc<Turn<()>>,
 }
 
 impl Toolchains {
     /// Knows nothing yet.
     pub fn new(hashes: FileHashes) -> Self {
-        Self { hashes, known: Arc::default() }
+        Self { hashes, known: Arc::default(), capturing: Arc::default() }
     }
 
-    /// The compiler at `program`, with `search` as its `PATH`. Costs one `stat` a file when known; one capture at a time otherwise, so
-    /// that a build's first hundred compiles wait for one capture and don't make a hundred.
-    pub async fn identify(&self, program: &Path, search: &OsStr) -> Result<Arc<Compiler>, IdentifyError> {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // The memory is whole at every point where a panic could strike, so a poisoned lock is as good as any.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The compiler at `program`, with `search` as its `PATH`, if it is known and nothing of it has changed. Costs a `stat` a file.
+    pub fn recall(&self, program: &Path, search: &OsStr) -> Option<Arc<Compiler>> {
         let key = (program.to_owned(), search.to_owned());
-        let mut known = self.known.lock().await;
-        if let Some(compiler) = known.get(&key).filter(|compiler| compiler.still_holds()) {
-            return Ok(Arc::clone(compiler));
+        let compiler = self.known().get(&key).cloned()?;
+        compiler.still_holds().then_some(compiler)
+    }
+
+    /// The same; what is not known is looked at, which takes a second or more.
+    pub async fn identify(&self, program: &Path, search: &OsStr) -> Result<Arc<Compiler>, IdentifyError> {
+        let _turn = self.capturing.lock().await;
+        let (toolchains, program, search) = (self.clone(), program.to_owned(), search.to_owned());
+        let look = tokio::task::spawn_blocking(move || toolchains.look(&program, &search));
+        look.await.map_err(|_| IdentifyError::Interrupted)?
+    }
+
+    fn look(&self, program: &Path, search: &OsStr) -> Result<Arc<Compiler>, IdentifyError> {
+        if let Some(compiler) = self.recall(program, search) {
+            return Ok(compiler);
         }
-        let hashes = self.hashes.clone();
-        let (program, search) = key.clone();
-        let made = tokio::task::spawn_blocking(move || identify(&hashes, &program, &search))
-            .await
-            .map_err(|_| IdentifyError::Interrupted)?;
-        let compiler = Arc::new(made?);
+        let compiler = Arc::new(identify(&self.hashes, program, search)?);
+        let mut known = self.known();
         if known.len() >= MAX_COMPILERS {
             known.clear();
         }
-        known.insert(key, Arc::clone(&compiler));
+        known.insert((program.to_owned(), search.to_owned()), Arc::clone(&compiler));
         Ok(compiler)
     }
 
     /// All that are known, for listings.
-    pub async fn list(&self) -> Vec<Arc<Compiler>> {
-        self.known.lock().await.values().cloned().collect()
+    pub fn list(&self) -> Vec<Arc<Compiler>> {
+        self.known().values().cloned().collect()
     }
 }
 

@@ -1,0 +1,138 @@
+//! What a compile comes to before anything runs: the front-end's word, the key under which its results are known, and the result that
+//! holds, if there is one.
+//!
+//! Blocks (it stats, and reads what has changed), so that one thread does all that a hit needs without handing it on. Starts nothing,
+//! waits for nobody: the toolchain is known here.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use buildbee_proto::canonical::Canonical;
+use buildbee_proto::digest::Digest;
+
+use super::cache::{Hit, ManifestKey};
+use super::context::{Context, RunningEntry};
+use super::invocation::Checked;
+use super::placement::{Existing, PlaceError, Placed, place};
+use crate::compiler::decide::decide;
+use crate::compiler::request::{CompileRequest, CompilerFamily, Decision, Invocation as Asked};
+use crate::journal::{Record, Why};
+use crate::toolchain::Compiler;
+
+/// What stands fixed once the front-end has decided.
+#[derive(Debug)]
+pub struct Plan {
+    /// What the wrapper sent.
+    pub call: Checked,
+    /// What the front-end made of it.
+    pub request: Arc<CompileRequest>,
+    /// What compiles.
+    pub compiler: Arc<Compiler>,
+    /// Where its results are known.
+    pub key: Digest,
+    /// Its place among the actions under way.
+    pub listed: RunningEntry,
+}
+
+/// What a call comes to.
+#[derive(Debug)]
+pub enum Planned {
+    /// A result is known that holds.
+    Hit(Box<Plan>, Arc<Hit>),
+    /// None is.
+    Miss(Box<Plan>),
+    /// The wrapper is to run the compiler.
+    Local(Box<Record>, Why),
+}
+
+impl Planned {
+    /// For a call that needs no compiler to be known.
+    pub fn local(call: &Checked, code: &str, text: String) -> Self {
+        Self::Local(Box::new(call.record()), (code.to_owned(), text))
+    }
+
+    /// For a program that is no compiler by its name.
+    pub fn no_compiler(call: &Checked) -> Self {
+        let text = format!("{} is not the name of a compiler that is known here", call.program.display());
+        Self::local(call, "unknown-compiler", text)
+    }
+}
+
+/// What `call`, made to `compiler`, comes to.
+pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> Planned {
+    let Some(driver) = call.named() else { return Planned::no_compiler(&call) };
+    let asked = Asked {
+        family: compiler.family,
+        driver,
+        argv: &call.argv,
+        env: &call.env,
+        cwd: &call.cwd,
+        stderr_is_terminal: call.stderr_is_terminal,
+        columns: call.columns,
+    };
+    let read = |path: &Path| std::fs::read(call.cwd.join(path));
+    let request: Arc<CompileRequest> = match decide(&asked, &read) {
+        Decision::Distribute(request) => Arc::from(request),
+        Decision::Local(reason) => return Planned::local(&call, reason.code(), reason.to_string()),
+    };
+    let source = match context.hashes.hash(&call.cwd.join(&request.source)) {
+        Ok(hashed) => hashed.digest,
+        Err(error) => {
+            let text = format!("cannot read {}: {error}", request.source.display());
+            return Planned::local(&call, "input-unreadable", text);
+        }
+    };
+    let key = manifest_key(&call, &request, &compiler, source).digest();
+    let outputs = request.outputs.iter().map(|path| call.cwd.join(path)).collect();
+    let listed = context.runs(request.source.clone(), outputs);
+    let plan = Box::new(Plan { call, request, compiler, key, listed });
+    match context.cache.direct(&plan.key) {
+        Some(hit) => Planned::Hit(plan, hit),
+        None => Planned::Miss(plan),
+    }
+}
+
+fn manifest_key(call: &Checked, request: &CompileRequest, compiler: &Compiler, source: Digest) -> ManifestKey {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let mut words = vec![text(&compiler.program), text(&call.cwd), text(&request.source)];
+    words.push(request.logical_directory.as_deref().map(text).unwrap_or_default());
+    words.extend(request.outputs.iter().map(|path| text(path)));
+    words.extend(request.env.iter().map(|(name, value)| format!("{name}={value}")));
+    words.push(String::new());
+    words.extend(request.key_arguments.iter().cloned());
+    ManifestKey { toolchain: compiler.id.to_string(), words, source }
+}
+
+impl Plan {
+    /// For the journal.
+    pub fn record(&self) -> Record {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        Record::of(&text(&self.request.source), &text(&self.request.object), &text(&self.compiler.program))
+    }
+
+    /// Whether the messages of `hit` are those that a local run would show here.
+    pub fn accepts(&self, hit: &Hit) -> bool {
+        self.request.accepts_stderr(hit.content(&hit.signed.result.stderr))
+    }
+
+    /// Puts the outputs of `hit` where the compiler would have left them. Blocks.
+    pub fn put_in_place(&self, hit: &Hit) -> Result<(), PlaceError> {
+        let files: Vec<Placed<'_>> = (hit.signed.result.outputs.iter())
+            .map(|file| {
+                let path = file.path.to_absolute();
+                let existing = self.existing(&path);
+                Placed { path, content: hit.content(&file.digest), mode: file.mode & !self.call.umask, existing }
+            })
+            .collect();
+        place(&files)
+    }
+
+    /// What the compiler does with an output that is there already. An output is no symlink, so its last name is as spelled.
+    fn existing(&self, output: &Path) -> Existing {
+        match self.compiler.family {
+            _ if output.file_name() != self.request.object.file_name() => Existing::Kept,
+            CompilerFamily::Gcc => Existing::EmptyKept,
+            CompilerFamily::Clang => Existing::Replaced,
+        }
+    }
+}
