@@ -27,6 +27,7 @@ use buildbee_proto::settings_file::{Complaint, line_of_key};
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::cli::shell;
 use crate::wrapper::socket::{self, MAX_SOCKET_PATH_BYTES};
 
 /// The keys of the settings file, for hints.
@@ -204,10 +205,29 @@ pub fn settings_file() -> PathBuf {
     file_place(|name| environment.get(name).map(String::as_str).filter(|value| !value.is_empty())).0
 }
 
+/// What `buildbee env` starts from.
+pub fn shell_variables() -> shell::Variables {
+    let mut environment = environment();
+    let mut take = |name| environment.remove(name);
+    shell::Variables { path: take("PATH").unwrap_or_default(), cc: take("CC"), cxx: take("CXX") }
+}
+
 fn environment() -> BTreeMap<String, String> {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
     let variables = std::env::vars_os();
-    variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect()
+    let mut environment: BTreeMap<_, _> =
+        variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    // Build tools that clear the environment still run as somebody, who has a home and perhaps a session.
+    let mut supply = |name: &str, value: &dyn Fn() -> Option<PathBuf>| {
+        if environment.get(name).is_none_or(String::is_empty) {
+            let value = value().and_then(|path| path.into_os_string().into_string().ok());
+            environment.extend(value.map(|value| (name.to_owned(), value)));
+        }
+    };
+    let user = nix::unistd::geteuid();
+    supply("HOME", &|| nix::unistd::User::from_uid(user).ok().flatten().map(|user| user.dir));
+    supply("XDG_RUNTIME_DIR", &|| socket::session_folder(user.as_raw()));
+    environment
 }
 
 /// The settings file, and whether the user named it.

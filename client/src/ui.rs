@@ -4,12 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde_json::Value;
 
 use crate::cli::documents::{CacheCleared, CacheUsage, CacheVerified, Explained, ExplainedAction, Farm, Peers, Status};
+use crate::cli::links::Report;
+use crate::cli::shell::{self, Shell};
 use crate::journal::Stats;
 use crate::wrapper::output;
 
@@ -181,6 +184,37 @@ pub fn cache_cleared(cleared: &CacheCleared) -> String {
     };
     let entries = if cleared.cleared == 1 { "entry" } else { "entries" };
     format!("removed {} {entries}{kept}\n", cleared.cleared)
+}
+
+/// `install-links`. `late`: what is found before the links, or the folder itself where it is not in `PATH`.
+pub fn links_installed(report: &Report, folder: &Path, wrapper: &Path, late: Option<&Path>) -> String {
+    let (shown, wrapper) = (clean(&folder.display().to_string()), clean(&wrapper.display().to_string()));
+    let n_done = plural(report.done.len() as u64, "link");
+    let mut out = format!("{n_done} to {wrapper} in {shown}: {}\n", report.done.join(", "));
+    for name in &report.left {
+        let _ = writeln!(out, "left alone: {shown}/{name} is not a link to buildbee");
+    }
+    if !report.left.is_empty() {
+        out.push_str("hint: choose an empty folder; --force replaces links of other wrappers, and nothing else\n");
+    }
+    if report.done.is_empty() {
+        return out;
+    }
+    match late {
+        None => out.push_str("they stand in PATH before the compilers: nothing more to do\n"),
+        Some(late) => {
+            let why = if late == folder { "is not in PATH" } else { "comes too late in PATH" };
+            let word = shell::quoted(Shell::Sh, &shown);
+            let _ = write!(out, "{shown} {why}; put it first:\n    export PATH={word}:\"$PATH\"\n");
+        }
+    }
+    out
+}
+
+/// `install-links --remove`.
+pub fn links_removed(report: &Report, folder: &Path) -> String {
+    let n_done = plural(report.done.len() as u64, "link");
+    format!("removed {n_done} to buildbee from {}\n", clean(&folder.display().to_string()))
 }
 
 /// A name, then what it is.

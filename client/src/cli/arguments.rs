@@ -1,8 +1,11 @@
 //! What can be asked on the command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+use super::shell::Shell;
 
 /// Builds with the whole office: a compiler wrapper with a farm and a cache behind it.
 ///
@@ -72,6 +75,16 @@ pub enum Command {
     /// Starts farms for trying out.
     #[command(subcommand)]
     Farm(Farm),
+    /// Prints what a shell evaluates to build through buildbee: `eval "$(buildbee env)"`.
+    ///
+    /// Sets `CC` and `CXX` (a compiler that they name already stays, behind the wrapper), the launchers that `CMake` looks for, and
+    /// `RUSTC_WRAPPER`.
+    Env(EnvArguments),
+    /// Links every compiler's name to buildbee in a folder, to stand first in PATH.
+    ///
+    /// For builds that can't use a compiler of two words. A link passes the compile on to the compiler of its name later in PATH,
+    /// links of ccache, distcc, icecc and sccache left out.
+    InstallLinks(InstallLinks),
     /// Runs the daemon; the wrapper does that by itself.
     Daemon {
         /// Start it in the background, and end when it listens.
@@ -89,6 +102,31 @@ pub struct Listing {
     /// As a JSON document, for scripts.
     #[arg(long)]
     pub json: bool,
+}
+
+/// What to print for a shell.
+#[derive(Clone, Debug, Args)]
+pub struct EnvArguments {
+    /// For which shell.
+    #[arg(long, value_enum, default_value_t = Shell::Sh)]
+    pub shell: Shell,
+    /// Use the links in this folder (see `install-links`) instead of CC, CXX and the launchers.
+    #[arg(long, value_name = "DIR")]
+    pub links: Option<PathBuf>,
+}
+
+/// A folder of links.
+#[derive(Clone, Debug, Args)]
+pub struct InstallLinks {
+    /// The folder. Made if it is not there.
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Replace links of other wrappers (ccache, distcc, …) and links to nothing, too. Files and links to compilers always stay.
+    #[arg(long)]
+    pub force: bool,
+    /// Remove the links to buildbee instead.
+    #[arg(long, conflicts_with = "force")]
+    pub remove: bool,
 }
 
 /// The local cache.

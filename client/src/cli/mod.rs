@@ -8,6 +8,9 @@ pub mod ask;
 pub mod background;
 pub mod documents;
 pub mod join;
+pub mod links;
+pub mod programs;
 mod run;
+pub mod shell;
 
 pub use run::main;

@@ -1,16 +1,17 @@
 //! From arguments to exit code.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use buildbee_proto::local::AdminCall;
 use clap::Parser;
 use serde::de::DeserializeOwned;
 
-use super::arguments::{Arguments, Cache, Command, Farm, Listing};
+use super::arguments::{Arguments, Cache, Command, EnvArguments, Farm, InstallLinks, Listing};
 use super::ask::{AskError, Start, ask};
-use super::{background, documents, join};
+use super::{background, documents, join, links, programs, shell};
 use crate::config::{self, Settings};
-use crate::exit::{Failure, SUCCESS, USER};
+use crate::exit::{ENVIRONMENT, Failure, SUCCESS, USER};
 use crate::wrapper::output;
 use crate::{doctor, farm_up, ui};
 
@@ -47,6 +48,12 @@ fn run(command: Command) -> Result<u8, Failure> {
     if let Command::Doctor(listing) = command {
         return Ok(doctor::run(listing.json));
     }
+    // Neither do these need any.
+    match &command {
+        Command::Env(asked) => return env(asked),
+        Command::InstallLinks(asked) => return install_links(asked),
+        _ => {}
+    }
     let settings = Settings::load().map_err(Failure::user)?;
     match command {
         Command::Status(listing) => show(&settings, AdminCall::Status, listing, ui::status),
@@ -76,8 +83,43 @@ fn run(command: Command) -> Result<u8, Failure> {
             Err(not_there_yet("toolchain", "`buildbee status` shows how many toolchains each agent has"))
         }
         // Handled before the settings were read.
-        Command::Doctor(_) => Ok(SUCCESS),
+        Command::Doctor(_) | Command::Env(_) | Command::InstallLinks(_) => Ok(SUCCESS),
     }
+}
+
+fn env(asked: &EnvArguments) -> Result<u8, Failure> {
+    let wrapper = programs::wrapper().map_err(|error| no_own_place(&error))?;
+    let links = asked.links.as_deref().map(absolute).transpose()?;
+    let text = shell::assignments(asked.shell, &config::shell_variables(), &wrapper, links.as_deref());
+    ui::print(&text.map_err(Failure::user)?);
+    Ok(SUCCESS)
+}
+
+fn install_links(asked: &InstallLinks) -> Result<u8, Failure> {
+    let folder = absolute(&asked.folder)?;
+    let report = if asked.remove {
+        let report = links::remove(&folder).map_err(Failure::environment)?;
+        ui::print(&ui::links_removed(&report, &folder));
+        report
+    } else {
+        let (wrapper, path) =
+            (programs::wrapper().map_err(|error| no_own_place(&error))?, config::shell_variables().path);
+        let report = links::install(&folder, &wrapper, path.as_ref(), asked.force).map_err(Failure::environment)?;
+        let late = links::found_before(&folder, path.as_ref());
+        ui::print(&ui::links_installed(&report, &folder, &wrapper, late.as_deref()));
+        report
+    };
+    Ok(if report.left.is_empty() { SUCCESS } else { ENVIRONMENT })
+}
+
+fn absolute(folder: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(folder).map_err(|error| {
+        Failure::user(format!("{}: {error}\nhint: name the folder by its whole path", folder.display()))
+    })
+}
+
+fn no_own_place(error: &std::io::Error) -> Failure {
+    Failure::environment(format!("cannot tell where buildbee is installed: {error}\nhint: is /proc mounted?"))
 }
 
 fn not_there_yet(command: &str, instead: &str) -> Failure {

@@ -132,7 +132,7 @@ impl Session {
         let look = tokio::spawn(async move { toolchains.identify(&program, &search).await });
         match tokio::time::timeout(self.patience(), look).await {
             Ok(Ok(Ok(compiler))) => Ok(compiler),
-            Ok(Ok(Err(error))) => Err(("unknown-compiler".into(), error.to_string())),
+            Ok(Ok(Err(error))) => Err((error.code().into(), error.to_string())),
             Ok(Err(_)) => Err(("unknown-compiler".into(), "the look at it was cut off".into())),
             Err(_) => Err(("toolchain-late".into(), "the first look at the compiler is not finished yet".into())),
         }

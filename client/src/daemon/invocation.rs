@@ -9,6 +9,8 @@ use buildbee_proto::local::Invocation;
 use crate::compiler::detect;
 use crate::compiler::request::DriverLanguage;
 use crate::journal::{Record, Why};
+use crate::toolchain::capture::CaptureError;
+use crate::wrapper::links;
 
 /// A compiler command that can be thought about.
 #[derive(Debug)]
@@ -80,6 +82,16 @@ impl Checked {
     pub fn named(&self) -> Option<DriverLanguage> {
         let name = self.program.file_name()?.to_str()?;
         detect::from_program_name(name).map(|named| named.driver)
+    }
+
+    /// Why a program that is [`named`](Self::named) like no compiler runs locally.
+    pub fn no_compiler(&self) -> Why {
+        if self.program.file_name().and_then(links::named).is_some() {
+            let error = CaptureError::Wrapper(self.program.clone());
+            return ("another-wrapper".to_owned(), error.to_string());
+        }
+        let text = format!("{} is not the name of a compiler that is known here", self.program.display());
+        ("unknown-compiler".to_owned(), text)
     }
 
     /// For the journal, before anything else is known.

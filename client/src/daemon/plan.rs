@@ -53,8 +53,7 @@ impl Planned {
 
     /// For a program that is no compiler by its name.
     pub fn no_compiler(call: &Checked) -> Self {
-        let text = format!("{} is not the name of a compiler that is known here", call.program.display());
-        Self::local(call, "unknown-compiler", text)
+        Self::Local(Box::new(call.record()), call.no_compiler())
     }
 }
 

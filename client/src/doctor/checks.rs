@@ -1,8 +1,7 @@
 //! The single checks. Each looks, says what it found, and changes nothing that a build would not change.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use buildbee_p2p::enrolment::Enrolment;
@@ -12,6 +11,7 @@ use buildbee_proto::local::AdminCall;
 use super::Check;
 use crate::cli::ask::{Start, ask, trust_folder};
 use crate::cli::documents::{self, Status};
+use crate::cli::programs::{self, in_path, same_file};
 use crate::config::Settings;
 use crate::wrapper::program::OWN_NAME;
 use crate::wrapper::settings::WrapperSettings;
@@ -224,7 +224,7 @@ fn compilers(path: &OsStr) -> Check {
 
 fn wrapper_in_path(path: &OsStr) -> Check {
     let name = "wrapper";
-    let own = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(OWN_NAME)));
+    let own = programs::wrapper().ok();
     let Some(found) = in_path(OWN_NAME, path) else {
         let place =
             own.as_deref().and_then(Path::parent).map_or_else(String::new, |folder| folder.display().to_string());
@@ -246,17 +246,6 @@ fn wrapper_in_path(path: &OsStr) -> Check {
         .collect();
     let links = if links.is_empty() { String::new() } else { format!(", stands in for {}", links.join(", ")) };
     Check::ok(name, format!("{}{links}", found.display()))
-}
-
-fn in_path(name: &str, path: &OsStr) -> Option<PathBuf> {
-    std::env::split_paths(path)
-        .map(|folder| folder.join(name))
-        .find(|file| file.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0))
-}
-
-fn same_file(one: &Path, other: &Path) -> bool {
-    let identity = |file: &Path| file.metadata().ok().map(|found| (found.dev(), found.ino()));
-    identity(one).is_some_and(|one| Some(one) == identity(other))
 }
 
 fn unix_now() -> u64 {

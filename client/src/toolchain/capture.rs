@@ -13,12 +13,17 @@ use thiserror::Error;
 
 use super::shadows::{self, Places};
 use crate::compiler::request::CompilerFamily;
+use crate::wrapper::links;
+use crate::wrapper::settings::NESTED_VARIABLE;
 
 /// Files in one toolchain.
 const MAX_FILES: usize = 20_000;
 
 /// What the driver of gcc starts in a compile. `lto1` and `lto-wrapper` are for links.
 const GCC_PROGRAMS: [&str; 6] = ["cc1", "cc1plus", "cc1obj", "cc1objplus", "as", "collect2"];
+
+/// How programs begin.
+const ELF: &[u8; 4] = b"\x7fELF";
 
 /// Why a compiler could not be captured.
 #[derive(Debug, Error)]
@@ -40,11 +45,17 @@ pub enum CaptureError {
         question: String,
     },
     /// A script, whose needs nobody knows.
+    #[error("{path} is a script, and nobody knows what else it reads or runs\nhint: name the compiler that it runs, as in `buildbee gcc`", path = .0.display())]
+    Script(PathBuf),
+    /// Neither a script nor a program of this system.
     #[error("{path} is not an ELF executable", path = .0.display())]
     NotElf(PathBuf),
     /// clang takes further arguments from a file, which the front-end does not see.
     #[error("the compiler takes options from {path}", path = .0.display())]
     Configured(PathBuf),
+    /// A program that stands before compilers, as this one does.
+    #[error("{path} is a compiler wrapper of its own\nhint: let buildbee stand before the compiler itself, as in `buildbee gcc`", path = .0.display())]
+    Wrapper(PathBuf),
     /// No toolchain has that many.
     #[error("the compiler needs more than {MAX_FILES} files")]
     TooMany,
@@ -68,8 +79,13 @@ pub struct Capture {
 /// Asks the compiler at `program` for its parts. Starts it some ten times and `ldd` once.
 pub fn capture(program: &Path, search: &OsStr) -> Result<Capture, CaptureError> {
     let real = fs::canonicalize(program).map_err(|error| CaptureError::Io { path: program.to_owned(), error })?;
-    if !is_elf(&real)? {
-        return Err(CaptureError::NotElf(real));
+    if real.file_name().and_then(links::named).is_some() {
+        return Err(CaptureError::Wrapper(real));
+    }
+    match &magic(&real)? {
+        magic if magic == ELF => {}
+        [b'#', b'!', ..] => return Err(CaptureError::Script(real)),
+        _ => return Err(CaptureError::NotElf(real)),
     }
     let version = ask(program, "--version")?;
     let mut found =
@@ -240,6 +256,8 @@ fn parse_ldd(text: &str) -> BTreeSet<PathBuf> {
 fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    // A program that turns out to call the wrapper must not wait for the daemon, which waits for it.
+    command.env(NESTED_VARIABLE, "1");
     command.stdin(Stdio::null()).stderr(Stdio::null()).current_dir("/");
     command
 }
@@ -268,10 +286,16 @@ fn silent(program: &Path, question: &str) -> CaptureError {
 }
 
 fn is_elf(path: &Path) -> Result<bool, CaptureError> {
-    let read = || -> io::Result<bool> {
+    Ok(&magic(path)? == ELF)
+}
+
+/// The first bytes of a file; zeros where it has fewer.
+fn magic(path: &Path) -> Result<[u8; 4], CaptureError> {
+    let read = || -> io::Result<[u8; 4]> {
         let mut magic = [0; 4];
         let n = fs::File::open(path)?.read(&mut magic)?;
-        Ok(n == 4 && magic == *b"\x7fELF")
+        magic[n..].fill(0);
+        Ok(magic)
     };
     read().map_err(|error| CaptureError::Io { path: path.to_owned(), error })
 }
@@ -307,7 +331,13 @@ mod tests {
     }
 
     #[test]
-    fn scripts_are_refused() {
-        assert!(matches!(capture(Path::new("/usr/bin/ldd"), OsStr::new("/usr/bin")), Err(CaptureError::NotElf(_))));
+    fn scripts_and_other_wrappers_are_refused() {
+        let refused = |program: &Path| capture(program, OsStr::new("/usr/bin")).unwrap_err();
+        assert!(matches!(refused(Path::new("/usr/bin/ldd")), CaptureError::Script(_)));
+        assert!(matches!(refused(Path::new("/etc/passwd")), CaptureError::NotElf(_)));
+        let folder = tempfile::tempdir().unwrap();
+        fs::copy("/bin/true", folder.path().join("ccache")).unwrap();
+        std::os::unix::fs::symlink("ccache", folder.path().join("gcc")).unwrap();
+        assert!(matches!(refused(&folder.path().join("gcc")), CaptureError::Wrapper(_)));
     }
 }

@@ -84,6 +84,17 @@ pub enum IdentifyError {
     Interrupted,
 }
 
+impl IdentifyError {
+    /// The reason's stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Capture(CaptureError::Script(_)) => "wrapper-script",
+            Self::Capture(CaptureError::Wrapper(_)) => "another-wrapper",
+            _ => "unknown-compiler",
+        }
+    }
+}
+
 /// Compilers by path and `PATH`.
 type Known = HashMap<(PathBuf, OsString), Arc<Compiler>>;
 

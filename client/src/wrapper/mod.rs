@@ -9,6 +9,7 @@
 
 pub mod become_compiler;
 pub mod link;
+pub mod links;
 pub mod output;
 pub mod program;
 pub mod session;

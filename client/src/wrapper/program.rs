@@ -1,17 +1,20 @@
 //! What this start is about: a compiler (as `buildbee gcc …` or through a link named `gcc`) or a word for the command line.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::Metadata;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{AccessFlags, access};
 
+use super::links;
+
 /// The name that this program is called by when it is not standing in for a compiler.
 pub const OWN_NAME: &str = "buildbee";
 
 /// First arguments that belong to the command line and not to a program in `PATH`.
-pub const COMMAND_WORDS: [&str; 17] = [
+pub const COMMAND_WORDS: [&str; 19] = [
     "status",
     "stats",
     "explain",
@@ -23,6 +26,8 @@ pub const COMMAND_WORDS: [&str; 17] = [
     "toolchain",
     "cache",
     "farm",
+    "env",
+    "install-links",
     "daemon",
     "help",
     "--help",
@@ -75,7 +80,9 @@ pub fn request(mut argv: impl Iterator<Item = OsString>) -> Request {
     if base != OWN_NAME {
         return Request::Compiler { name: base.to_owned(), arguments: argv.collect(), masquerade: true };
     }
-    let arguments: Vec<OsString> = argv.collect();
+    // Set up twice, as by CMake with `CC="buildbee gcc"` and a launcher, it is one wrapper all the same.
+    let arguments: Vec<OsString> =
+        argv.skip_while(|word| Path::new(word).file_name() == Some(OsStr::new(OWN_NAME))).collect();
     match arguments.split_first() {
         None => Request::CommandLine(vec!["help".into()]),
         Some((first, _)) if COMMAND_WORDS.iter().any(|word| first == word) => Request::CommandLine(arguments),
@@ -93,11 +100,16 @@ pub struct OwnFile {
 impl OwnFile {
     /// Of this process. `None` where there is no `/proc`.
     pub fn of_this_process() -> Option<Self> {
-        std::fs::metadata("/proc/self/exe").ok().map(|found| Self { device: found.dev(), inode: found.ino() })
+        std::fs::metadata("/proc/self/exe").ok().map(|found| Self::of(&found))
+    }
+
+    fn of(found: &Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino() }
     }
 }
 
-/// Finds the compiler in `path` (the variable's value), or takes it as written where it holds a slash.
+/// Finds the compiler in `path` (the variable's value), or takes it as written where it holds a slash. The path of a link to this
+/// program stands for the compiler that the link does.
 pub fn find(
     name: &OsStr,
     arguments: Vec<OsString>,
@@ -108,14 +120,18 @@ pub fn find(
     if name.is_empty() {
         return Err(NotFound::Missing);
     }
-    let (program, skipped) = if name.as_bytes().contains(&b'/') {
-        (as_written(name)?, false)
-    } else {
-        search(name, path.unwrap_or(OsStr::new(DEFAULT_PATH)), own)?
+    let written = if name.as_bytes().contains(&b'/') { Some(as_written(name)?) } else { None };
+    let (program, skipped) = match written {
+        Some(program) if !is_own_link(&program, own) => (program, false),
+        written => {
+            let name = written.as_deref().and_then(Path::file_name).unwrap_or(name);
+            search(name, path.unwrap_or(OsStr::new(DEFAULT_PATH)), own)?
+        }
     };
-    // A compiler looks for its parts next to where PATH has its name. With a link of ours standing there first it would look in
-    // the wrong place, so it gets its whole path instead.
-    let shown = if masquerade || skipped { program.clone().into_os_string() } else { name.to_owned() };
+    // A compiler looks for its parts next to where PATH has its name. With a link of ours standing there first, or without a PATH, it
+    // would look in the wrong place, so it gets its whole path instead.
+    let shown =
+        if masquerade || skipped || path.is_none() { program.clone().into_os_string() } else { name.to_owned() };
     let mut argv = Vec::with_capacity(arguments.len() + 1);
     argv.push(shown);
     argv.extend(arguments);
@@ -131,7 +147,7 @@ fn as_written(name: &OsStr) -> Result<PathBuf, NotFound> {
     }
 }
 
-/// The first executable called `name` that is not this one, and whether one of this program's links came before it.
+/// The first executable called `name` that stands in for no compiler, and whether one that does came before it.
 fn search(name: &OsStr, path: &OsStr, own: Option<OwnFile>) -> Result<(PathBuf, bool), NotFound> {
     let mut skipped = false;
     for folder in path.as_bytes().split(|byte| *byte == b':') {
@@ -142,7 +158,7 @@ fn search(name: &OsStr, path: &OsStr, own: Option<OwnFile>) -> Result<(PathBuf, 
         if !found.is_file() || access(&candidate, AccessFlags::X_OK).is_err() {
             continue;
         }
-        if is_wrapper(&candidate, own, OwnFile { device: found.dev(), inode: found.ino() }) {
+        if own == Some(OwnFile::of(&found)) || links::stand_in(&candidate).is_some() {
             skipped = true;
         } else {
             return Ok((candidate, skipped));
@@ -151,10 +167,10 @@ fn search(name: &OsStr, path: &OsStr, own: Option<OwnFile>) -> Result<(PathBuf, 
     Err(NotFound::Missing)
 }
 
-/// This executable itself, or a link to another copy of it (an older one elsewhere in `PATH`, say).
-fn is_wrapper(candidate: &Path, own: Option<OwnFile>, found: OwnFile) -> bool {
-    own == Some(found)
-        || std::fs::read_link(candidate).is_ok_and(|target| target.file_name() == Some(OsStr::new(OWN_NAME)))
+/// A link to this program, or to another copy of it, under a compiler's name.
+fn is_own_link(program: &Path, own: Option<OwnFile>) -> bool {
+    let is_own = || std::fs::metadata(program).is_ok_and(|found| own == Some(OwnFile::of(&found)));
+    links::stand_in(program) == Some(links::StandIn::Own) || is_own()
 }
 
 #[cfg(test)]
@@ -180,6 +196,8 @@ mod tests {
             request_of(&["buildbee", "gcc", "-c", "stats"]),
             Request::Compiler { name: "gcc".into(), arguments: words(&["-c", "stats"]), masquerade: false }
         );
+        let gcc = Request::Compiler { name: "gcc".into(), arguments: words(&["-c"]), masquerade: false };
+        assert_eq!(request_of(&["buildbee", "/usr/bin/buildbee", "buildbee", "gcc", "-c"]), gcc);
         assert_eq!(
             request_of(&["/lib/bee/g++", "stats"]),
             Request::Compiler { name: "g++".into(), arguments: words(&["stats"]), masquerade: true }
@@ -211,8 +229,28 @@ mod tests {
         let compiler = find(OsStr::new("gcc"), words(&["-c"]), false, Some(&path), own).unwrap();
         assert_eq!(compiler.program, real.join("gcc"));
         assert_eq!(compiler.argv, [real.join("gcc").into_os_string(), "-c".into()]);
+        let by_path = find(links.join("gcc").as_os_str(), vec![], false, Some(&path), own).unwrap();
+        assert_eq!(by_path.program, real.join("gcc"), "a link named by its path");
+        let by_path = find(copies.join("gcc").as_os_str(), vec![], false, Some(&path), own).unwrap();
+        assert_eq!(by_path.program, real.join("gcc"), "a link to another copy");
         let only_links = std::env::join_paths([&links, &copies]).unwrap();
         assert_eq!(find(OsStr::new("gcc"), vec![], false, Some(&only_links), own), Err(NotFound::Missing));
+    }
+
+    #[test]
+    fn folders_of_other_wrappers_are_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let [others, real] = ["others", "real"].map(|name| folder.path().join(name));
+        std::fs::create_dir(&others).unwrap();
+        std::fs::create_dir(&real).unwrap();
+        executable(&folder.path().join("ccache"));
+        symlink("../ccache", others.join("gcc")).unwrap();
+        executable(&real.join("gcc"));
+        let path = std::env::join_paths([&others, &real]).unwrap();
+        let compiler = find(OsStr::new("gcc"), vec![], false, Some(&path), None).unwrap();
+        assert_eq!((compiler.program, compiler.argv), (real.join("gcc"), vec![real.join("gcc").into_os_string()]));
+        let by_path = find(others.join("gcc").as_os_str(), vec![], false, Some(&path), None).unwrap();
+        assert_eq!(by_path.program, others.join("gcc"), "named on purpose");
     }
 
     #[test]

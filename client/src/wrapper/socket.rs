@@ -79,9 +79,20 @@ pub fn place(named: Option<&Path>, runtime: Option<&Path>, uid: u32) -> PathBuf 
     }
 }
 
+/// Where sessions of user `uid` have their runtime folder, if there is one: for callers whose environment was cleared.
+pub fn session_folder(uid: u32) -> Option<PathBuf> {
+    let folder = PathBuf::from(format!("/run/user/{uid}"));
+    folder.symlink_metadata().is_ok_and(|found| found.is_dir() && found.uid() == uid).then_some(folder)
+}
+
 /// Where the daemon's socket is, if it can be there and its folder is to be trusted.
 pub fn path(settings: &WrapperSettings) -> Result<PathBuf, SocketError> {
-    let path = place(settings.socket.as_deref(), settings.runtime_dir.as_deref(), geteuid().as_raw());
+    let uid = geteuid().as_raw();
+    let runtime = match (&settings.socket, &settings.runtime_dir) {
+        (None, None) => session_folder(uid),
+        (_, runtime) => runtime.clone(),
+    };
+    let path = place(settings.socket.as_deref(), runtime.as_deref(), uid);
     let length = path.as_os_str().as_bytes().len();
     if length > MAX_SOCKET_PATH_BYTES {
         return Err(SocketError::TooLong { path, length });

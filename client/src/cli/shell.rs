@@ -1,0 +1,192 @@
+//! `buildbee env`: what a shell evaluates to build through the wrapper. Pure but for a look at the compilers in `PATH`.
+//!
+//! `CC` has two words, so that it works with every compiler that is there. What can't live with two words gets a folder of links
+//! instead (`--links`), and then nothing but `PATH` says so.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use clap::ValueEnum;
+use thiserror::Error;
+
+use super::links::found_before;
+use super::programs::{in_path, same_file};
+use crate::wrapper::links::{StandIn, stand_in};
+use crate::wrapper::program::OWN_NAME;
+
+/// A shell's way to set variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// Any that understands POSIX: sh, bash, dash, zsh, ksh.
+    Sh,
+    /// fish.
+    Fish,
+}
+
+/// Why there is nothing to evaluate.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ShellError {
+    /// No links.
+    #[error("{folder} holds no links to buildbee\nhint: `buildbee install-links {folder}` makes them")]
+    NoLinks {
+        /// The folder that was named.
+        folder: String,
+    },
+    /// A path that no shell text can hold, or that would be two in `PATH`.
+    #[error("{path:?} cannot stand in PATH\nhint: choose a folder whose path is UTF-8 text without a colon")]
+    Path {
+        /// Which.
+        path: String,
+    },
+}
+
+/// What the shell has now.
+#[derive(Clone, Debug, Default)]
+pub struct Variables {
+    /// `PATH`.
+    pub path: String,
+    /// `CC`.
+    pub cc: Option<String>,
+    /// `CXX`.
+    pub cxx: Option<String>,
+}
+
+/// The text to evaluate. `wrapper` is the executable to stand before compilers, `links` a folder of links to use instead.
+pub fn assignments(shell: Shell, now: &Variables, wrapper: &Path, links: Option<&Path>) -> Result<String, ShellError> {
+    let mut out = String::new();
+    let found = in_path(OWN_NAME, OsStr::new(&now.path));
+    if !found.is_some_and(|found| same_file(&found, wrapper)) {
+        prepend(&mut out, shell, wrapper.parent().unwrap_or(Path::new("/")))?;
+    }
+    if let Some(folder) = links {
+        if !has_links(folder) {
+            return Err(ShellError::NoLinks { folder: folder.display().to_string() });
+        }
+        if found_before(folder, OsStr::new(&now.path)).is_some() {
+            prepend(&mut out, shell, folder)?;
+        }
+    } else {
+        let choices = [("CC", &now.cc, ["cc", "gcc", "clang"]), ("CXX", &now.cxx, ["c++", "g++", "clang++"])];
+        for (name, set, usual) in choices {
+            set_variable(&mut out, shell, name, &wrapped(set.as_deref(), usual, &now.path));
+        }
+        for name in ["CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER"] {
+            set_variable(&mut out, shell, name, OWN_NAME);
+        }
+    }
+    set_variable(&mut out, shell, "RUSTC_WRAPPER", OWN_NAME);
+    Ok(out)
+}
+
+/// The compiler that is set, or the first of the usual ones that is there, behind the wrapper.
+fn wrapped(set: Option<&str>, usual: [&str; 3], path: &str) -> String {
+    let set = set.map(str::trim).filter(|set| !set.is_empty());
+    let compiler = set.unwrap_or_else(|| {
+        let there = usual.into_iter().find(|name| in_path(name, OsStr::new(path)).is_some());
+        there.unwrap_or(usual[0])
+    });
+    let first = Path::new(compiler.split_whitespace().next().unwrap_or_default()).file_name();
+    if first == Some(OsStr::new(OWN_NAME)) { compiler.to_owned() } else { format!("{OWN_NAME} {compiler}") }
+}
+
+fn has_links(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| stand_in(&entry.path()) == Some(StandIn::Own))
+}
+
+fn set_variable(out: &mut String, shell: Shell, name: &str, value: &str) {
+    // Writing to a String cannot fail.
+    let _ = match shell {
+        Shell::Sh => writeln!(out, "export {name}={}", quoted(shell, value)),
+        Shell::Fish => writeln!(out, "set -gx {name} {};", quoted(shell, value)),
+    };
+}
+
+fn prepend(out: &mut String, shell: Shell, folder: &Path) -> Result<(), ShellError> {
+    let folder = match folder.to_str() {
+        Some(text) if !text.contains(':') => quoted(shell, text),
+        _ => return Err(ShellError::Path { path: folder.display().to_string() }),
+    };
+    let _ = match shell {
+        Shell::Sh => writeln!(out, "export PATH={folder}\"${{PATH:+:$PATH}}\""),
+        Shell::Fish => writeln!(out, "set -gx PATH {folder} $PATH;"),
+    };
+    Ok(())
+}
+
+/// A word that the shell takes as it is.
+pub fn quoted(shell: Shell, text: &str) -> String {
+    match shell {
+        Shell::Sh => format!("'{}'", text.replace('\'', r"'\''")),
+        Shell::Fish => format!("'{}'", text.replace('\\', r"\\").replace('\'', r"\'")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrapper_in(folder: &Path) -> std::path::PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let file = folder.join(OWN_NAME);
+        std::fs::write(&file, "").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        file
+    }
+
+    #[test]
+    fn everything_is_set_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Variables {
+            path: format!("{}:/usr/bin", folder.path().display()),
+            cc: Some("clang -m32".into()),
+            cxx: Some("buildbee g++".into()),
+        };
+        let text = assignments(Shell::Sh, &now, &wrapper_in(folder.path()), None).unwrap();
+        assert_eq!(
+            text,
+            "export CC='buildbee clang -m32'\nexport CXX='buildbee g++'\n\
+             export CMAKE_C_COMPILER_LAUNCHER='buildbee'\nexport CMAKE_CXX_COMPILER_LAUNCHER='buildbee'\n\
+             export RUSTC_WRAPPER='buildbee'\n"
+        );
+    }
+
+    #[test]
+    fn a_wrapper_elsewhere_comes_first_in_path() {
+        let folder = tempfile::Builder::new().prefix("it's ").tempdir().unwrap();
+        let wrapper = wrapper_in(folder.path());
+        let text = assignments(Shell::Sh, &Variables::default(), &wrapper, None).unwrap();
+        let quoted = folder.path().display().to_string().replace('\'', r"'\''");
+        assert!(
+            text.starts_with(&format!("export PATH='{quoted}'\"${{PATH:+:$PATH}}\"\nexport CC='buildbee cc'\n")),
+            "{text}"
+        );
+        assert!(assignments(Shell::Sh, &Variables::default(), Path::new("/a:b/buildbee"), None).is_err());
+    }
+
+    #[test]
+    fn links_need_nothing_but_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let wrapper = wrapper_in(folder.path());
+        let now = Variables { path: folder.path().display().to_string(), ..Variables::default() };
+        let links = folder.path().join("links");
+        std::fs::create_dir(&links).unwrap();
+        assert!(assignments(Shell::Fish, &now, &wrapper, Some(&links)).is_err(), "no links yet");
+        std::os::unix::fs::symlink(&wrapper, links.join("gcc")).unwrap();
+        let text = assignments(Shell::Fish, &now, &wrapper, Some(&links)).unwrap();
+        assert_eq!(text, format!("set -gx PATH '{}' $PATH;\nset -gx RUSTC_WRAPPER 'buildbee';\n", links.display()));
+    }
+
+    #[test]
+    fn shells_get_back_what_was_quoted() {
+        for word in ["plain", "with space", "it's", r"back\slash", r"\'", "$HOME `x` \"y\"", "line\nline"] {
+            for (shell, program) in [(Shell::Sh, "sh"), (Shell::Fish, "fish")] {
+                let script = format!("printf %s {}", quoted(shell, word));
+                // Not every machine has fish.
+                let Ok(output) = std::process::Command::new(program).args(["-c", &script]).output() else { continue };
+                assert_eq!(String::from_utf8(output.stdout).unwrap(), word, "{program}: {script}");
+            }
+        }
+    }
+}
