@@ -5,6 +5,7 @@ use crate::digest::Digest;
 use crate::limits::{MAX_OUTPUTS, MAX_READ_SET};
 use crate::path::RelPath;
 use crate::peer::{PeerId, Signature};
+use crate::tree::Twin;
 
 /// A file that the action left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub struct ReadSet {
     pub absent: Vec<RelPath>,
     /// Symlinks followed, with their targets.
     pub symlinks: Vec<(RelPath, String)>,
+    /// Of every file whose content stands in `files` more than once: its place there, and which of them it is.
+    pub twins: Vec<(u32, Twin)>,
 }
 
 impl Canonical for ReadSet {
@@ -41,6 +44,10 @@ impl Canonical for ReadSet {
             out.path(path);
             out.text(target);
         });
+        out.list(&self.twins, |out, (at, twin)| {
+            out.u32(*at);
+            twin.encode(out);
+        });
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CanonicalError> {
@@ -48,10 +55,15 @@ impl Canonical for ReadSet {
             files: input.list(MAX_READ_SET, |input| Ok((input.path()?, input.digest()?)))?,
             absent: input.list(MAX_READ_SET, Reader::path)?,
             symlinks: input.list(MAX_READ_SET, |input| Ok((input.path()?, input.text()?)))?,
+            twins: input.list(MAX_READ_SET, |input| Ok((input.u32()?, Twin::decode(input)?)))?,
         };
         check_ascending(&set.files, "files read", |(path, _)| path)?;
         check_ascending(&set.absent, "absent names", |path| path)?;
         check_ascending(&set.symlinks, "symlinks", |(path, _)| path)?;
+        check_ascending(&set.twins, "twins", |(at, _)| at)?;
+        if set.twins.last().is_some_and(|(at, _)| *at as usize >= set.files.len()) {
+            return Err(CanonicalError::Range("twin"));
+        }
         Ok(set)
     }
 }

@@ -5,7 +5,28 @@ use crate::digest::Digest;
 use crate::limits::MAX_TREE_ENTRIES;
 use crate::path::PathComponent;
 
-/// A file in a directory. Its mode is 0555 if executable, else 0444; its owner and times are no part of content.
+/// Tells files of equal content in one tree apart as compilers do where a file is to be read once: clang by inode, gcc by the second of
+/// the last change (and the content). Content that stands at one place only has the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Twin {
+    /// Files of one content with one number here are one inode.
+    pub inode: u32,
+    /// Files of one content with one number here were last changed in the same second.
+    pub second: u32,
+}
+
+impl Twin {
+    pub(crate) fn encode(self, out: &mut Writer) {
+        out.u32(self.inode);
+        out.u32(self.second);
+    }
+
+    pub(crate) fn decode(input: &mut Reader<'_>) -> Result<Self, CanonicalError> {
+        Ok(Self { inode: input.u32()?, second: input.u32()? })
+    }
+}
+
+/// A file in a directory. Its mode is 0555 if executable, else 0444; its owner is no part of content, its times only as [`Twin`] says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileNode {
     /// Name in its directory.
@@ -14,6 +35,26 @@ pub struct FileNode {
     pub digest: Digest,
     /// Whether it may be executed.
     pub executable: bool,
+    /// Which of the files with this content it is.
+    pub twin: Twin,
+}
+
+impl FileNode {
+    /// Few files have twins: for the others a byte must do.
+    fn encode(&self, out: &mut Writer) {
+        out.text(self.name.as_str());
+        out.digest(&self.digest);
+        out.bool(self.executable);
+        out.option(Some(&self.twin).filter(|twin| **twin != Twin::default()), |out, twin| twin.encode(out));
+    }
+
+    fn decode(input: &mut Reader<'_>) -> Result<Self, CanonicalError> {
+        let (name, digest, executable) = (input.component()?, input.digest()?, input.bool()?);
+        match input.option(Twin::decode)? {
+            Some(twin) if twin == Twin::default() => Err(CanonicalError::Range("twin")),
+            twin => Ok(Self { name, digest, executable, twin: twin.unwrap_or_default() }),
+        }
+    }
 }
 
 /// A directory in a directory.
@@ -67,11 +108,7 @@ impl Canonical for Directory {
     const TAG: [u8; 4] = *b"bbD1";
 
     fn encode(&self, out: &mut Writer) {
-        out.list(&self.files, |out, node| {
-            out.text(node.name.as_str());
-            out.digest(&node.digest);
-            out.bool(node.executable);
-        });
+        out.list(&self.files, |out, node| node.encode(out));
         out.list(&self.directories, |out, node| {
             out.text(node.name.as_str());
             out.digest(&node.digest);
@@ -84,9 +121,7 @@ impl Canonical for Directory {
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CanonicalError> {
         let directory = Self {
-            files: input.list(MAX_TREE_ENTRIES, |input| {
-                Ok(FileNode { name: input.component()?, digest: input.digest()?, executable: input.bool()? })
-            })?,
+            files: input.list(MAX_TREE_ENTRIES, FileNode::decode)?,
             directories: input.list(MAX_TREE_ENTRIES, |input| {
                 Ok(DirectoryNode { name: input.component()?, digest: input.digest()? })
             })?,

@@ -3,12 +3,11 @@
 //! Names in a tree are single checked components and none stands twice in a directory, and every folder on the way is one that this
 //! code has just made, so nothing is ever written through a symlink. Not here: fetching; running.
 //!
-//! Where the same content stands twice, only the first gets the store's inode: compilers tell files apart by inode (clang) or by
-//! modification time, size and content (gcc) when they meet `#pragma once`. Copies have modification times of their own, so that
-//! both take them for different files. That errs on the safe side: a program that relies on two copies being taken for one fails
-//! here, and the failure is confirmed by a local run.
+//! Where the same content stands more than once, compilers tell the files apart when they meet `#pragma once`: clang by inode, gcc by
+//! the second of the last change. The tree says which of them were one file for the client, and which were changed in the same second
+//! ([`Twin`]); so it is here. One of them has the store's inode, the others are copies or links to copies.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -17,7 +16,7 @@ use std::time::Duration;
 
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
-use buildbee_proto::tree::FileNode;
+use buildbee_proto::tree::{FileNode, Twin};
 use buildbee_store::{LinkError, ReadError, Store};
 use nix::errno::Errno;
 use thiserror::Error;
@@ -75,15 +74,14 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> MaterialiseError {
 }
 
 /// Makes `destination`, which must not exist, of `tree`. `elsewhere` says which contents the program also sees in another layer;
-/// they are copied like those that stand twice. Touches the disk.
+/// they get an inode of their own. Touches the disk.
 pub fn materialise(
     store: &Store,
     tree: &Tree,
     elsewhere: &dyn Fn(&Digest) -> bool,
     destination: &Path,
 ) -> Result<(), MaterialiseError> {
-    let linked = HashSet::new();
-    let mut making = Making { store, tree, elsewhere, linked, n_copies: 0, copies_left_bytes: MAX_COPIED_BYTES };
+    let mut making = Making { store, tree, elsewhere, copies: HashMap::new(), copies_left_bytes: MAX_COPIED_BYTES };
     making.directory(&tree.root(), destination)
 }
 
@@ -91,8 +89,8 @@ struct Making<'a> {
     store: &'a Store,
     tree: &'a Tree,
     elsewhere: &'a dyn Fn(&Digest) -> bool,
-    linked: HashSet<Digest>,
-    n_copies: u64,
+    /// Where each inode that is not the store's was made, by content, executability and number. As bounded as the tree is.
+    copies: HashMap<(Digest, bool, u32), PathBuf>,
     copies_left_bytes: u64,
 }
 
@@ -116,8 +114,8 @@ impl Making<'_> {
     }
 
     fn file(&mut self, node: &FileNode, path: &Path) -> Result<(), MaterialiseError> {
-        if (self.elsewhere)(&node.digest) || !self.linked.insert(node.digest) {
-            return self.copy(node, path);
+        if node.twin != Twin::default() || (self.elsewhere)(&node.digest) {
+            return self.inode_apart(node, path);
         }
         match self.store.link(&node.digest, node.executable, path) {
             Ok(true) => Ok(()),
@@ -127,14 +125,24 @@ impl Making<'_> {
         }
     }
 
+    fn inode_apart(&mut self, node: &FileNode, path: &Path) -> Result<(), MaterialiseError> {
+        let inode = (node.digest, node.executable, node.twin.inode);
+        if let Some(made) = self.copies.get(&inode) {
+            return fs::hard_link(made, path).map_err(at(path));
+        }
+        self.copy(node, path)?;
+        self.copies.insert(inode, path.to_owned());
+        Ok(())
+    }
+
     fn copy(&mut self, node: &FileNode, path: &Path) -> Result<(), MaterialiseError> {
         self.copies_left_bytes =
             self.copies_left_bytes.checked_sub(node.digest.size_bytes).ok_or(MaterialiseError::Copies)?;
         let mut source: File = self.store.open_blob(&node.digest)?.ok_or(MaterialiseError::Lost(node.digest))?;
         let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at(path))?;
-        self.n_copies += 1;
         let sealed = source.metadata().and_then(|metadata| metadata.modified());
-        let time = sealed.map_err(at(path))? + Duration::from_secs(self.n_copies);
+        // Linked blobs have the store's one time, which is the time of number 0.
+        let time = sealed.map_err(at(path))? + Duration::from_secs(node.twin.second.into());
         io::copy(&mut source, &mut copy)
             .and_then(|_| copy.set_permissions(Permissions::from_mode(if node.executable { 0o555 } else { 0o444 })))
             .and_then(|()| copy.set_times(FileTimes::new().set_modified(time).set_accessed(time)))
@@ -153,24 +161,31 @@ mod tests {
     use super::super::tree::load_present;
     use super::*;
 
+    fn store(folder: &Path) -> Store {
+        let options = Options { max_bytes: 64 << 20, durability: Durability::Lazy };
+        Store::open(&folder.join("store"), &options).unwrap().0
+    }
+
+    fn file(store: &Store, name: &str, content: &[u8], executable: bool) -> FileNode {
+        let digest = store.put_bytes(content).unwrap();
+        FileNode { name: name.try_into().unwrap(), digest, executable, twin: Twin::default() }
+    }
+
+    fn twin(store: &Store, name: &str, inode: u32, second: u32) -> FileNode {
+        FileNode { twin: Twin { inode, second }, ..file(store, name, b"same", false) }
+    }
+
     #[test]
     fn a_folder_is_what_the_tree_says() {
         let dir = tempfile::tempdir().unwrap();
-        let options = Options { max_bytes: 64 << 20, durability: Durability::Lazy };
-        let (store, _) = Store::open(&dir.path().join("store"), &options).unwrap();
-        let file = |name: &str, content: &[u8], executable| FileNode {
-            name: name.try_into().unwrap(),
-            digest: store.put_bytes(content).unwrap(),
-            executable,
-        };
-        let inner = Directory { files: vec![file("again.h", b"same", false)], ..Directory::default() };
+        let store = store(dir.path());
+        let inner = Directory { files: vec![file(&store, "again.h", b"same", false)], ..Directory::default() };
         let inner = store.put_bytes(&inner.to_canonical()).unwrap();
         let root = Directory {
             files: vec![
-                file("other.h", b"other", false),
-                file("same.h", b"same", false),
-                file("shared.h", b"shared", false),
-                file("tool", b"tool", true),
+                file(&store, "same.h", b"same", false),
+                file(&store, "shared.h", b"shared", false),
+                file(&store, "tool", b"tool", true),
             ],
             directories: vec![DirectoryNode { name: "inner".try_into().unwrap(), digest: inner }],
             symlinks: vec![SymlinkNode { name: "out".try_into().unwrap(), target: "/etc".to_owned() }],
@@ -186,20 +201,48 @@ mod tests {
         assert_eq!((look("same.h").mode() & 0o7777, look("inner/again.h").mode() & 0o7777), (0o444, 0o444));
         assert_eq!((look("tool").mode() & 0o7777, look("inner").mode() & 0o7777), (0o555, 0o755));
         assert_eq!(fs::read_link(made.join("out")).unwrap(), Path::new("/etc"));
-        assert!(look("other.h").nlink() > 1, "the store's own inode");
-        assert_eq!((look("shared.h").nlink(), look("inner/again.h").nlink().min(look("same.h").nlink())), (1, 1));
-        assert_ne!(look("same.h").mtime(), look("inner/again.h").mtime());
+        assert_eq!(look("same.h").nlink(), 3, "the store's own inode, at both places");
+        assert_eq!(look("shared.h").nlink(), 1);
         assert!(
             matches!(materialise(&store, &tree, &|_| false, &made), Err(MaterialiseError::Io { .. })),
             "never over something"
         );
+    }
+
+    #[test]
+    fn twins_share_what_the_tree_says_that_they_share() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let below =
+            Directory { files: vec![twin(&store, "e.h", 1, 0), twin(&store, "f.h", 2, 1)], ..Directory::default() };
+        let below = store.put_bytes(&below.to_canonical()).unwrap();
+        let files = ["a.h", "b.h", "c.h", "d.h"].into_iter().zip([(0, 0), (0, 0), (1, 0), (2, 1)]);
+        let root = Directory {
+            files: files.map(|(name, (inode, second))| twin(&store, name, inode, second)).collect(),
+            directories: vec![DirectoryNode { name: "below".try_into().unwrap(), digest: below }],
+            ..Directory::default()
+        };
+        let tree = load_present(&store, store.put_bytes(&root.to_canonical()).unwrap()).unwrap().unwrap();
+        let made = dir.path().join("made");
+        materialise(&store, &tree, &|_| false, &made).unwrap();
+        let look = |name: &str| fs::metadata(made.join(name)).unwrap();
+        let inodes = ["a.h", "b.h", "c.h", "below/e.h", "d.h", "below/f.h"].map(|name| look(name).ino());
+        assert!(inodes[0] == inodes[1] && inodes[2] == inodes[3] && inodes[4] == inodes[5], "{inodes:?}");
+        assert!(inodes[0] != inodes[2] && inodes[2] != inodes[4] && inodes[0] != inodes[4], "{inodes:?}");
+        let seconds = ["a.h", "c.h", "d.h", "below/f.h"].map(|name| look(name).mtime());
+        assert!(seconds[0] == seconds[1] && seconds[1] != seconds[2] && seconds[2] == seconds[3], "{seconds:?}");
+        // Where another layer has the content too, its inode is not theirs.
+        let apart = dir.path().join("apart");
+        materialise(&store, &tree, &|_| true, &apart).unwrap();
+        let look = |name: &str| fs::metadata(apart.join(name)).unwrap();
+        assert_eq!((look("a.h").nlink(), look("a.h").ino(), look("a.h").mtime()), (2, look("b.h").ino(), seconds[0]));
+
         let short = |copies_left_bytes| {
-            let elsewhere = &|_: &Digest| false;
-            let linked = HashSet::new();
-            let mut making = Making { store: &store, tree: &tree, elsewhere, linked, n_copies: 0, copies_left_bytes };
+            let mut making =
+                Making { store: &store, tree: &tree, elsewhere: &|_| false, copies: HashMap::new(), copies_left_bytes };
             making.directory(&tree.root(), &dir.path().join(copies_left_bytes.to_string()))
         };
-        assert!(short(4).is_ok(), "one copy of four bytes");
-        assert!(matches!(short(3), Err(MaterialiseError::Copies)));
+        assert!(short(8).is_ok(), "two copies of four bytes");
+        assert!(matches!(short(7), Err(MaterialiseError::Copies)));
     }
 }

@@ -259,7 +259,7 @@ struct Size {
 
 #[cfg(test)]
 mod tests {
-    use buildbee_proto::tree::{DirectoryNode, FileNode};
+    use buildbee_proto::tree::{DirectoryNode, FileNode, Twin};
 
     use super::*;
 
@@ -280,7 +280,7 @@ mod tests {
 
     /// `n_levels` directories, each naming the next `n_children` times; one file at the bottom.
     fn chain(n_levels: usize, n_children: usize) -> (Vec<Directory>, Digest) {
-        let file = FileNode { name: name("f"), digest: Digest::of(b"x"), executable: false };
+        let file = FileNode { name: name("f"), digest: Digest::of(b"x"), executable: false, twin: Twin::default() };
         let mut all = vec![Directory { files: vec![file], ..Directory::default() }];
         for _ in 1..n_levels {
             let digest = all[all.len() - 1].digest();
@@ -332,7 +332,7 @@ mod tests {
             Digest { size_bytes: MAX_BLOB_BYTES + 1, ..Digest::of(b"x") },
             Digest { size_bytes: u64::MAX, ..Digest::of(b"x") },
         ] {
-            let files = vec![FileNode { name: name("f"), digest, executable: false }];
+            let files = vec![FileNode { name: name("f"), digest, executable: false, twin: Twin::default() }];
             let root = Directory { files, ..Directory::default() };
             assert!(
                 matches!(gather(std::slice::from_ref(&root), root.digest()), Err(TreeError::Bounds { .. })),

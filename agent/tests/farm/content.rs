@@ -7,7 +7,7 @@ use std::process::Command;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::toolchain::Toolchain;
-use buildbee_proto::tree::{Directory, DirectoryNode, FileNode, SymlinkNode};
+use buildbee_proto::tree::{Directory, DirectoryNode, FileNode, SymlinkNode, Twin};
 use buildbee_store::Store;
 
 /// Content by absolute path.
@@ -49,7 +49,7 @@ fn directory(store: &Store, entries: &[(Vec<&str>, &Entry)]) -> Digest {
         let name = path[0].try_into().unwrap();
         match (path.len(), entry) {
             (1, Entry::File { digest, executable }) => {
-                made.files.push(FileNode { name, digest: *digest, executable: *executable });
+                made.files.push(FileNode { name, digest: *digest, executable: *executable, twin: Twin::default() });
             }
             (1, Entry::Symlink(target)) => made.symlinks.push(SymlinkNode { name, target: target.clone() }),
             _ => below.entry(path[0]).or_default().push((path[1..].to_vec(), entry)),

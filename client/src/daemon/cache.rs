@@ -22,6 +22,7 @@ use buildbee_store::{PutError, Store};
 use crate::dispatch::attempt::{MAX_RESULT_CONTENT_BYTES, named};
 use crate::inputs::filehash::FileHashes;
 use crate::inputs::lookup::FOLDER_MARK;
+use crate::inputs::twins;
 
 /// What a command line says, before anything is known of the files behind it (save the source).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +130,7 @@ impl LocalCache {
             .all(|(path, target)| fs::read_link(path.to_absolute()).is_ok_and(|now| now.as_os_str() == target.as_str()))
             && set.files.iter().all(|(path, digest)| self.hashes.has_content(&path.to_absolute(), digest))
             && set.absent.iter().all(|path| is_absent(&path.to_absolute()))
+            && twins::hold(set)
     }
 
     /// Keeps a result, its content, and (where given) how to find it without looking at the inputs again. A cache that is full or

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use buildbee_proto::digest::Digest;
 
 use super::scan::{Scan, scan};
+use super::twins::Stamp;
 
 /// Files remembered; beyond it the memory starts over.
 const MAX_FILES: usize = 200_000;
@@ -53,6 +54,12 @@ impl FileIdentity {
     /// Size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size
+    }
+
+    /// What compilers tell files of equal content apart by.
+    pub fn stamp(&self) -> Stamp {
+        let second = self.mtime_ns.div_euclid(1_000_000_000);
+        Stamp { file: (self.device, self.inode), second }
     }
 
     fn settled_before(&self, moment: SystemTime) -> bool {
@@ -113,9 +120,10 @@ impl FileHashes {
         self.read(path, true)
     }
 
-    /// Whether the file at `path` has this content now.
+    /// Whether a file stands at `path` itself, with this content. A symlink to one does not count: gcc shortens names of system headers by
+    /// following symlinks.
     pub fn has_content(&self, path: &Path, digest: &Digest) -> bool {
-        let identity = fs::metadata(path).and_then(|meta| regular(path, &meta));
+        let identity = fs::symlink_metadata(path).and_then(|meta| regular(path, &meta));
         match identity {
             // A different size settles it without reading.
             Ok(identity) if identity.size == digest.size_bytes => match self.recall(path, &identity) {

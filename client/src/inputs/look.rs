@@ -10,6 +10,7 @@ use std::sync::Arc;
 use buildbee_proto::limits::MAX_READ_SET;
 use buildbee_proto::outcome::ReadSet;
 use buildbee_proto::path::RelPath;
+use buildbee_proto::tree::Twin;
 
 use super::discover::{DiscoverError, Inputs};
 use super::filehash::{FileHashes, Hashed};
@@ -18,6 +19,7 @@ use super::resolve::Resolved;
 use super::scan::{Form, Include, Scan};
 use super::search_path::SearchPath;
 use super::tree::TreeBuilder;
+use super::twins;
 use crate::compiler::request::CompileRequest;
 
 /// One look at one compile.
@@ -188,8 +190,12 @@ impl<'a> Look<'a> {
         let mut files = BTreeMap::new();
         let mut guards = Vec::with_capacity(self.files.len());
         let mut read = Vec::with_capacity(self.files.len());
-        for (place, hashed) in self.files {
-            tree.file(&place, hashed.digest, hashed.executable)?;
+        let stamps: Vec<_> = self.files.values().map(|hashed| (hashed.digest, hashed.identity.stamp())).collect();
+        let twins = twins::among(&stamps);
+        let mut known_twins = twins.iter().peekable();
+        for (at, (place, hashed)) in (0..).zip(self.files) {
+            let twin = known_twins.next_if(|(twin_at, _)| *twin_at == at).map_or_else(Twin::default, |(_, twin)| *twin);
+            tree.twin(&place, hashed.digest, hashed.executable, twin)?;
             files.insert(hashed.digest, place.to_absolute());
             guards.push((place.to_absolute(), hashed));
             read.push((place, hashed.digest));
@@ -206,6 +212,7 @@ impl<'a> Look<'a> {
             files: read,
             absent: absent.into_iter().collect(),
             symlinks: resolver.symlinks().iter().map(|(place, target)| (place.clone(), target.clone())).collect(),
+            twins,
         };
         Ok(Inputs { read_set, tree: tree.finish(), files, guards, outputs, logical_directory })
     }

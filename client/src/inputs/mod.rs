@@ -11,3 +11,4 @@ pub mod resolve;
 pub mod scan;
 pub mod search_path;
 pub mod tree;
+pub mod twins;

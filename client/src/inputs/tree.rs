@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::path::{PathComponent, RelPath};
-use buildbee_proto::tree::{Directory, DirectoryNode, FileNode, SymlinkNode};
+use buildbee_proto::tree::{Directory, DirectoryNode, FileNode, SymlinkNode, Twin};
 use thiserror::Error;
 
 /// One place in the tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Node {
     Directory(BTreeMap<PathComponent, Node>),
-    File { digest: Digest, executable: bool },
+    File { digest: Digest, executable: bool, twin: Twin },
     Symlink(String),
 }
 
@@ -39,7 +39,12 @@ pub struct Tree {
 impl TreeBuilder {
     /// A file with this content.
     pub fn file(&mut self, path: &RelPath, digest: Digest, executable: bool) -> Result<(), Conflict> {
-        self.put(path, Node::File { digest, executable })
+        self.twin(path, digest, executable, Twin::default())
+    }
+
+    /// One of several files with this content.
+    pub fn twin(&mut self, path: &RelPath, digest: Digest, executable: bool, twin: Twin) -> Result<(), Conflict> {
+        self.put(path, Node::File { digest, executable, twin })
     }
 
     /// A symlink with this target.
@@ -95,7 +100,9 @@ fn encode(nodes: BTreeMap<PathComponent, Node>, directories: &mut BTreeMap<Diges
                 let digest = encode(inner, directories);
                 directory.directories.push(DirectoryNode { name, digest });
             }
-            Node::File { digest, executable } => directory.files.push(FileNode { name, digest, executable }),
+            Node::File { digest, executable, twin } => {
+                directory.files.push(FileNode { name, digest, executable, twin });
+            }
             Node::Symlink(target) => directory.symlinks.push(SymlinkNode { name, target }),
         }
     }

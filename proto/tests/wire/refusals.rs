@@ -19,7 +19,7 @@ use buildbee_proto::membership::{Membership, Roster};
 use buildbee_proto::outcome::{ActionResult, ReadSet};
 use buildbee_proto::peer::Role;
 use buildbee_proto::toolchain::ToolchainId;
-use buildbee_proto::tree::{Directory, SymlinkNode};
+use buildbee_proto::tree::{Directory, SymlinkNode, Twin};
 
 use crate::samples::messages::{action_request, bytes, invocation, offer};
 use crate::samples::{self, content as fixed};
@@ -83,11 +83,25 @@ fn lists_out_of_order_are_refused_everywhere() {
     assert!(order(refusal(&fixed::read_set(), |set: &mut ReadSet| set.files.reverse())));
     assert!(order(refusal(&fixed::read_set(), |set: &mut ReadSet| set.absent.push(set.absent[0].clone()))));
     assert!(order(refusal(&fixed::read_set(), |set: &mut ReadSet| set.symlinks.push(set.symlinks[0].clone()))));
+    assert!(order(refusal(&fixed::read_set(), |set: &mut ReadSet| set.twins.reverse())));
     assert!(order(refusal(&fixed::manifest(), |manifest| manifest.entries[0].read_set.files.reverse())));
     assert!(order(refusal(&fixed::action_result(), |result: &mut ActionResult| result.outputs.reverse())));
     assert!(order(refusal(&fixed::signed_result(), |signed| signed.result.outputs.reverse())));
     assert!(order(refusal(&fixed::roster(), |roster: &mut Roster| roster.members.reverse())));
     assert!(order(refusal(&fixed::roster(), |roster: &mut Roster| roster.revoked.reverse())));
+}
+
+#[test]
+fn twins_of_nothing_are_refused() {
+    let error = refusal(&fixed::read_set(), |set: &mut ReadSet| set.twins[1].0 = 2);
+    assert_eq!(error, CanonicalError::Range("twin"));
+    let mut plain = fixed::directory();
+    plain.files[1].twin = Twin::default();
+    let (plain, twin) = (plain.to_canonical(), fixed::directory().to_canonical());
+    // The flag says that a twin follows, and what follows is what stands for none.
+    let flag = plain.iter().zip(&twin).position(|(one, other)| one != other).unwrap();
+    let spelled_out = [&plain[..flag], &[1], &[0; 8], &plain[flag + 1..]].concat();
+    assert_eq!(Directory::from_canonical(&spelled_out), Err(CanonicalError::Range("twin")));
 }
 
 #[test]

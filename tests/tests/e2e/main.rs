@@ -10,3 +10,4 @@ mod probes;
 mod side_by_side;
 mod staleness;
 mod throwaway;
+mod twins;

@@ -32,7 +32,13 @@ pub(crate) fn see(command: &mut Command, folder: &Path) -> Seen {
     }
 }
 
-/// Runs the shell line `line` in `folder` twice, `$CC` and `$CXX` being the plain compilers first and the wrapped ones then. `set_up` fills the empty
+/// The variables that stand for compilers in a shell line.
+const COMPILERS: [(&str, &str); 4] = [("CC", "gcc"), ("CXX", "g++"), ("CLANG", "clang"), ("CLANGXX", "clang++")];
+
+/// What compiles leave; everything else in a folder was there before.
+const OUTPUTS: [&str; 2] = [".o", ".d"];
+
+/// Runs the shell line `line` in `folder` twice, `$CC` and the other [`COMPILERS`] being the plain ones first and the wrapped ones then. `set_up` fills the empty
 /// folder for each. Returns what was seen the second time, which is what was seen the first time.
 pub(crate) fn same(farm: &Farm, folder: &Path, line: &str, set_up: impl Fn(&Path)) -> Seen {
     let anew = || {
@@ -43,23 +49,32 @@ pub(crate) fn same(farm: &Farm, folder: &Path, line: &str, set_up: impl Fn(&Path
     both(farm, folder, line, anew)
 }
 
-/// As [`same`], in the folder as it is: before each run only objects and dependency files are removed.
+/// As [`same`], in the folder as it is: before each run only [`OUTPUTS`] are removed.
 pub(crate) fn same_again(farm: &Farm, folder: &Path, line: &str) -> Seen {
     let without_outputs = || {
-        for name in outputs(folder, &[".o", ".d"]).keys() {
+        for name in outputs(folder, &OUTPUTS).keys() {
             fs::remove_file(folder.join(name)).unwrap();
         }
     };
     both(farm, folder, line, without_outputs)
 }
 
+/// As [`same_again`], and the wrapped run was (cached, remote, local) as often as `expected`.
+pub(crate) fn same_and_counted(farm: &Farm, folder: &Path, line: &str, expected: (u64, u64, u64)) -> Seen {
+    farm.laptop.zero();
+    let seen = same_again(farm, folder, line);
+    assert_eq!(farm.counts(), expected, "{line}\n{}\n{}", farm.json(&["explain"]), farm.logs());
+    seen
+}
+
 fn both(farm: &Farm, folder: &Path, line: &str, before: impl Fn()) -> Seen {
     before();
     let mut plain = plain("bash");
-    let expected = see(plain.args(["-c", line]).env("CC", "gcc").env("CXX", "g++").current_dir(folder), folder);
+    let expected = see(plain.args(["-c", line]).envs(COMPILERS).current_dir(folder), folder);
     before();
     let mut wrapped = farm.client("bash");
-    wrapped.args(["-c", line]).env("CC", "buildbee gcc").env("CXX", "buildbee g++").current_dir(folder);
+    let compilers = COMPILERS.map(|(variable, compiler)| (variable, format!("buildbee {compiler}")));
+    wrapped.args(["-c", line]).envs(compilers).current_dir(folder);
     let seen = see(&mut wrapped, folder);
     let explained = || farm.json(&["explain"]);
     assert_eq!(brief(&seen), brief(&expected), "{line}\n{}\n{}", explained(), farm.logs());

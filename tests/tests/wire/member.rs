@@ -21,7 +21,7 @@ use buildbee_proto::execute::{ActionRequest, ActionUpdate, Stage};
 use buildbee_proto::membership::{Signed, Ticket};
 use buildbee_proto::outcome::SignedResult;
 use buildbee_proto::toolchain::Toolchain;
-use buildbee_proto::tree::{Directory, DirectoryNode, FileNode};
+use buildbee_proto::tree::{Directory, DirectoryNode, FileNode, Twin};
 use buildbee_proto::version::Protocol;
 use buildbee_tests::farm::Farm;
 use tokio::io::AsyncReadExt as _;
@@ -182,7 +182,10 @@ pub(crate) fn request(words: &[&str]) -> ActionRequest {
     let declared = keep(b"what was declared\n".to_vec());
     let mut folder = |path: &Path, file: &str, digest: Digest, executable: bool| {
         let name = file.try_into().unwrap();
-        let directory = Directory { files: vec![FileNode { name, digest, executable }], ..Directory::default() };
+        let directory = Directory {
+            files: vec![FileNode { name, digest, executable, twin: Twin::default() }],
+            ..Directory::default()
+        };
         let mut digest = keep(directory.to_canonical());
         for name in path.iter().rev() {
             let name = name.to_str().unwrap().try_into().unwrap();

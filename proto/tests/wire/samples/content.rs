@@ -8,7 +8,7 @@ use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance, ReadSet, Sig
 use buildbee_proto::path::{PathComponent, RelPath};
 use buildbee_proto::peer::{PeerId, Role, Signature};
 use buildbee_proto::toolchain::{Toolchain, ToolchainId};
-use buildbee_proto::tree::{Directory, DirectoryNode, FileNode, SymlinkNode};
+use buildbee_proto::tree::{Directory, DirectoryNode, FileNode, SymlinkNode, Twin};
 
 use super::{Sample, content};
 
@@ -39,8 +39,13 @@ fn pairs(items: &[(&str, &str)]) -> Vec<(String, String)> {
 pub(crate) fn directory() -> Directory {
     Directory {
         files: vec![
-            FileNode { name: name("cc1"), digest: blake3(1), executable: true },
-            FileNode { name: name("größe.h"), digest: sha256(2), executable: false },
+            FileNode { name: name("cc1"), digest: blake3(1), executable: true, twin: Twin::default() },
+            FileNode {
+                name: name("größe.h"),
+                digest: sha256(2),
+                executable: false,
+                twin: Twin { inode: 2, second: 1 },
+            },
         ],
         directories: vec![DirectoryNode { name: name("include"), digest: blake3(3) }],
         symlinks: vec![SymlinkNode { name: name("cc"), target: "../bin/gcc".to_owned() }],
@@ -77,6 +82,7 @@ pub(crate) fn read_set() -> ReadSet {
         files: vec![(path("home/bee/src/x.c"), blake3(8)), (path("usr/include/stdio.h"), blake3(9))],
         absent: vec![path("usr/local/include/stdio.h")],
         symlinks: vec![(path("usr/lib/cpp"), "/etc/alternatives/cpp".to_owned())],
+        twins: vec![(0, Twin::default()), (1, Twin { inode: 1, second: 0 })],
     }
 }
 

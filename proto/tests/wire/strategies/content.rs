@@ -11,7 +11,7 @@ use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance, ReadSet, Sig
 use buildbee_proto::path::{PathComponent, RelPath};
 use buildbee_proto::peer::{PeerId, Role, Signature};
 use buildbee_proto::toolchain::{Toolchain, ToolchainId};
-use buildbee_proto::tree::{Directory, DirectoryNode, FileNode, SymlinkNode};
+use buildbee_proto::tree::{Directory, DirectoryNode, FileNode, SymlinkNode, Twin};
 use proptest::array::{uniform16, uniform32};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -61,14 +61,18 @@ pub(crate) fn role() -> impl Strategy<Value = Role> {
 
 #[derive(Clone, Debug)]
 enum Node {
-    File(Digest, bool),
+    File(Digest, bool, Twin),
     Directory(Digest),
     Symlink(String),
 }
 
+fn twin() -> impl Strategy<Value = Twin> {
+    (0..3_u32, 0..3_u32).prop_map(|(inode, second)| Twin { inode, second })
+}
+
 pub(crate) fn directory() -> impl Strategy<Value = Directory> {
     let node = prop_oneof![
-        (digest(), any::<bool>()).prop_map(|(digest, executable)| Node::File(digest, executable)),
+        (digest(), any::<bool>(), twin()).prop_map(|(digest, executable, twin)| Node::File(digest, executable, twin)),
         digest().prop_map(Node::Directory),
         "[^\0]{1,20}".prop_map(Node::Symlink),
     ];
@@ -76,7 +80,9 @@ pub(crate) fn directory() -> impl Strategy<Value = Directory> {
         let mut directory = Directory::default();
         for (name, node) in nodes {
             match node {
-                Node::File(digest, executable) => directory.files.push(FileNode { name, digest, executable }),
+                Node::File(digest, executable, twin) => {
+                    directory.files.push(FileNode { name, digest, executable, twin });
+                }
                 Node::Directory(digest) => directory.directories.push(DirectoryNode { name, digest }),
                 Node::Symlink(target) => directory.symlinks.push(SymlinkNode { name, target }),
             }
@@ -127,7 +133,11 @@ pub(crate) fn action() -> impl Strategy<Value = Action> {
 pub(crate) fn read_set() -> impl Strategy<Value = ReadSet> {
     let files = btree_map(path(), digest(), 0..ITEMS).prop_map(sorted);
     let symlinks = btree_map(path(), ".{0,20}", 0..ITEMS).prop_map(sorted);
-    (files, paths(), symlinks).prop_map(|(files, absent, symlinks)| ReadSet { files, absent, symlinks })
+    let twins = vec(proptest::option::of(twin()), ITEMS);
+    (files, paths(), symlinks, twins).prop_map(|(files, absent, symlinks, twins)| {
+        let twins = (0..).zip(twins).take(files.len()).filter_map(|(at, twin)| Some((at, twin?))).collect();
+        ReadSet { files, absent, symlinks, twins }
+    })
 }
 
 fn provenance() -> impl Strategy<Value = Provenance> {
