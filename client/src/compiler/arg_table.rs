@@ -4,6 +4,7 @@
 //! over a word. What is in neither is unknown, and runs locally.
 
 use super::flag_words;
+use super::outputs::{Existing, SideFile, Stage};
 use super::reason::ReasonKind;
 use super::request::{CompilerFamily, DepKind, SearchKind};
 
@@ -38,8 +39,10 @@ pub enum When {
 pub enum Class {
     /// Goes along, and decides nothing here.
     PassThrough,
-    /// `-c`.
-    CompileOnly,
+    /// `-c`, `-S`, `-fsyntax-only`: how far to go. The shortest way counts.
+    Stage(Stage),
+    /// `-emit-llvm`: the main output is called otherwise.
+    EmitLlvm,
     /// Another mode than compiling: local, and the first reason to name.
     Mode(ReasonKind),
     /// Makes the command local.
@@ -50,6 +53,18 @@ pub enum Class {
     IncludeFile,
     /// `-o`.
     Output,
+    /// Makes a file beside the main output.
+    Side(SideFile),
+    /// The value names a file that is written, unless something else stands in its way.
+    NamedOutput(Existing),
+    /// The value names a file that is read.
+    ReadFile,
+    /// A profile is read, from where the value says if it says so.
+    ProfileUse,
+    /// Where gcc keeps profiles, or looks for them.
+    ProfileFolder,
+    /// gcc puts a random number into the object.
+    Randomised,
     /// `-MD`, `-MMD`.
     DepMode(DepKind),
     /// `-MF`.
@@ -78,8 +93,6 @@ pub enum Class {
     MessageLength,
     /// The object holds the command line: nothing may be added to it.
     RecordsCommand,
-    /// `-flto`.
-    Lto,
     /// `-frandom-seed=`.
     RandomSeed,
 }
@@ -122,18 +135,18 @@ const fn clang(name: &'static str, attached: Attached, class: Class) -> Row {
 }
 
 use Attached::{Joined, JoinedOrSeparate, None as Alone, Separate};
-use Class::{Local, Mode, PassThrough, Search};
+use Class::{Local, Mode, PassThrough, ReadFile, Search, Side};
 use ReasonKind as Why;
 
 /// All rows. Of the rows that match an argument, the longest name counts.
 pub static ROWS: &[Row] = &[
     // Modes.
-    both("-c", Alone, Class::CompileOnly),
-    both("-S", Alone, Mode(Why::AssemblyOutput)),
+    both("-c", Alone, Class::Stage(Stage::Object)),
+    both("-S", Alone, Class::Stage(Stage::Assembly)),
     both("-E", Alone, Mode(Why::PreprocessOnly)),
     both("-M", Alone, Mode(Why::PreprocessOnly)),
     both("-MM", Alone, Mode(Why::PreprocessOnly)),
-    both("-fsyntax-only", Alone, Mode(Why::SyntaxOnly)),
+    both("-fsyntax-only", Alone, Class::Stage(Stage::Check)),
     both("-v", Alone, Mode(Why::NotACompile)),
     both("-###", Alone, Mode(Why::NotACompile)),
     both("--version", Alone, Mode(Why::NotACompile)),
@@ -166,8 +179,9 @@ pub static ROWS: &[Row] = &[
     both("--save-temps", Joined, Local(Why::SaveTemps)),
     clang("-save-stats", Joined, Local(Why::ExtraOutput)),
     clang("--save-stats", Joined, Local(Why::ExtraOutput)),
-    clang("-serialize-diagnostics", Separate, Local(Why::ExtraOutput)),
-    clang("--serialize-diagnostics", Separate, Local(Why::ExtraOutput)),
+    clang("-serialize-diagnostics", Separate, Class::NamedOutput(Existing::Replaced)),
+    clang("--serialize-diagnostics", Separate, Class::NamedOutput(Existing::Replaced)),
+    clang("-emit-llvm", Alone, Class::EmitLlvm),
     both("-d", Joined, Local(Why::Dump)),
     gcc("-aux-info", JoinedOrSeparate, Local(Why::ExtraOutput)),
     // Language and dialect.
@@ -291,15 +305,46 @@ pub static ROWS: &[Row] = &[
     clang("-Xanalyzer", Separate, Local(Why::PassedThrough)),
     clang("-Xopenmp-target", JoinedOrSeparate, Local(Why::PassedThrough)),
     // Coverage and profiles.
-    both("--coverage", Alone, Local(Why::Coverage)),
-    both("-coverage", Alone, Local(Why::Coverage)),
-    both("-ftest-coverage", Alone, Local(Why::Coverage)),
-    both("-fcoverage-mapping", Alone, Local(Why::Coverage)),
-    both("-fcondition-coverage", Alone, Local(Why::Coverage)),
-    both("-fpath-coverage", Joined, Local(Why::Coverage)),
+    both("--coverage", Alone, Side(SideFile::CoverageNotes)),
+    both("-coverage", Alone, Side(SideFile::CoverageNotes)),
+    both("-ftest-coverage", Alone, Side(SideFile::CoverageNotes)),
+    gcc("-fprofile-note=", Joined, Class::NamedOutput(Existing::Kept)),
+    both("-fprofile-arcs", Alone, Class::Randomised),
+    gcc("-fcondition-coverage", Alone, Class::Randomised),
+    gcc("-fpath-coverage", Joined, Class::Randomised),
+    both("-fprofile-generate", Alone, Class::Randomised),
+    both("-fprofile-generate=", Joined, Class::ProfileFolder),
+    both("-fprofile-dir=", Joined, Class::ProfileFolder),
+    both("-fprofile-update=", Joined, PassThrough),
+    both("-fprofile-filter-files=", Joined, PassThrough),
+    both("-fprofile-exclude-files=", Joined, PassThrough),
+    gcc("-fprofile-abs-path", Alone, PassThrough),
+    gcc("-fprofile-values", Alone, PassThrough),
+    gcc("-fprofile-correction", Alone, PassThrough),
+    gcc("-fprofile-partial-training", Alone, PassThrough),
+    gcc("-fprofile-reorder-functions", Alone, PassThrough),
+    gcc("-fprofile-reproducible=", Joined, PassThrough),
+    gcc("-fprofile-info-section", Alone, PassThrough),
+    gcc("-fprofile-info-section=", Joined, PassThrough),
+    clang("-fprofile-instr-generate", Alone, PassThrough),
+    clang("-fprofile-instr-generate=", Joined, PassThrough),
+    clang("-fprofile-sample-accurate", Alone, PassThrough),
+    clang("-fcs-profile-generate", Alone, PassThrough),
+    clang("-fcs-profile-generate=", Joined, PassThrough),
+    clang("-fcoverage-mapping", Alone, PassThrough),
+    clang("-fcoverage-compilation-dir=", Joined, PassThrough),
+    clang("-fcoverage-prefix-map=", Joined, PassThrough),
+    both("-fprofile-use", Alone, Class::ProfileUse),
+    both("-fprofile-use=", Joined, Class::ProfileUse),
+    gcc("-fbranch-probabilities", Alone, Class::ProfileUse),
+    clang("-fprofile-instr-use", Alone, Class::ProfileUse),
+    clang("-fprofile-instr-use=", Joined, Class::ProfileUse),
+    both("-fauto-profile=", Joined, ReadFile),
+    clang("-fprofile-sample-use=", Joined, ReadFile),
+    clang("-fprofile-remapping-file=", Joined, ReadFile),
+    clang("-fprofile-list=", Joined, ReadFile),
     both("-fprofile", Joined, Local(Why::Profile)),
     both("-fauto-profile", Joined, Local(Why::Profile)),
-    both("-fbranch-probabilities", Alone, Local(Why::Profile)),
     both("-fcs-profile", Joined, Local(Why::Profile)),
     both("-fcreate-profile", Alone, Local(Why::Profile)),
     both("-fmemory-profile", Joined, Local(Why::Profile)),
@@ -319,9 +364,11 @@ pub static ROWS: &[Row] = &[
     both("-fcompare-debug", Joined, Local(Why::Dump)),
     both("-fsched-verbose", Joined, Local(Why::Dump)),
     both("-fself-test", Joined, Local(Why::Dump)),
-    both("-fcallgraph-info", Joined, Local(Why::ExtraOutput)),
-    both("-fstack-usage", Alone, Local(Why::ExtraOutput)),
-    both("-fsave-optimization-record", Joined, Local(Why::ExtraOutput)),
+    gcc("-fcallgraph-info", Joined, Side(SideFile::CallGraph)),
+    both("-fstack-usage", Alone, Side(SideFile::StackUsage)),
+    clang("-fsave-optimization-record", Alone, Side(SideFile::OptimizationRecord)),
+    clang("-fsave-optimization-record=", Joined, Local(Why::ExtraOutput)),
+    gcc("-fsave-optimization-record", Joined, Local(Why::ExtraOutput)),
     both("-foptimization-record", Joined, Local(Why::ExtraOutput)),
     both("-fcrash-diagnostics-dir", Joined, Local(Why::ExtraOutput)),
     both("-fdeps-", Joined, Local(Why::ExtraOutput)),
@@ -338,21 +385,33 @@ pub static ROWS: &[Row] = &[
     both("-flto-report", Joined, Local(Why::Report)),
     both("-time", Joined, Local(Why::Report)),
     gcc("-Q", Alone, Local(Why::Report)),
-    both("-fsanitize-blacklist", Joined, Local(Why::ExtraInput)),
-    both("-fsanitize-ignorelist", Joined, Local(Why::ExtraInput)),
-    both("-fsanitize-system-", Joined, Local(Why::ExtraInput)),
-    both("-fsanitize-coverage-allowlist", Joined, Local(Why::ExtraInput)),
-    both("-fsanitize-coverage-whitelist", Joined, Local(Why::ExtraInput)),
-    both("-fsanitize-coverage-ignorelist", Joined, Local(Why::ExtraInput)),
-    both("-fsanitize-coverage-blacklist", Joined, Local(Why::ExtraInput)),
-    both("-fxray-", Joined, Local(Why::ExtraInput)),
-    both("-fbasic-block-sections=", Joined, Local(Why::ExtraInput)),
+    clang("-fsanitize-blacklist=", Joined, ReadFile),
+    clang("-fsanitize-ignorelist=", Joined, ReadFile),
+    clang("-fsanitize-system-blacklist=", Joined, ReadFile),
+    clang("-fsanitize-system-ignorelist=", Joined, ReadFile),
+    clang("-fsanitize-coverage-allowlist=", Joined, ReadFile),
+    clang("-fsanitize-coverage-whitelist=", Joined, ReadFile),
+    clang("-fsanitize-coverage-ignorelist=", Joined, ReadFile),
+    clang("-fsanitize-coverage-blacklist=", Joined, ReadFile),
+    clang("-fxray-always-instrument=", Joined, ReadFile),
+    clang("-fxray-never-instrument=", Joined, ReadFile),
+    clang("-fxray-attr-list=", Joined, ReadFile),
+    clang("-fxray-instrument", Alone, PassThrough),
+    clang("-fxray-instruction-threshold=", Joined, PassThrough),
+    clang("-fxray-instrumentation-bundle=", Joined, PassThrough),
+    clang("-fxray-function-groups=", Joined, PassThrough),
+    clang("-fxray-selected-function-group=", Joined, PassThrough),
+    clang("-fxray-modes=", Joined, PassThrough),
+    clang("-fbasic-block-sections=list=", Joined, ReadFile),
+    clang("-fbasic-block-sections=", Joined, PassThrough),
     both("-fthinlto-index", Joined, Local(Why::ExtraInput)),
     both("-fdepfile-entry", Joined, Local(Why::ExtraInput)),
     both("-finput-charset=", Joined, Local(Why::Charset)),
     both("-fexec-charset=", Joined, Local(Why::Charset)),
     both("-fwide-exec-charset=", Joined, Local(Why::Charset)),
-    both("-gsplit-dwarf", Joined, Local(Why::SplitDwarf)),
+    both("-gsplit-dwarf", Alone, Side(SideFile::SplitDwarf)),
+    clang("-gsplit-dwarf=split", Alone, Side(SideFile::SplitDwarf)),
+    clang("-gsplit-dwarf=single", Alone, PassThrough),
     both("-gno-split-dwarf", Alone, PassThrough),
     // Diagnostics, as far as they look at the terminal.
     both("-fdiagnostics-color", Alone, Class::Color(When::Always)),
@@ -374,8 +433,8 @@ pub static ROWS: &[Row] = &[
     clang("-gno-record-command-line", Alone, PassThrough),
     clang("-fno-record-command-line", Alone, PassThrough),
     both("-frandom-seed=", Joined, Class::RandomSeed),
-    both("-flto", Alone, Class::Lto),
-    both("-flto=", Joined, Class::Lto),
+    both("-flto", Alone, Class::Randomised),
+    both("-flto=", Joined, Class::Randomised),
     both("-fno-lto", Alone, PassThrough),
     clang("-fdebug-compilation-dir", Separate, PassThrough),
 ];

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::arg_table::{Attached, Class, ROWS, Row, When, lookup};
 use super::decide::decide;
+use super::outputs::Stage;
 use super::request::{CompilerFamily, Decision, DriverLanguage, Invocation};
 
 /// A value that the option takes.
@@ -15,6 +16,7 @@ fn value(row: &Row) -> &'static str {
         Class::Color(_) | Class::Urls(_) => "never",
         Class::MessageLength => "80",
         Class::Output => "out.o",
+        Class::NamedOutput(_) => "out.x",
         Class::DepFile => "out.d",
         Class::Mode(_) => "",
         _ => "value",
@@ -62,7 +64,6 @@ fn every_row_does_what_it_says() {
                 let label = format!("{family:?} {argv:?}");
                 let about_dependencies = matches!(row.class, Class::DepFile | Class::DepDetail);
                 argv.extend(about_dependencies.then(|| "-MD".to_owned()));
-                argv.extend((row.class == Class::Lto).then(|| "-frandom-seed=x".to_owned()));
                 argv.extend(["-c".to_owned(), "x.c".to_owned()]);
                 let decided = decision(family, &argv);
                 match row.class {
@@ -80,13 +81,20 @@ fn every_row_does_what_it_says() {
 
 fn check_effect(row: &Row, request: &super::request::CompileRequest, label: &str) {
     let told = |arguments: &[String]| arguments.iter().any(|argument| argument.starts_with(row.name));
+    let writes = |name: &str| request.outputs.iter().any(|output| output.path == Path::new(name) && !output.always);
     match row.class {
         Class::Output => assert_eq!(request.object, Path::new("out.o"), "{label}"),
-        Class::DepFile => assert_eq!(request.outputs[1], Path::new("out.d"), "{label}"),
+        Class::DepFile => assert_eq!(request.outputs[1].path, Path::new("out.d"), "{label}"),
+        Class::Stage(stage) => assert_eq!(request.outputs.is_empty(), stage == Stage::Check, "{label}"),
+        Class::EmitLlvm => assert_eq!(request.object, Path::new("x.bc"), "{label}"),
+        Class::Side(file) => assert!(writes(&format!("x{}", file.suffix())), "{label}"),
+        Class::NamedOutput(_) => assert!(writes("out.x"), "{label}"),
+        Class::ReadFile => assert_eq!(request.named_inputs[0].path, Path::new("value"), "{label}"),
+        Class::ProfileUse => assert!(!request.named_inputs.is_empty(), "{label}"),
         Class::DepMode(kind) => assert_eq!(request.depfile.as_ref().map(|found| found.kind), Some(kind), "{label}"),
         Class::IncludeFile => assert_eq!(request.explicit_inputs, [Path::new("value")], "{label}"),
         Class::Search(kind) => assert_eq!(request.search_directories[0].kind, kind, "{label}"),
-        Class::CompileOnly | Class::DepDetail | Class::Language => {}
+        Class::DepDetail | Class::Language | Class::ProfileFolder => {}
         _ => assert!(told(&request.include_arguments), "{label}"),
     }
     assert!(told(&request.key_arguments), "{label}");

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use super::environment;
 use super::language::{self, Language};
+use super::outputs::{Output, SideFile, Stage};
 use super::parse::{Parsed, parse};
 use super::places::{absolute, check_not_special, check_output, with_suffix};
+use super::profile;
 use super::reason::{Reason, ReasonKind};
-use super::request::{CompileRequest, CompilerFamily, Decision, DepFile, Invocation};
+use super::request::{CompileRequest, CompilerFamily, Decision, DepFile, Invocation, NamedInput};
 use super::response_file::{self, ReadFile};
 use super::terminal;
 
@@ -22,25 +24,30 @@ pub fn decide(invocation: &Invocation<'_>, read: &ReadFile<'_>) -> Decision {
 fn request(invocation: &Invocation<'_>, read: &ReadFile<'_>) -> Result<CompileRequest, Reason> {
     let argv = response_file::expand(invocation.argv, invocation.cwd, read)?;
     let mut parsed = parse(&argv, invocation.family);
-    check_mode(&mut parsed)?;
+    let stage = check_mode(&mut parsed)?;
     environment::check(invocation.env)?;
     if let Some(argument) = argv.iter().find(|argument| argument.contains('\0')) {
         return Err(Reason::about(ReasonKind::UnknownOption, argument.replace('\0', "\u{fffd}")));
     }
     check_macros(&argv)?;
     let (source, language) = source(&parsed, invocation)?;
-    let object = object(&parsed, &source, invocation.cwd)?;
+    let seeded = parsed.random_seed || invocation.family == CompilerFamily::Clang;
+    let reproducible = (seeded || !parsed.randomised) && !parsed.has_headings;
+    let object = main_output(&parsed, stage, &source, invocation.cwd)?;
     // Preprocessed text has no dependencies left, and compilers write no file of them.
     let depfile = depfile(&parsed, &object, invocation.cwd)?.filter(|_| !language.is_preprocessed());
     let mut search_directories = std::mem::take(&mut parsed.search_directories);
     search_directories.extend(environment::search_directories(invocation.env, language));
-    let read_paths = search_directories.iter().map(|found| &found.path).chain(&parsed.explicit_inputs);
+    let logical_directory = logical_directory(invocation);
+    let named_inputs = named_inputs(&mut parsed, &object, logical_directory.as_deref(), invocation)?;
+    let read_paths = (search_directories.iter().map(|found| &found.path))
+        .chain(&parsed.explicit_inputs)
+        .chain(named_inputs.iter().map(|input| &input.path));
     for path in read_paths {
         check_not_special(invocation.cwd, path)?;
     }
-    let mut outputs = vec![PathBuf::from(&object)];
-    outputs.extend(depfile.iter().map(|depfile| depfile.path.clone()));
-    check_distinct(invocation.cwd, &source, &outputs, &parsed.explicit_inputs)?;
+    let outputs = outputs(&mut parsed, stage, &object, depfile.as_ref(), invocation)?;
+    check_distinct(invocation.cwd, &source, &outputs, &parsed.explicit_inputs, &named_inputs)?;
 
     let explicit = terminal::explicit(invocation, parsed.diagnostics);
     let env = environment::carry(invocation.env, invocation.family, explicit.colored, explicit.linked);
@@ -50,6 +57,7 @@ fn request(invocation: &Invocation<'_>, read: &ReadFile<'_>) -> Result<CompileRe
     };
     let language_arguments = ["-x".to_owned(), language.option_name().to_owned()];
     Ok(CompileRequest {
+        family: invocation.family,
         source: PathBuf::from(source),
         language,
         object: PathBuf::from(object),
@@ -58,27 +66,27 @@ fn request(invocation: &Invocation<'_>, read: &ReadFile<'_>) -> Result<CompileRe
         argv: with(argv, &explicit.added),
         added_arguments: explicit.added.clone(),
         env,
-        logical_directory: logical_directory(invocation),
+        logical_directory,
         include_arguments: with(parsed.include_arguments, &language_arguments),
         key_arguments: with(parsed.key_arguments, &explicit.added),
         explicit_inputs: parsed.explicit_inputs,
+        named_inputs,
         search_directories,
         stderr_rule: explicit.rule,
+        reproducible,
     })
 }
 
 /// Reasons in the order in which they tell most: another mode, a link, then what stands in a compile's way.
-fn check_mode(parsed: &mut Parsed) -> Result<(), Reason> {
+fn check_mode(parsed: &mut Parsed) -> Result<Stage, Reason> {
     if let Some(mode) = parsed.mode.take() {
         return Err(mode);
     }
     if parsed.inputs.is_empty() {
         return Err(ReasonKind::NotACompile.into());
     }
-    if !parsed.compile_only {
-        return Err(ReasonKind::Link.into());
-    }
-    parsed.obstacle.take().map_or(Ok(()), Err)
+    let stage = parsed.stage.ok_or(ReasonKind::Link)?;
+    parsed.obstacle.take().map_or(Ok(stage), Err)
 }
 
 /// What a macro of the command line brings in stands in no file that the include scanner reads. Any argument counts: it may be a macro's
@@ -114,18 +122,21 @@ fn source(parsed: &Parsed, invocation: &Invocation<'_>) -> Result<(String, Langu
     }
     check_not_special(invocation.cwd, Path::new(source))?;
     check_not_special(invocation.cwd, Path::new(""))?;
-    if parsed.lto && !parsed.random_seed && invocation.family == CompilerFamily::Gcc {
-        return Err(Reason::about(ReasonKind::Lto, "-flto"));
-    }
     Ok((source.clone(), language))
 }
 
-fn object(parsed: &Parsed, source: &str, cwd: &Path) -> Result<String, Reason> {
+fn main_output(parsed: &Parsed, stage: Stage, source: &str, cwd: &Path) -> Result<String, Reason> {
     let object = if let Some(object) = &parsed.object {
         object.clone()
     } else {
         let name = source.rsplit('/').next().unwrap_or_default();
-        with_suffix(name, ".o").ok_or_else(|| Reason::about(ReasonKind::UnusualOutput, source))?
+        let suffix = match (stage, parsed.emits_llvm) {
+            (Stage::Assembly, false) => ".s",
+            (Stage::Assembly, true) => ".ll",
+            (Stage::Object | Stage::Check, false) => ".o",
+            (Stage::Object | Stage::Check, true) => ".bc",
+        };
+        with_suffix(name, suffix).ok_or_else(|| Reason::about(ReasonKind::UnusualOutput, source))?
     };
     check_output(cwd, &object)?;
     Ok(object)
@@ -156,11 +167,64 @@ fn depfile(parsed: &Parsed, object: &str, cwd: &Path) -> Result<Option<DepFile>,
     Ok(Some(DepFile { path: PathBuf::from(path), kind }))
 }
 
+fn named_inputs(
+    parsed: &mut Parsed,
+    object: &str,
+    logical_directory: Option<&Path>,
+    invocation: &Invocation<'_>,
+) -> Result<Vec<NamedInput>, Reason> {
+    if parsed.profile.used && parsed.profile.folder.is_some() && logical_directory.is_some() {
+        // The profile's name is made of the working directory's.
+        return Err(Reason::about(ReasonKind::Profile, "PWD"));
+    }
+    let mut named = std::mem::take(&mut parsed.named_inputs);
+    let seeded = parsed.random_seed;
+    named.extend(profile::inputs(&parsed.profile, invocation.family, object, invocation.cwd, seeded)?);
+    Ok(named)
+}
+
+/// Every file that the command may write.
+fn outputs(
+    parsed: &mut Parsed,
+    stage: Stage,
+    object: &str,
+    depfile: Option<&DepFile>,
+    invocation: &Invocation<'_>,
+) -> Result<Vec<Output>, Reason> {
+    let family = invocation.family;
+    let mut outputs = Vec::new();
+    if stage != Stage::Check {
+        outputs.push(Output::main(object, stage, family));
+    }
+    outputs.extend(depfile.map(|depfile| Output::dependencies(&depfile.path)));
+    for file in std::mem::take(&mut parsed.side_files) {
+        // clang 14 names this one after the source, whatever `-o` says.
+        if family == CompilerFamily::Clang && stage == Stage::Assembly && file == SideFile::SplitDwarf {
+            return Err(Reason::about(ReasonKind::ExtraOutput, "-gsplit-dwarf"));
+        }
+        let output = Output::beside(object, file, family)?;
+        if !outputs.contains(&output) {
+            outputs.push(output);
+        }
+    }
+    for output in std::mem::take(&mut parsed.named_outputs) {
+        check_output(invocation.cwd, &output.path.to_string_lossy())?;
+        outputs.push(output);
+    }
+    Ok(outputs)
+}
+
 /// Every output is a file of its own, and none is read.
-fn check_distinct(cwd: &Path, source: &str, outputs: &[PathBuf], inputs: &[PathBuf]) -> Result<(), Reason> {
+fn check_distinct(
+    cwd: &Path,
+    source: &str,
+    outputs: &[Output],
+    inputs: &[PathBuf],
+    named_inputs: &[NamedInput],
+) -> Result<(), Reason> {
     let mut seen = vec![absolute(cwd, Path::new(source))];
-    seen.extend(inputs.iter().map(|input| absolute(cwd, input)));
-    for output in outputs {
+    seen.extend(inputs.iter().chain(named_inputs.iter().map(|input| &input.path)).map(|input| absolute(cwd, input)));
+    for Output { path: output, .. } in outputs {
         let path = absolute(cwd, output);
         if seen.contains(&path) {
             return Err(Reason::about(ReasonKind::UnusualOutput, output.display().to_string()));

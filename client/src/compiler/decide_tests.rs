@@ -65,8 +65,6 @@ fn reasons() {
         ("-E x.c", "preprocess-only"),
         ("-M x.c", "preprocess-only"),
         ("-MM -c x.c", "preprocess-only"),
-        ("-S -c x.c", "assembly-output"),
-        ("-fsyntax-only x.c", "syntax-only"),
         ("-c -fbrand-new x.c", "unknown-option"),
         ("-c -- x.c", "unknown-option"),
         ("-c x.c -o", "missing-value"),
@@ -108,7 +106,8 @@ fn reasons() {
         ("@none -c x.c", "response-file-unreadable"),
         ("-c x.c -march=native", "march-native"),
         ("-c x.c -mtune=native", "march-native"),
-        ("-c x.c -Wa,-ahl=x.lst", "passed-through"),
+        ("-c x.c -Wa,-az", "passed-through"),
+        ("-c x.c -fstack-usage -o x.su", "unusual-output"),
         ("-c x.c -Wp,-include,x.h", "passed-through"),
         ("-c x.c -Xclang -load", "passed-through"),
         ("-c x.c -I=usr/include", "include-prefix"),
@@ -118,9 +117,10 @@ fn reasons() {
             assert_eq!(code(family, line), expected, "{family:?} {line}");
         }
     }
-    assert_eq!(code(CompilerFamily::Gcc, "-c x.c -flto"), "lto");
-    assert_eq!(code(CompilerFamily::Gcc, "-c x.c -flto -frandom-seed=x"), "distributed");
-    assert_eq!(code(CompilerFamily::Clang, "-c x.c -flto=thin"), "distributed");
+    assert_eq!(code(CompilerFamily::Clang, "-c x.c -Wa,-ahl=x.lst"), "passed-through");
+    assert_eq!(code(CompilerFamily::Clang, "-S x.c -g -gsplit-dwarf"), "extra-output");
+    assert_eq!(code(CompilerFamily::Gcc, "-c x.c -Wa,-aln=a.lst -Wa,-ah"), "repeated-output");
+    assert_eq!(code(CompilerFamily::Gcc, "-c x.c -fprofile-use -o d/.o"), "unusual-output");
     assert_eq!(code(CompilerFamily::Gcc, "-c x.c --target=arm"), "unknown-option");
 }
 
@@ -140,6 +140,23 @@ fn environment_can_forbid() {
     assert_eq!(reason.code(), "special-path");
 }
 
+fn written(family: CompilerFamily, line: &str) -> Vec<String> {
+    let outputs = distributed(family, line).outputs;
+    outputs.into_iter().map(|output| output.path.display().to_string()).collect()
+}
+
+#[test]
+fn results_with_random_numbers_are_told() {
+    let reproducible = |family, line: &str| distributed(family, line).reproducible;
+    for line in ["-c x.c -flto", "-c x.c --coverage", "-c x.c -fprofile-arcs", "-c x.c -fprofile-generate"] {
+        assert!(!reproducible(CompilerFamily::Gcc, line), "{line}");
+        assert!(reproducible(CompilerFamily::Gcc, &format!("{line} -frandom-seed=1")), "{line}");
+        assert!(reproducible(CompilerFamily::Clang, line), "{line}");
+    }
+    assert!(!reproducible(CompilerFamily::Gcc, "-c x.c -Wa,-ahl=x.lst -frandom-seed=1"));
+    assert!(reproducible(CompilerFamily::Gcc, "-c x.c -Wa,-ahln=x.lst"));
+}
+
 #[test]
 fn outputs_as_compilers_derive_them() {
     for (line, expected) in [
@@ -153,12 +170,28 @@ fn outputs_as_compilers_derive_them() {
         ("-c -MD -MFq x.c -o d/x.o", &["d/x.o", "q"]),
         ("-c -MD -MF d/q.d -MT t -MQ u -MP x.c", &["x.o", "d/q.d"]),
         ("-c x.c -o d/x.o -Wp,-MMD,d/.x.o.d", &["d/x.o", "d/.x.o.d"]),
+        ("-S d/x.c", &["x.s"]),
+        ("-S -c x.c -o d/x.i -MD", &["d/x.i", "d/x.d"]),
+        ("-fsyntax-only x.c -c", &[]),
+        ("-fsyntax-only -S x.c -MD -o d/y.o", &["d/y.d"]),
+        (
+            "-c x.c -g -gsplit-dwarf -fstack-usage --coverage -o d/x.c.o",
+            &["d/x.c.o", "d/x.c.dwo", "d/x.c.su", "d/x.c.gcno"],
+        ),
+        ("-c x.c --coverage -ftest-coverage", &["x.o", "x.gcno"]),
     ] {
         for family in FAMILIES {
-            let outputs = distributed(family, line).outputs;
-            let expected: Vec<_> = expected.iter().map(PathBuf::from).collect();
-            assert_eq!(outputs, expected, "{line}");
+            assert_eq!(written(family, line), *expected, "{line}");
         }
+    }
+    for (family, line, expected) in [
+        (CompilerFamily::Gcc, "-c x.c -fcallgraph-info=su,da -Wa,-ahl=l/x.lst", &["x.o", "x.ci", "l/x.lst"][..]),
+        (CompilerFamily::Gcc, "-c x.c --coverage -fprofile-note=n/x", &["x.o", "x.gcno", "n/x"]),
+        (CompilerFamily::Clang, "-c x.c -serialize-diagnostics d/x.dia", &["x.o", "d/x.dia"]),
+        (CompilerFamily::Clang, "-c x.c -emit-llvm", &["x.bc"]),
+        (CompilerFamily::Clang, "-S x.c -emit-llvm -fsave-optimization-record", &["x.ll", "x.opt.yaml"]),
+    ] {
+        assert_eq!(written(family, line), expected, "{line}");
     }
     let kind = |line| distributed(CompilerFamily::Gcc, line).depfile.map(|depfile| depfile.kind);
     assert_eq!(kind("-c x.c"), None);
@@ -280,9 +313,9 @@ proptest! {
             columns: Some(80),
         };
         if let Decision::Distribute(request) = decide(&invocation, &|_| Ok(content.clone())) {
-            prop_assert!(request.outputs.contains(&request.object));
-            prop_assert!(!request.outputs.contains(&request.source));
-            prop_assert!(request.argv.iter().any(|argument| argument == "-c"));
+            let paths: Vec<_> = request.outputs.iter().map(|output| &output.path).collect();
+            prop_assert!(paths.contains(&&request.object) || request.argv.iter().any(|argument| argument == "-fsyntax-only"));
+            prop_assert!(!paths.contains(&&request.source));
             prop_assert!(!request.include_arguments.iter().any(|argument| argument == "-c" || argument == "-MD"));
         }
     }
@@ -303,7 +336,7 @@ fn systems_that_look_includes_up_by_other_rules() {
 #[test]
 fn preprocessed_text_has_no_dependency_file() {
     for family in FAMILIES {
-        assert_eq!(distributed(family, "-c x.i -MD").outputs, [PathBuf::from("x.o")]);
-        assert_eq!(distributed(family, "-c x.c -MD").outputs, ["x.o", "x.d"].map(PathBuf::from));
+        assert_eq!(written(family, "-c x.i -MD"), ["x.o"]);
+        assert_eq!(written(family, "-c x.c -MD"), ["x.o", "x.d"]);
     }
 }

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use super::arg_table::{Attached, Class, KnownOption, When, lookup};
 use super::language::{self, Language};
+use super::outputs::{Existing, Output, SideFile, Stage};
+use super::profile::Profile;
 use super::reason::{Reason, ReasonKind};
-use super::request::{CompilerFamily, DepFile, DepKind, SearchDirectory, SearchKind};
+use super::request::{CompilerFamily, DepFile, DepKind, NamedInput, SearchDirectory, SearchKind};
 use super::sub_arguments;
 use super::terminal::Diagnostics;
 
@@ -25,7 +27,9 @@ pub(super) struct Parsed {
     pub(super) mode: Option<Reason>,
     /// The first thing that keeps a compile here.
     pub(super) obstacle: Option<Reason>,
-    pub(super) compile_only: bool,
+    /// How far the command goes; `None`: it links.
+    pub(super) stage: Option<Stage>,
+    pub(super) emits_llvm: bool,
     pub(super) inputs: Vec<Input>,
     pub(super) object: Option<String>,
     pub(super) dep_kind: Option<DepKind>,
@@ -34,10 +38,20 @@ pub(super) struct Parsed {
     pub(super) dep_detail: bool,
     /// A dependency file asked for through `-Wp,`.
     pub(super) preprocessor_depfile: Option<DepFile>,
+    pub(super) side_files: Vec<SideFile>,
+    /// Outputs that other options than `-o` and `-MF` name.
+    pub(super) named_outputs: Vec<Output>,
+    pub(super) named_inputs: Vec<NamedInput>,
+    pub(super) profile: Profile,
+    /// The assembler makes a listing.
+    lists: bool,
+    /// The listing has headings with the name of a temporary file.
+    pub(super) has_headings: bool,
     pub(super) explicit_inputs: Vec<PathBuf>,
     pub(super) search_directories: Vec<SearchDirectory>,
     pub(super) diagnostics: Diagnostics,
-    pub(super) lto: bool,
+    /// gcc puts a random number into the object.
+    pub(super) randomised: bool,
     pub(super) random_seed: bool,
     pub(super) include_arguments: Vec<String>,
     pub(super) key_arguments: Vec<String>,
@@ -91,17 +105,24 @@ impl Parsed {
         Self {
             mode: None,
             obstacle: None,
-            compile_only: false,
+            stage: None,
+            emits_llvm: false,
             inputs: Vec::new(),
             object: None,
             dep_kind: None,
             dep_path: None,
             dep_detail: false,
             preprocessor_depfile: None,
+            side_files: Vec::new(),
+            named_outputs: Vec::new(),
+            named_inputs: Vec::new(),
+            profile: Profile::default(),
+            lists: false,
+            has_headings: false,
             explicit_inputs: Vec::new(),
             search_directories: Vec::new(),
             diagnostics: Diagnostics::default(),
-            lto: false,
+            randomised: false,
             random_seed: false,
             include_arguments: Vec::new(),
             key_arguments: Vec::new(),
@@ -116,8 +137,12 @@ impl Parsed {
 
     fn option(&mut self, option: KnownOption, spelled: &Spelled<'_>) {
         match option.class {
-            Class::CompileOnly => {
-                self.compile_only = true;
+            Class::Stage(stage) => {
+                self.stage = self.stage.max(Some(stage));
+                self.keep_for_key(spelled);
+            }
+            Class::EmitLlvm => {
+                self.emits_llvm = true;
                 self.keep_for_key(spelled);
             }
             Class::Mode(kind) => {
@@ -126,6 +151,9 @@ impl Parsed {
             Class::Local(kind) => self.obstacle(kind, spelled.argument),
             Class::Output | Class::DepMode(_) | Class::DepFile | Class::DepDetail => {
                 self.output(option.class, &spelled.argument[..option.name_bytes], spelled);
+            }
+            Class::Side(_) | Class::NamedOutput(_) | Class::ReadFile | Class::ProfileUse | Class::ProfileFolder => {
+                self.file(option.class, spelled);
             }
             Class::Preprocessor => self.preprocessor(spelled),
             Class::Language => {
@@ -145,12 +173,30 @@ impl Parsed {
             {
                 self.obstacle(ReasonKind::Traditional, spelled.argument);
             }
-            Class::Assembler if !sub_arguments::assembler_is_harmless(spelled.value) => {
-                self.obstacle(ReasonKind::PassedThrough, spelled.argument);
+            Class::Assembler => self.assembler(spelled),
+            Class::Color(_)
+            | Class::Urls(_)
+            | Class::Plain
+            | Class::MessageLength
+            | Class::DiagnosticsFormat
+            | Class::RecordsCommand => self.diagnostics(option.class, spelled),
+            Class::Randomised => {
+                self.randomised = true;
+                self.keep_for_both(spelled);
             }
-            Class::DiagnosticsFormat if spelled.value.ends_with("-file") => {
-                self.obstacle(ReasonKind::ExtraOutput, spelled.argument);
+            Class::RandomSeed => {
+                self.random_seed = true;
+                self.keep_for_both(spelled);
             }
+            Class::PassThrough | Class::Processor | Class::Target => {
+                self.keep_for_both(spelled);
+            }
+        }
+    }
+
+    /// What messages look like.
+    fn diagnostics(&mut self, class: Class, spelled: &Spelled<'_>) {
+        match class {
             Class::Color(when) => self.diagnostics.color = self.when(when, spelled),
             Class::Urls(when) => self.diagnostics.urls = self.when(when, spelled),
             Class::Plain => {
@@ -169,17 +215,13 @@ impl Parsed {
                 self.diagnostics.records_command = true;
                 self.keep_for_both(spelled);
             }
-            Class::Lto => {
-                self.lto = true;
+            Class::DiagnosticsFormat => {
+                if spelled.value.ends_with("-file") {
+                    self.obstacle(ReasonKind::ExtraOutput, spelled.argument);
+                }
                 self.keep_for_both(spelled);
             }
-            Class::RandomSeed => {
-                self.random_seed = true;
-                self.keep_for_both(spelled);
-            }
-            Class::PassThrough | Class::Processor | Class::Target | Class::Assembler | Class::DiagnosticsFormat => {
-                self.keep_for_both(spelled);
-            }
+            _ => {}
         }
     }
 
@@ -218,6 +260,52 @@ impl Parsed {
             self.obstacle(ReasonKind::RepeatedOutput, spelled.argument);
         }
         self.key_arguments.extend([name.to_owned(), spelled.value.to_owned()]);
+    }
+
+    /// Files beside sources, objects and dependency files. Questions to the compiler do without these options: none of them changes what
+    /// is included.
+    fn file(&mut self, class: Class, spelled: &Spelled<'_>) {
+        self.keep_for_key(spelled);
+        let value = (!spelled.value.is_empty()).then(|| spelled.value.to_owned());
+        match class {
+            Class::Side(file) => {
+                self.side_files.push(file);
+                self.profile.notes |= file == SideFile::CoverageNotes;
+                self.randomised |= file == SideFile::CoverageNotes;
+            }
+            Class::NamedOutput(existing) => match &value {
+                Some(path) => self.named_outputs.push(Output::named(path, existing)),
+                None => self.obstacle(ReasonKind::MissingValue, spelled.argument),
+            },
+            Class::ReadFile => match value {
+                Some(path) => self.named_inputs.push(NamedInput::read(path)),
+                None => self.obstacle(ReasonKind::MissingValue, spelled.argument),
+            },
+            Class::ProfileUse => {
+                self.profile.used = true;
+                self.profile.folder = value.clone().or(self.profile.folder.take());
+                self.profile.place = value;
+            }
+            Class::ProfileFolder => {
+                self.randomised = true;
+                self.profile.folder = value;
+            }
+            _ => {}
+        }
+    }
+
+    fn assembler(&mut self, spelled: &Spelled<'_>) {
+        self.keep_for_both(spelled);
+        let Some(found) = sub_arguments::assembler(spelled.value, self.family) else {
+            self.obstacle(ReasonKind::PassedThrough, spelled.argument);
+            return;
+        };
+        let Some(listing) = found.listing else { return };
+        if std::mem::replace(&mut self.lists, true) {
+            self.obstacle(ReasonKind::RepeatedOutput, spelled.argument);
+        }
+        self.has_headings |= listing.has_heading;
+        self.named_outputs.extend(listing.file.map(|file| Output::named(&file, Existing::Kept)));
     }
 
     fn preprocessor(&mut self, spelled: &Spelled<'_>) {

@@ -11,6 +11,7 @@ use nix::pty::{Winsize, openpty};
 use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 
 use super::decide::decide;
+use super::outputs::Output;
 use super::request::{CompileRequest, CompilerFamily, Decision, DriverLanguage, Invocation, StderrRule};
 
 const SOURCE: &str = "#include \"a.h\"\n#include <b.h>\nint unused(void) { int x = A; return __LINE__; }\n";
@@ -83,6 +84,23 @@ const BOTH: &[&str] = &[
     "-c x.c -ftls-model=local-exec -fvisibility=protected -fno-plt -fno-semantic-interposition",
     "-c x.c --sysroot=/",
     "-c x.c -E2 -w",
+    "-c x.c -g -gsplit-dwarf -fstack-usage -ftest-coverage -frandom-seed=1",
+    "-c x.c -gsplit-dwarf -o out/x.c.o",
+    "-c x.c -gsplit-dwarf -o out/x",
+    "-c sub/y.z.c -fprofile-arcs -ftest-coverage -fstack-usage -o out/q. -frandom-seed=1",
+    "-c x.c --coverage -flto -frandom-seed=1",
+    "-c x.c -g -gsplit-dwarf -gno-split-dwarf",
+    "-S x.c",
+    "-S -c x.c -MD -fstack-usage --coverage -frandom-seed=1",
+    "-S x.c -o out/x.o -g",
+    "-S x.c -flto -frandom-seed=1",
+    "-fsyntax-only x.c -Wall",
+    "-fsyntax-only -c x.c -MD -o out/x.o -fstack-usage --coverage -g -gsplit-dwarf -frandom-seed=1",
+    "-fsyntax-only x.cc -MMD -MF out/x.dep",
+    "-c x.c -fprofile-generate -frandom-seed=1",
+    "-c x.c -fprofile-use -O2",
+    "-c x.c -fprofile-use=out -O2",
+    "-c x.c -fprofile-dir=/a --coverage -frandom-seed=1",
 ];
 
 const GCC: &[&str] = &[
@@ -94,6 +112,13 @@ const GCC: &[&str] = &[
     "-c x.c -fconserve-stack -fno-allow-store-data-races -mindirect-branch=thunk-extern -mskip-rax-setup",
     "-c x.c -A machine=x -Apred=y",
     "-c x.cc -std=c++20 -fconcepts -fcoroutines -ftemplate-depth-100",
+    "-c x.c -fcallgraph-info",
+    "-c x.c -fcallgraph-info=su,da -o out/x.o",
+    "-c x.c -Wa,-ahln=out/x.lst -g",
+    "-c x.c -Wa,-aln,--noexecstack",
+    "-S x.c -Wa,-aln=out/x.lst",
+    "-c x.c --coverage -frandom-seed=1 -fprofile-note=out/n -fprofile-abs-path",
+    "-c x.c -fbranch-probabilities",
 ];
 
 const CLANG: &[&str] = &[
@@ -106,6 +131,16 @@ const CLANG: &[&str] = &[
     "-c x.cc -stdlib=libstdc++ -fsized-deallocation",
     "-c x.c -fcomplete-member-pointers -mllvm",
     "-c x.c -g -fdebug-compilation-dir=/x",
+    "-c x.c -serialize-diagnostics out/x.dia -Wall",
+    "-c x.c --serialize-diagnostics out/x.dia",
+    "-c x.c -emit-llvm",
+    "-S x.c -emit-llvm -MD",
+    "-c x.c -O2 -fsave-optimization-record -o out/x.o",
+    "-c x.c -g -gsplit-dwarf=single",
+    "-c x.c -g -gsplit-dwarf=split",
+    "-c x.c -fprofile-instr-generate -fcoverage-mapping",
+    "-c x.c -fsanitize-ignorelist=out/none",
+    "-c x.c -fxray-instrument -fxray-attr-list=args",
 ];
 
 fn set_up(folder: &Path) {
@@ -214,9 +249,11 @@ fn check(family: CompilerFamily, line: &str) -> Result<(), String> {
 
     let written: Vec<_> = left.keys().filter(|path| !before.contains_key(*path)).cloned().collect();
     if original.status.success() {
-        let mut named: Vec<_> = request.outputs.iter().map(|path| super::places::absolute(&folder, path)).collect();
-        named.sort();
-        assert_eq!(written, named, "{label}");
+        let absolute = |output: &Output| super::places::absolute(&folder, &output.path);
+        let named: Vec<_> = request.outputs.iter().map(absolute).collect();
+        assert!(written.iter().all(|path| named.contains(path)), "{label}: {written:?} {named:?}");
+        let always: Vec<_> = request.outputs.iter().filter(|output| output.always).map(absolute).collect();
+        assert!(always.iter().all(|path| written.contains(path)), "{label}: {written:?} {always:?}");
     } else {
         assert_eq!(written, Vec::<PathBuf>::new(), "{label}");
     }

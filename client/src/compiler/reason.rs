@@ -12,10 +12,6 @@ pub enum ReasonKind {
     Link,
     /// `-E`, `-M`, `-MM`.
     PreprocessOnly,
-    /// `-S`.
-    AssemblyOutput,
-    /// `-fsyntax-only`.
-    SyntaxOnly,
     /// Not in the table of options.
     UnknownOption,
     /// An option lacks its value.
@@ -40,9 +36,7 @@ pub enum ReasonKind {
     ResponseFileUnreadable,
     /// More or longer arguments than an action may have.
     TooManyArguments,
-    /// `--coverage`, `-ftest-coverage`.
-    Coverage,
-    /// Writes or reads a profile.
+    /// Writes or reads a profile in a way that is not followed here.
     Profile,
     /// `-march=native` and its kin ask the machine.
     MarchNative,
@@ -56,10 +50,6 @@ pub enum ReasonKind {
     PrecompiledHeader,
     /// The source uses `__DATE__`, `__TIME__` or `__TIMESTAMP__`.
     TimeMacros,
-    /// `-flto` without `-frandom-seed=` in gcc: the object holds a random number.
-    Lto,
-    /// Debug information in a second file.
-    SplitDwarf,
     /// Dumps the compiler's insides into files or onto stderr.
     Dump,
     /// Reports times or memory: different at each run.
@@ -106,8 +96,6 @@ impl ReasonKind {
             Self::NotACompile => ("not-a-compile", "the command compiles nothing"),
             Self::Link => ("link", "the command links"),
             Self::PreprocessOnly => ("preprocess-only", "the command only preprocesses"),
-            Self::AssemblyOutput => ("assembly-output", "the command writes assembler text"),
-            Self::SyntaxOnly => ("syntax-only", "the command only checks"),
             Self::UnknownOption => ("unknown-option", "the option is not known"),
             Self::MissingValue => ("missing-value", "the option lacks its value"),
             Self::MultipleInputs => ("multiple-inputs", "there is more than one input"),
@@ -120,7 +108,6 @@ impl ReasonKind {
             Self::DependencyOptions => ("dependency-options", "the dependency options do not fit together"),
             Self::ResponseFileUnreadable => ("response-file-unreadable", "a response file cannot be read reliably"),
             Self::TooManyArguments => ("too-many-arguments", "the command is too long"),
-            Self::Coverage => ("coverage", "coverage notes are written"),
             Self::Profile => ("profile", "a profile is read or written"),
             Self::MarchNative => ("march-native", "the option asks this machine for its processor"),
             Self::SaveTemps => ("save-temps", "intermediate files are kept"),
@@ -128,8 +115,6 @@ impl ReasonKind {
             Self::Modules => ("modules", "modules are used"),
             Self::PrecompiledHeader => ("precompiled-header", "a precompiled header is made or named"),
             Self::TimeMacros => ("time-macros", "the source asks for the time"),
-            Self::Lto => ("lto", "the object holds a random number (give -frandom-seed=)"),
-            Self::SplitDwarf => ("split-dwarf", "debug information goes to a second file"),
             Self::Dump => ("dump", "the compiler dumps its insides"),
             Self::Report => ("report", "the compiler reports times or memory"),
             Self::ExtraOutput => ("extra-output", "a further file is written"),

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::language::Language;
+use super::outputs::Output;
 use super::reason::Reason;
 
 /// Which command line the compiler understands.
@@ -145,19 +146,47 @@ fn source_line_bytes(line: &[u8]) -> usize {
     if first.is_some_and(|byte| byte == b' ' || byte.is_ascii_digit()) { n_bytes } else { 0 }
 }
 
+/// What becomes of a file that is no header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InputRule {
+    /// The compiler reads it if it is there.
+    ReadIfThere,
+    /// The compiler removes it: nobody else may do that.
+    Removed,
+}
+
+/// A file that an option names or implies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedInput {
+    /// Relative ones to the working directory.
+    pub path: PathBuf,
+    /// What becomes of it.
+    pub rule: InputRule,
+}
+
+impl NamedInput {
+    /// One that is read if it is there.
+    pub(super) fn read(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), rule: InputRule::ReadIfThere }
+    }
+}
+
 /// One compile that can run elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CompileRequest {
+    /// Of the compiler.
+    pub family: CompilerFamily,
     /// As spelled.
     pub source: PathBuf,
     /// Of the source.
     pub language: Language,
-    /// As spelled after `-o`, or derived: the source's stem with `.o`, in the working directory.
+    /// The main output, as spelled after `-o`, or derived: the source's stem with `.o` (`.s` for `-S`), in the working directory. It is not
+    /// written where the command only checks.
     pub object: PathBuf,
     /// The dependency file, if one is written.
     pub depfile: Option<DepFile>,
-    /// Every file that a successful local run writes, as spelled.
-    pub outputs: Vec<PathBuf>,
+    /// Every file that a successful local run may write, none twice.
+    pub outputs: Vec<Output>,
     /// Arguments for the action, without the program: the user's with response files replaced by what is in them, then what makes
     /// defaults explicit that would depend on a terminal.
     pub argv: Vec<String>,
@@ -177,12 +206,18 @@ pub struct CompileRequest {
     pub include_arguments: Vec<String>,
     /// The arguments as part of a cache key: [`argv`](Self::argv) with output and dependency options in one spelling.
     pub key_arguments: Vec<String>,
+    /// Files that other options name or imply.
+    pub named_inputs: Vec<NamedInput>,
     /// Files of `-include` and `-imacros`, as spelled: looked for in the working directory, then as `#include "…"` is.
     pub explicit_inputs: Vec<PathBuf>,
     /// Folders that the user added to the search path, in the order given within each kind.
     pub search_directories: Vec<SearchDirectory>,
     /// Whether a result's stderr may be shown.
     pub stderr_rule: StderrRule,
+    /// Whether two runs of the command leave the same bytes. gcc puts a random number into objects for coverage, profiles and link time
+    /// optimisation unless `-frandom-seed=` is given, and its assembler puts the name of a temporary file into the headings of listings.
+    /// A result made elsewhere holds another one, just as a second local run's would.
+    pub reproducible: bool,
 }
 
 impl CompileRequest {

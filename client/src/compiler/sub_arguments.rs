@@ -36,14 +36,54 @@ const ASSEMBLER_WITH_VALUE: [&str; 9] = [
     "-mx86-used-note=",
 ];
 
-/// Whether all of `-Wa,{list}` is harmless.
-pub(super) fn assembler_is_harmless(list: &str) -> bool {
-    list.split(',').all(|argument| {
-        ASSEMBLER.contains(&argument)
-            || ASSEMBLER_WITH_VALUE.iter().any(|name| {
-                argument.strip_prefix(name).is_some_and(|value| !value.is_empty() && !value.starts_with("native"))
-            })
-    })
+/// What `-Wa,` says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Assembler {
+    /// A listing is printed, or written to a file.
+    pub(super) listing: Option<Listing>,
+}
+
+/// `-a`: a listing.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Listing {
+    /// Where to, if not to standard output.
+    pub(super) file: Option<String>,
+    /// Pages have a heading, with the name of the assembler's input: a temporary file's.
+    pub(super) has_heading: bool,
+}
+
+/// Reads `-Wa,{list}`. `None` where it is not all harmless.
+pub(super) fn assembler(list: &str, family: CompilerFamily) -> Option<Assembler> {
+    let mut found = Assembler::default();
+    for argument in list.split(',') {
+        // clang's own assembler has no listings.
+        if let Some(asked) = argument.strip_prefix("-a").filter(|_| family == CompilerFamily::Gcc) {
+            if found.listing.replace(listing(asked)?).is_some() {
+                return None;
+            }
+        } else if !is_harmless(argument) {
+            return None;
+        }
+    }
+    Some(found)
+}
+
+fn is_harmless(argument: &str) -> bool {
+    let valued = |name: &&str| {
+        argument.strip_prefix(*name).is_some_and(|value| !value.is_empty() && !value.starts_with("native"))
+    };
+    ASSEMBLER.contains(&argument) || ASSEMBLER_WITH_VALUE.iter().any(valued)
+}
+
+/// What follows `-a`.
+fn listing(asked: &str) -> Option<Listing> {
+    let (letters, file) = match asked.split_once('=') {
+        Some((_, "")) => return None,
+        Some((letters, file)) => (letters, Some(file.to_owned())),
+        None => (asked, None),
+    };
+    let known = letters.bytes().all(|letter| b"cdghilmns".contains(&letter));
+    known.then(|| Listing { file, has_heading: !letters.contains('n') })
 }
 
 /// What `-Wp,` says.
@@ -91,17 +131,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn assembler() {
+    fn assembler_lists() {
+        let plain = |list: &str| assembler(list, CompilerFamily::Gcc).is_some_and(|found| found.listing.is_none());
         for list in ASSEMBLER {
-            assert!(assembler_is_harmless(list), "{list}");
+            assert!(plain(list), "{list}");
         }
         for name in ASSEMBLER_WITH_VALUE {
-            assert!(assembler_is_harmless(&format!("{name}x,--noexecstack")), "{name}");
-            assert!(!assembler_is_harmless(name), "{name}");
+            assert!(plain(&format!("{name}x,--noexecstack")), "{name}");
+            assert!(!plain(name), "{name}");
         }
-        for list in ["", "-ahl=x.lst", "--noexecstack,-adhln", "-I,x", "-march=native", "--MD,x.d"] {
-            assert!(!assembler_is_harmless(list), "{list}");
+        for list in ["", "-ahl=", "-az", "-al,-ah", "-I,x", "-march=native", "--MD,x.d"] {
+            assert_eq!(assembler(list, CompilerFamily::Gcc), None, "{list}");
         }
+    }
+
+    #[test]
+    fn listings() {
+        let said = |list| assembler(list, CompilerFamily::Gcc).unwrap().listing.unwrap();
+        let file = Some("x.lst".to_owned());
+        assert_eq!(said("-ahl=x.lst"), Listing { file, has_heading: true });
+        assert_eq!(said("-aln,-W"), Listing { file: None, has_heading: false });
+        assert!(said("-a").has_heading);
+        assert_eq!(assembler("-al", CompilerFamily::Clang), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use buildbee_proto::digest::Digest;
@@ -12,6 +12,8 @@ use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance};
 use super::context::Context;
 use crate::dispatch::attempt::MAX_RESULT_CONTENT_BYTES;
 use crate::dispatch::job::Job;
+use crate::inputs::discover::OutputPlace;
+use crate::inputs::filehash::FileIdentity;
 
 /// What compilers ask for when they make objects and dependency files. The mode on disk does not count: it may be that of a file that was
 /// there before, and it lacks what the caller's umask took off.
@@ -52,11 +54,16 @@ impl LocalRun<'_> {
             }
             let mut blobs = BTreeMap::new();
             let mut files = Vec::new();
-            for path in outputs {
-                // A compiler that succeeds writes all of them; who removed one may have replaced another.
-                let Some(content) = read(&path.to_absolute()) else { return };
+            for OutputPlace { place, always, before } in outputs {
+                let path = place.to_absolute();
+                // One that need not be written may be an earlier compile's.
+                if !always && identity(&path) == before {
+                    continue;
+                }
+                // A compiler that succeeds writes the others; who removed one may have replaced another.
+                let Some(content) = read(&path) else { return };
                 let digest = Digest::of(&content);
-                files.push(OutputFile { path, digest, mode: NEW_FILE_MODE });
+                files.push(OutputFile { path: place, digest, mode: NEW_FILE_MODE });
                 blobs.insert(digest, content);
             }
             let streams = [stdout, stderr].map(|content| {
@@ -81,7 +88,11 @@ impl LocalRun<'_> {
     }
 }
 
-fn read(path: &std::path::Path) -> Option<Vec<u8>> {
+fn identity(path: &Path) -> Option<FileIdentity> {
+    fs::symlink_metadata(path).ok().map(|meta| FileIdentity::of(&meta))
+}
+
+fn read(path: &Path) -> Option<Vec<u8>> {
     let meta = fs::symlink_metadata(path).ok()?;
     if !meta.is_file() || meta.len() > MAX_RESULT_CONTENT_BYTES {
         return None;

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::fcntl::AtFlags;
 use thiserror::Error;
 
+use crate::compiler::outputs::Existing;
+
 /// One file to put in place.
 #[derive(Clone, Debug)]
 pub struct Placed<'a> {
@@ -24,27 +26,6 @@ pub struct Placed<'a> {
     pub mode: u32,
     /// What the compiler does where there is one already.
     pub existing: Existing,
-}
-
-/// How a compiler treats an output that is there already. One that it writes into keeps its permission bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// Removed, or replaced by renaming: clang's objects.
-    Replaced,
-    /// Removed unless it is empty, as `mktemp` leaves it: objects of GNU's assembler.
-    EmptyKept,
-    /// Written into: dependency files.
-    Kept,
-}
-
-impl Existing {
-    fn keeps_mode_of(self, meta: &fs::Metadata) -> bool {
-        match self {
-            Self::Replaced => false,
-            Self::EmptyKept => meta.len() == 0,
-            Self::Kept => true,
-        }
-    }
 }
 
 /// A file could not be put in place. None of the others was either, unless renaming itself failed half-way.
@@ -98,7 +79,7 @@ fn draft(file: &Placed<'_>) -> io::Result<Draft> {
         Ok(meta) if !meta.is_file() => return Err(io::Error::other("not a regular file")),
         Ok(meta) => {
             drop(OpenOptions::new().write(true).open(&file.path)?);
-            let written_into = file.existing.keeps_mode_of(&meta);
+            let written_into = file.existing.keeps_file_of(meta.len());
             if written_into && meta.nlink() > 1 {
                 return Err(io::Error::other("the compiler would write under its other names too"));
             }

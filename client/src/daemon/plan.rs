@@ -13,9 +13,10 @@ use buildbee_proto::digest::Digest;
 use super::cache::{Hit, ManifestKey};
 use super::context::{Context, RunningEntry};
 use super::invocation::Checked;
-use super::placement::{Existing, PlaceError, Placed, place};
+use super::placement::{PlaceError, Placed, place};
 use crate::compiler::decide::decide;
-use crate::compiler::request::{CompileRequest, CompilerFamily, Decision, Invocation as Asked};
+use crate::compiler::outputs::Existing;
+use crate::compiler::request::{CompileRequest, Decision, Invocation as Asked};
 use crate::journal::{Record, Why};
 use crate::toolchain::Compiler;
 
@@ -82,7 +83,7 @@ pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> P
         }
     };
     let key = manifest_key(&call, &request, &compiler, source).digest();
-    let outputs = request.outputs.iter().map(|path| call.cwd.join(path)).collect();
+    let outputs = request.outputs.iter().map(|output| call.cwd.join(&output.path)).collect();
     let listed = context.runs(request.source.clone(), outputs);
     let plan = Box::new(Plan { call, request, compiler, key, listed });
     match context.cache.direct(&plan.key) {
@@ -95,7 +96,7 @@ fn manifest_key(call: &Checked, request: &CompileRequest, compiler: &Compiler, s
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let mut words = vec![text(&compiler.program), text(&call.cwd), text(&request.source)];
     words.push(request.logical_directory.as_deref().map(text).unwrap_or_default());
-    words.extend(request.outputs.iter().map(|path| text(path)));
+    words.extend(request.outputs.iter().map(|output| text(&output.path)));
     words.extend(request.env.iter().map(|(name, value)| format!("{name}={value}")));
     words.push(String::new());
     words.extend(request.key_arguments.iter().cloned());
@@ -128,10 +129,7 @@ impl Plan {
 
     /// What the compiler does with an output that is there already. An output is no symlink, so its last name is as spelled.
     fn existing(&self, output: &Path) -> Existing {
-        match self.compiler.family {
-            _ if output.file_name() != self.request.object.file_name() => Existing::Kept,
-            CompilerFamily::Gcc => Existing::EmptyKept,
-            CompilerFamily::Clang => Existing::Replaced,
-        }
+        let spelled = self.request.outputs.iter().find(|known| known.path.file_name() == output.file_name());
+        spelled.map_or(Existing::Kept, |known| known.existing)
     }
 }

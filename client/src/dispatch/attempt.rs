@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::board::Pick;
 use super::job::Job;
 use super::lender::Lender;
+use crate::inputs::discover::OutputPlace;
 
 /// From opening the stream to `Accepted`.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(1);
@@ -250,20 +251,21 @@ fn check(signed: &SignedResult, job: &Job) -> Result<(), AttemptError> {
     if verify_result(signed) { Ok(()) } else { Err(AttemptError::BadResult("its signature is wrong")) }
 }
 
-/// Whether `result` is one of `action`, made in a sandbox, with the files that were asked for and no others; `outputs` are sorted.
-pub fn fits(result: &ActionResult, action: &Digest, outputs: &[RelPath]) -> Result<(), &'static str> {
+/// Whether `result` is one of `action`, made in a sandbox, with the files that are always written and none that was not asked for;
+/// `outputs` are sorted by place.
+pub fn fits(result: &ActionResult, action: &Digest, outputs: &[OutputPlace]) -> Result<(), &'static str> {
     if result.action != *action {
         return Err("it is another action's");
     }
     if !result.provenance.sandboxed {
         return Err("it was not made in a sandbox");
     }
-    if result.outputs.iter().any(|file| outputs.binary_search(&file.path).is_err()) {
+    if result.outputs.iter().any(|file| outputs.binary_search_by(|output| output.place.cmp(&file.path)).is_err()) {
         return Err("it names a file that was not asked for");
     }
     // A stale object left in place would be taken for the new one.
     let made: BTreeSet<&RelPath> = result.outputs.iter().map(|file| &file.path).collect();
-    if result.exit_code == 0 && made.len() != outputs.len() {
+    if result.exit_code == 0 && outputs.iter().any(|output| output.always && !made.contains(&output.place)) {
         return Err("it lacks a file that was asked for");
     }
     let named = result.outputs.iter().map(|file| &file.digest).chain([&result.stdout, &result.stderr]);

@@ -9,8 +9,9 @@ fn path(text: &str) -> RelPath {
     text.try_into().unwrap()
 }
 
-fn outputs() -> Vec<RelPath> {
-    vec![path("w/x.d"), path("w/x.o")]
+fn outputs() -> Vec<OutputPlace> {
+    let output = |name, always| OutputPlace { place: path(name), always, before: None };
+    vec![output("w/x.d", true), output("w/x.dwo", false), output("w/x.o", true)]
 }
 
 fn result() -> ActionResult {
@@ -47,6 +48,10 @@ fn results_must_be_what_was_asked_for() {
     assert_eq!(said(|result| drop(result.outputs.pop())), Err("it lacks a file that was asked for"));
     let twice = said(|result| result.outputs[1] = result.outputs[0].clone());
     assert_eq!(twice, Err("it lacks a file that was asked for"));
+    let more = |result: &mut ActionResult| {
+        result.outputs.insert(1, OutputFile { path: path("w/x.dwo"), digest: Digest::of(b"dwo"), mode: 0o644 });
+    };
+    assert_eq!(said(more), Ok(()), "a file that may be written");
     let failed = |result: &mut ActionResult| {
         result.exit_code = 1;
         result.outputs.clear();

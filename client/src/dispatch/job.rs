@@ -10,7 +10,7 @@ use buildbee_proto::digest::Digest;
 use buildbee_proto::path::{PathError, RelPath};
 
 use crate::compiler::request::CompileRequest;
-use crate::inputs::discover::Inputs;
+use crate::inputs::discover::{Inputs, OutputPlace};
 use crate::toolchain::Compiler;
 
 /// Wall-clock limit of one compile.
@@ -31,8 +31,8 @@ pub struct Job {
     pub inputs: Inputs,
     /// The source's place.
     pub source: Option<PathBuf>,
-    /// Outputs by physical place, sorted.
-    pub outputs: Vec<RelPath>,
+    /// Outputs, sorted by place.
+    pub outputs: Vec<OutputPlace>,
     /// Whether the compiler is told a path through a symlink by `PWD`. bubblewrap sets `PWD` to where it goes, so no sandbox can say it, and
     /// debug information would name another folder.
     pub through_symlink: bool,
@@ -51,14 +51,14 @@ impl Job {
         env.insert("PWD".to_owned(), inputs.logical_directory.to_str().unwrap_or("/").to_owned());
         let through_symlink = inputs.logical_directory.as_os_str() != cwd.as_os_str();
         let mut outputs = inputs.outputs.clone();
-        outputs.sort();
-        outputs.dedup();
+        outputs.sort_by(|one, other| one.place.cmp(&other.place));
+        outputs.dedup_by(|one, other| one.place == other.place);
         let program = compiler.program.to_str().ok_or_else(|| PathError::NotUtf8(compiler.program.clone()))?;
         let command = Command {
             argv: std::iter::once(program.to_owned()).chain(request.argv.iter().cloned()).collect(),
             env: env.into_iter().collect(),
             working_directory: RelPath::from_absolute(cwd)?,
-            output_files: outputs.clone(),
+            output_files: outputs.iter().map(|output| output.place.clone()).collect(),
             output_directories: Vec::new(),
         };
         let command_bytes = command.to_canonical();

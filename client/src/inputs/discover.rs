@@ -16,7 +16,7 @@ use buildbee_proto::outcome::ReadSet;
 use buildbee_proto::path::RelPath;
 use thiserror::Error;
 
-use super::filehash::{FileHashes, Hashed};
+use super::filehash::{FileHashes, FileIdentity, Hashed};
 use super::look::Look;
 use super::lookup::LookupError;
 use super::resolve::ResolveError;
@@ -40,10 +40,21 @@ pub struct Inputs {
     pub files: BTreeMap<Digest, PathBuf>,
     /// Every file by physical place, as hashed.
     pub guards: Vec<(PathBuf, Hashed)>,
-    /// Files that the compile writes, by physical place, in the order of the request's outputs.
-    pub outputs: Vec<RelPath>,
+    /// Files that the compile may write, in the order of the request's outputs.
+    pub outputs: Vec<OutputPlace>,
     /// The spelling of the working directory that the compiler is told by `PWD`.
     pub logical_directory: PathBuf,
+}
+
+/// Where a file is to be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputPlace {
+    /// Its physical place.
+    pub place: RelPath,
+    /// Whether a compile that succeeds always writes it.
+    pub always: bool,
+    /// The file that was there before the compile.
+    pub before: Option<FileIdentity>,
 }
 
 /// Why a compile's inputs can't be told. Each ends in a local run.
@@ -90,6 +101,9 @@ pub enum DiscoverError {
     /// A `__has_include` that can't be followed.
     #[error("{path} asks for a computed name (__has_include)", path = .0.display())]
     ComputedProbe(PathBuf),
+    /// A file stands where the compiler would remove one.
+    #[error("{path} would be removed by the compiler", path = .0.display())]
+    Removed(PathBuf),
     /// A place where the sandbox has its own files.
     #[error("{0} is in a place that differs from machine to machine")]
     SpecialPath(RelPath),
@@ -131,7 +145,7 @@ impl DiscoverError {
             Self::ComputedInclude(_) | Self::IncludesAfterAll(_) => "computed-include",
             Self::ComputedProbe(_) => "computed-has-include",
             Self::SpecialPath(_) => "special-path",
-            Self::Output(_) => "unusual-output",
+            Self::Output(_) | Self::Removed(_) => "unusual-output",
             Self::Lookup(LookupError::PrecompiledHeader(_)) => "precompiled-header",
             Self::Lookup(LookupError::TooMany) | Self::TooMany => "too-many-inputs",
             Self::Lookup(LookupError::Resolve(_)) | Self::Resolve(_) => "unusual-path",

@@ -12,15 +12,15 @@ use buildbee_proto::outcome::ReadSet;
 use buildbee_proto::path::RelPath;
 use buildbee_proto::tree::Twin;
 
-use super::discover::{DiscoverError, Inputs};
-use super::filehash::{FileHashes, Hashed};
+use super::discover::{DiscoverError, Inputs, OutputPlace};
+use super::filehash::{FileHashes, FileIdentity, Hashed};
 use super::lookup::Lookups;
 use super::resolve::Resolved;
 use super::scan::{Form, Include, Scan};
 use super::search_path::SearchPath;
 use super::tree::TreeBuilder;
 use super::twins;
-use crate::compiler::request::CompileRequest;
+use crate::compiler::request::{CompileRequest, CompilerFamily, InputRule};
 
 /// One look at one compile.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Look<'a> {
     cwd: &'a Path,
     lookups: Lookups<'a>,
     files: BTreeMap<RelPath, Hashed>,
+    /// Files that the compiler may quote in its messages, though it does not include them.
+    quoted: BTreeSet<PathBuf>,
 }
 
 impl<'a> Look<'a> {
@@ -40,7 +42,14 @@ impl<'a> Look<'a> {
         cwd: &'a Path,
         search: &'a SearchPath,
     ) -> Result<Self, DiscoverError> {
-        Ok(Self { hashes, request, cwd, lookups: Lookups::new(cwd, search)?, files: BTreeMap::new() })
+        Ok(Self {
+            hashes,
+            request,
+            cwd,
+            lookups: Lookups::new(cwd, search)?,
+            files: BTreeMap::new(),
+            quoted: BTreeSet::new(),
+        })
     }
 
     /// All files that any branch of any file could include. Fails where a file names what it includes by a macro.
@@ -119,11 +128,14 @@ impl<'a> Look<'a> {
         if scan.computed_probe {
             return Err(DiscoverError::ComputedProbe(spelled.to_owned()));
         }
+        if self.request.family == CompilerFamily::Gcc {
+            self.quoted.extend(scan.line_names.iter().map(PathBuf::from));
+        }
         self.insert(place, hashed)?;
         Ok(scan)
     }
 
-    /// A file whose existence alone was asked for: an agent must find it too.
+    /// A file that is not scanned: one whose existence alone was asked for, or one that is no source. An agent must find it too.
     fn exists(&mut self, spelled: &Path) -> Result<(), DiscoverError> {
         let Resolved::Present(place) = self.lookups.resolver.resolve(self.cwd, spelled)? else {
             return Err(DiscoverError::Vanished(spelled.to_owned()));
@@ -157,20 +169,39 @@ impl<'a> Look<'a> {
         Ok(self.cwd.to_owned())
     }
 
-    fn outputs(&mut self) -> Result<Vec<RelPath>, DiscoverError> {
+    fn outputs(&mut self) -> Result<Vec<OutputPlace>, DiscoverError> {
         let mut places = Vec::with_capacity(self.request.outputs.len());
-        for spelled in &self.request.outputs {
-            let place = self.lookups.resolver.resolve_output(self.cwd, spelled)?;
-            let place = place.ok_or_else(|| DiscoverError::Output(spelled.clone()))?;
+        for output in &self.request.outputs {
+            let place = self.lookups.resolver.resolve_output(self.cwd, &output.path)?;
+            let place = place.ok_or_else(|| DiscoverError::Output(output.path.clone()))?;
             check_place(&place)?;
             // A compiler writes through a symlink and into a device; a result is put in place by renaming.
-            match std::fs::symlink_metadata(place.to_absolute()) {
-                Ok(meta) if !meta.is_file() => return Err(DiscoverError::Output(spelled.clone())),
-                _ => {}
-            }
-            places.push(place);
+            let before = match std::fs::symlink_metadata(place.to_absolute()) {
+                Ok(meta) if !meta.is_file() => return Err(DiscoverError::Output(output.path.clone())),
+                Ok(meta) => Some(FileIdentity::of(&meta)),
+                Err(_) => None,
+            };
+            places.push(OutputPlace { place, always: output.always, before });
         }
         Ok(places)
+    }
+
+    /// Files that options or line markers name. Where there is none, its absence counts.
+    fn named_inputs(&mut self) -> Result<(), DiscoverError> {
+        for quoted in std::mem::take(&mut self.quoted) {
+            if self.lookups.look(&quoted)?.is_some() {
+                self.exists(&quoted)?;
+            }
+        }
+        for input in &self.request.named_inputs {
+            let found = self.lookups.look(&input.path)?.is_some();
+            match input.rule {
+                InputRule::ReadIfThere if found => self.exists(&input.path)?,
+                InputRule::Removed if found => return Err(DiscoverError::Removed(input.path.clone())),
+                InputRule::ReadIfThere | InputRule::Removed => {}
+            }
+        }
+        Ok(())
     }
 
     fn finish(mut self) -> Result<Inputs, DiscoverError> {
@@ -181,6 +212,7 @@ impl<'a> Look<'a> {
         for file in &self.request.explicit_inputs {
             self.lookups.no_precompiled(file)?;
         }
+        self.named_inputs()?;
         let logical_directory = self.logical_directory()?;
         let outputs = self.outputs()?;
         let Lookups { mut resolver, absent, .. } = self.lookups;

@@ -169,7 +169,8 @@ impl<'a> Lookups<'a> {
         Ok(false)
     }
 
-    fn look(&mut self, path: &Path) -> Result<Option<RelPath>, LookupError> {
+    /// Where `path` leads, if anything is there; else its absence is noted.
+    pub fn look(&mut self, path: &Path) -> Result<Option<RelPath>, LookupError> {
         match self.resolver.resolve(self.cwd, path)? {
             Resolved::Present(place) => Ok(Some(place)),
             Resolved::Absent(place) => {

@@ -33,6 +33,8 @@ pub struct Scan {
     pub includes: Vec<Include>,
     /// Names asked for by `__has_include` or `__has_include_next`: what counts is whether they exist.
     pub probes: Vec<Include>,
+    /// Names of `#line` and of line markers: gcc shows lines of these files in its messages, and its assembler in listings.
+    pub line_names: Vec<String>,
     /// An `#include` whose operand is not literal.
     pub computed_include: bool,
     /// A `__has_include` whose operand is not literal.
@@ -149,6 +151,9 @@ fn directive(text: &[u8], found: &mut Scan) {
             found.embeds = true;
             return;
         }
+        b"line" => return line_name(rest, found),
+        b"" => return,
+        _ if word.iter().all(u8::is_ascii_digit) => return line_name(rest, found),
         b"if" | b"elif" | b"define" => {
             let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
             scan_calls(&rest[..end], word != b"define", found);
@@ -165,6 +170,19 @@ fn directive(text: &[u8], found: &mut Scan) {
     // files tells what it came to. What can't begin a macro is an error or prose (`#include's protect themselves`).
     let begins = |&byte: &u8| is_word(byte) || !byte.is_ascii() || matches!(byte, b'$' | b'\\' | b'"' | b'<');
     found.computed_include |= rest.first().is_some_and(begins);
+}
+
+/// What follows `#line`, or the number of a line marker. A macro can't be followed, but what it could come to is a name for messages.
+fn line_name(rest: &[u8], found: &mut Scan) {
+    let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
+    let mut parts = rest[..end].split(|&byte| byte == b'"').skip(1);
+    if let Some(name) = parts.next().and_then(|name| std::str::from_utf8(name).ok())
+        && !name.is_empty()
+        && !name.starts_with('<')
+        && !found.line_names.iter().any(|known| known == name)
+    {
+        found.line_names.push(name.to_owned());
+    }
 }
 
 fn word_bytes(text: &[u8]) -> usize {
@@ -323,6 +341,12 @@ mod tests {
         let text = "#include \"a.h\"\n  #  include <b.h>\n/* x */ #include \"c.h\"\n#inc\\\nlude \"d.h\"\n%:include <e.h>\n\
                     #include_next <f.h>\n#import \"g.h\"\n#include /* why */ <h.h>\n/* long\n*/ #include \"i.h\"\n#include MACRO\n";
         assert_eq!(names(text), ["a.h", "b.h", "c.h", "d.h", "e.h", "f.h", "g.h", "h.h", "i.h"]);
+    }
+
+    #[test]
+    fn files_that_messages_may_quote_are_named() {
+        let text = "#line 3 \"a.y\"\n# 7 \"b.y\" 2\n#line 9\n# 1 \"<built-in>\"\n#line 1 \"a.y\"\n# error \"c\"\n";
+        assert_eq!(scan(text.as_bytes()).line_names, ["a.y", "b.y"]);
     }
 
     /// Each of these was seen to include `a.h` with gcc 12 and clang 14.

@@ -19,8 +19,8 @@ use crate::wrapper::settings::NESTED_VARIABLE;
 /// Files in one toolchain.
 const MAX_FILES: usize = 20_000;
 
-/// What the driver of gcc starts in a compile. `lto1` and `lto-wrapper` are for links.
-const GCC_PROGRAMS: [&str; 6] = ["cc1", "cc1plus", "cc1obj", "cc1objplus", "as", "collect2"];
+/// What the driver of gcc starts in a compile (`objcopy` for `-gsplit-dwarf`). `lto1` and `lto-wrapper` are for links.
+const GCC_PROGRAMS: [&str; 7] = ["cc1", "cc1plus", "cc1obj", "cc1objplus", "as", "objcopy", "collect2"];
 
 /// How programs begin.
 const ELF: &[u8; 4] = b"\x7fELF";
@@ -316,7 +316,7 @@ mod tests {
     fn gcc_is_captured_with_its_parts() {
         let found = capture(Path::new("/usr/bin/gcc"), OsStr::new("/usr/bin:/bin")).unwrap();
         assert_eq!(found.family, Some(CompilerFamily::Gcc));
-        for part in ["cc1", "as", "stddef.h", "libc.so.6"] {
+        for part in ["cc1", "as", "objcopy", "stddef.h", "libc.so.6"] {
             assert!(found.files.iter().any(|path| path.file_name() == Some(OsStr::new(part))), "{part} is missing");
         }
     }
