@@ -9,6 +9,7 @@
 //! | [`daemon`] | answers wrappers and the command line; ties the others together |
 //! | [`journal`] | counts and reasons |
 //! | [`config`] | settings: the one reader of the environment |
+//! | [`locale`] | in which common locale messages come out as in the user's |
 //! | [`cli`] | the command line: questions to the daemon, joining a farm, starting the daemon |
 //! | [`ui`], [`exit`] | how answers look; exit codes |
 //! | [`doctor`] | what keeps this machine from building well |
@@ -27,6 +28,7 @@ pub mod exit;
 pub mod farm_up;
 pub mod inputs;
 pub mod journal;
+pub mod locale;
 pub mod toolchain;
 pub mod ui;
 pub mod wrapper;

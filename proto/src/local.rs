@@ -63,7 +63,7 @@ pub struct Invocation {
     pub stdout_is_terminal: bool,
     /// Whether standard error is a terminal.
     pub stderr_is_terminal: bool,
-    /// Width of the terminal on standard error.
+    /// Width of the terminal on standard input.
     pub columns: Option<u16>,
 }
 

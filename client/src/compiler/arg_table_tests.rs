@@ -49,6 +49,7 @@ fn decision(family: CompilerFamily, argv: &[String]) -> Result<super::request::C
         cwd: Path::new("/w"),
         stderr_is_terminal: false,
         columns: None,
+        locale: None,
     };
     match decide(&invocation, &|_| Err(std::io::ErrorKind::NotFound.into())) {
         Decision::Distribute(request) => Ok(*request),

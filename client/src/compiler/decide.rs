@@ -50,7 +50,7 @@ fn request(invocation: &Invocation<'_>, read: &ReadFile<'_>) -> Result<CompileRe
     check_distinct(invocation.cwd, &source, &outputs, &parsed.explicit_inputs, &named_inputs)?;
 
     let explicit = terminal::explicit(invocation, parsed.diagnostics);
-    let env = environment::carry(invocation.env, invocation.family, explicit.colored, explicit.linked);
+    let env = environment::carry(invocation, explicit.colored, explicit.linked);
     let with = |mut arguments: Vec<String>, more: &[String]| {
         arguments.extend_from_slice(more);
         arguments
@@ -73,6 +73,8 @@ fn request(invocation: &Invocation<'_>, read: &ReadFile<'_>) -> Result<CompileRe
         named_inputs,
         search_directories,
         stderr_rule: explicit.rule,
+        stderr_is_terminal: false,
+        terminal: explicit.terminal,
         reproducible,
     })
 }

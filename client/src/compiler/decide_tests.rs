@@ -33,6 +33,7 @@ fn run(family: CompilerFamily, line: &str, env: &[(&str, &str)]) -> Decision {
         cwd: Path::new("/home/a/p"),
         stderr_is_terminal: false,
         columns: None,
+        locale: None,
     };
     decide(&invocation, &no_files)
 }
@@ -244,6 +245,7 @@ fn the_driver_decides_what_c_is() {
         cwd: Path::new("/w"),
         stderr_is_terminal: false,
         columns: None,
+        locale: None,
     };
     let Decision::Distribute(request) = decide(&invocation, &no_files) else { panic!() };
     assert_eq!(request.language, Language::Cxx);
@@ -263,7 +265,7 @@ fn a_logical_directory_is_told() {
 }
 
 #[test]
-fn response_files_are_replaced_and_terminals_made_explicit() {
+fn response_files_are_replaced_and_terminals_told() {
     let argv = words("@args x.c");
     let env = [("TERM".to_owned(), "xterm".to_owned()), ("GCC_COLORS".to_owned(), "error=01".to_owned())];
     let invocation = Invocation {
@@ -274,16 +276,20 @@ fn response_files_are_replaced_and_terminals_made_explicit() {
         cwd: Path::new("/w"),
         stderr_is_terminal: true,
         columns: Some(80),
+        locale: None,
     };
     let read = |path: &Path| {
         assert_eq!(path, Path::new("/w/args"));
         Ok(b"-c '-DX=a b'".to_vec())
     };
     let Decision::Distribute(request) = decide(&invocation, &read) else { panic!() };
-    assert_eq!(request.argv, ["-c", "-DX=a b", "x.c", "-fdiagnostics-color=always"]);
+    assert_eq!(request.argv, ["-c", "-DX=a b", "x.c"]);
     assert_eq!(request.key_arguments, request.argv);
-    assert_eq!(request.env, [env[1].clone()]);
-    assert_eq!(request.stderr_rule, StderrRule::ExactIfNarrower(80));
+    assert_eq!((request.env.len(), request.stderr_rule), (0, StderrRule::OnlyIfEmpty));
+    let there = request.on_terminal().unwrap();
+    assert_eq!((there.stderr_is_terminal, there.stderr_rule), (true, StderrRule::Exact));
+    assert_eq!(there.env.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["COLUMNS", "GCC_COLORS", "TERM"]);
+    assert_eq!(there.on_terminal(), None);
 }
 
 fn argument() -> impl Strategy<Value = String> {
@@ -311,6 +317,7 @@ proptest! {
             cwd: Path::new("/w"),
             stderr_is_terminal: terminal,
             columns: Some(80),
+            locale: None,
         };
         if let Decision::Distribute(request) = decide(&invocation, &|_| Ok(content.clone())) {
             let paths: Vec<_> = request.outputs.iter().map(|output| &output.path).collect();

@@ -11,7 +11,19 @@ use std::path::PathBuf;
 
 use super::language::Language;
 use super::reason::{Reason, ReasonKind};
-use super::request::{CompilerFamily, SearchDirectory, SearchKind};
+use super::request::{CompilerFamily, Invocation, SearchDirectory, SearchKind};
+
+/// A locale that every toolchain has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommonLocale {
+    /// `C`: plain ASCII.
+    Plain,
+    /// `C.UTF-8`.
+    Utf8,
+}
+
+/// Variables that name a locale.
+pub const LOCALE_NAMES: [&str; 5] = ["LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_MESSAGES"];
 
 /// When a variable goes along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,15 +118,16 @@ pub(super) fn check(env: &[(String, String)]) -> Result<(), Reason> {
     }
 }
 
-/// What goes along, sorted by name.
-pub(super) fn carry(
-    env: &[(String, String)],
-    family: CompilerFamily,
-    colored: bool,
-    linked: bool,
-) -> Vec<(String, String)> {
+/// What goes along, sorted by name. A locale that speaks like a common one is replaced by it: then the action is the same for people whose
+/// locales differ, and any toolchain prints it.
+pub(super) fn carry(invocation: &Invocation<'_>, colored: bool, linked: bool) -> Vec<(String, String)> {
+    let Invocation { env, family, locale, .. } = *invocation;
     let mut kept = BTreeMap::new();
-    for variable in &CARRIED {
+    if locale == Some(CommonLocale::Utf8) {
+        kept.insert("LC_ALL".to_owned(), "C.UTF-8".to_owned());
+    }
+    let named_otherwise = |name: &str| locale.is_some() && LOCALE_NAMES.contains(&name);
+    for variable in CARRIED.iter().filter(|variable| !named_otherwise(variable.name)) {
         let wanted = match variable.carried {
             Carried::Always => true,
             Carried::WithColor => colored,
@@ -154,10 +167,42 @@ pub(super) fn search_directories(env: &[(String, String)], language: Language) -
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::super::request::DriverLanguage;
     use super::*;
 
     fn env(list: &[(&str, &str)]) -> Vec<(String, String)> {
         list.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn carry_for(
+        set: &[(&str, &str)],
+        family: CompilerFamily,
+        locale: Option<CommonLocale>,
+        terminal: bool,
+    ) -> Vec<(String, String)> {
+        let env = env(set);
+        let invocation = Invocation {
+            family,
+            driver: DriverLanguage::C,
+            argv: &[],
+            env: &env,
+            cwd: Path::new("/"),
+            stderr_is_terminal: terminal,
+            columns: None,
+            locale,
+        };
+        carry(&invocation, terminal, terminal)
+    }
+
+    #[test]
+    fn a_locale_is_replaced_by_the_common_one_that_speaks_alike() {
+        let set = [("LANG", "en_US.UTF-8"), ("LC_ALL", ""), ("CPATH", "x")];
+        let carried = |locale| carry_for(&set, CompilerFamily::Gcc, locale, false);
+        assert_eq!(carried(Some(CommonLocale::Plain)), env(&[("CPATH", "x")]));
+        assert_eq!(carried(Some(CommonLocale::Utf8)), env(&[("CPATH", "x"), ("LC_ALL", "C.UTF-8")]));
+        assert_eq!(carried(None).len(), 3);
     }
 
     #[test]
@@ -173,19 +218,17 @@ mod tests {
     fn every_carried_variable_goes_along_sorted() {
         let all: Vec<_> = CARRIED.iter().rev().map(|variable| (variable.name, "v")).collect();
         for family in [CompilerFamily::Gcc, CompilerFamily::Clang] {
-            let kept = carry(&env(&all), family, true, true);
+            let kept = carry_for(&all, family, None, true);
             assert_eq!(kept.len(), 15);
             assert!(kept.windows(2).all(|pair| pair[0].0 < pair[1].0));
         }
-        assert!(
-            carry(&env(&[("GCC_COLORS", "x"), ("GCC_URLS", "x"), ("HOME", "/")]), CompilerFamily::Gcc, false, false)
-                .is_empty()
-        );
+        let set = [("GCC_COLORS", "x"), ("GCC_URLS", "x"), ("HOME", "/")];
+        assert!(carry_for(&set, CompilerFamily::Gcc, None, false).is_empty());
     }
 
     #[test]
     fn the_first_of_two_values_counts() {
-        let kept = carry(&env(&[("LANG", "a"), ("LANG", "b")]), CompilerFamily::Gcc, false, false);
+        let kept = carry_for(&[("LANG", "a"), ("LANG", "b")], CompilerFamily::Gcc, None, false);
         assert_eq!(kept, env(&[("LANG", "a")]));
     }
 

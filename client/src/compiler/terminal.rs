@@ -1,9 +1,9 @@
-//! What compilers do differently when stderr is a terminal, made explicit so that a run without one prints the same bytes.
+//! What compilers do differently when stderr is a terminal, and what a run elsewhere needs to print the same bytes.
 //!
-//! gcc 12: colour by `TERM` and `GCC_COLORS`; links by `TERM`, `COLORTERM`, `GCC_URLS`; source lines trimmed to the width of the
-//! terminal. An argument can ask for colour, but `-fdiagnostics-urls=` ends up in debug information (seen with `-g`), and none asks
-//! for the trimming: there the rule on stderr says which results can be shown. clang 14: colour by `TERM`, wrapping by `COLUMNS` only,
-//! and arguments for both that leave no trace.
+//! clang 14: colour by `TERM`, wrapping by `COLUMNS` only, and arguments for both that leave no trace: they are added. gcc 12: colour by
+//! `TERM` and `GCC_COLORS`; links by `TERM`, `COLORTERM`, `GCC_URLS`; source lines trimmed to `COLUMNS` or to the width of the terminal on
+//! standard input. `-fdiagnostics-urls=` ends up in debug information (seen with `-g`), and no argument asks for the trimming. So gcc gets no
+//! argument: a run without a terminal counts if nothing was printed, and else a run with a terminal and these variables.
 
 use super::arg_table::When;
 use super::environment::get;
@@ -31,6 +31,8 @@ pub(super) struct Explicit {
     pub(super) colored: bool,
     /// Whether diagnostics carry links.
     pub(super) linked: bool,
+    /// Variables for a run on a terminal, where the rule asks for one.
+    pub(super) terminal: Option<Vec<(String, String)>>,
 }
 
 /// Whether the terminal takes colour.
@@ -50,6 +52,7 @@ pub(super) fn explicit(invocation: &Invocation<'_>, diagnostics: Diagnostics) ->
         rule: StderrRule::Exact,
         colored: asked(diagnostics.color),
         linked: asked(diagnostics.urls),
+        terminal: None,
     };
     if !invocation.stderr_is_terminal {
         return result;
@@ -69,35 +72,21 @@ fn is_auto(when: Option<When>) -> bool {
     matches!(when, None | Some(When::Auto))
 }
 
+/// Variables that gcc looks at where stderr is a terminal, besides `COLUMNS`.
+const GCC_ON_TERMINALS: [&str; 5] = ["COLORTERM", "GCC_COLORS", "GCC_URLS", "TERM", "TERM_URLS"];
+
 fn gcc(invocation: &Invocation<'_>, diagnostics: Diagnostics, result: &mut Explicit) {
-    let env = invocation.env;
-    let capable = get(env, "TERM").is_some_and(|term| term != "dumb");
-    if is_auto(diagnostics.urls) && capable && gcc_links(env) {
-        result.rule = StderrRule::OnlyIfEmpty;
+    let trims = diagnostics.message_length.unwrap_or(0) == 0;
+    if !trims && !is_auto(diagnostics.color) && !is_auto(diagnostics.urls) {
         return;
     }
-    if is_auto(diagnostics.color) && capable && get(env, "GCC_COLORS") != Some("") {
-        result.added.push("-fdiagnostics-color=always".to_owned());
-        result.colored = true;
-    }
-    if diagnostics.message_length.unwrap_or(0) == 0
-        && let Some(columns) = columns_variable(env).or(invocation.columns)
-    {
-        result.rule = StderrRule::ExactIfNarrower(columns);
-    }
-}
-
-/// Whether gcc puts links into diagnostics on a terminal that takes colour.
-fn gcc_links(env: &[(String, String)]) -> bool {
-    let color_term = get(env, "COLORTERM");
-    if matches!(color_term, Some("xfce4-terminal" | "gnome-terminal")) {
-        return false;
-    }
-    if let Some(urls) = get(env, "GCC_URLS").or_else(|| get(env, "TERM_URLS")) {
-        return !matches!(urls, "" | "no");
-    }
-    // Seen with gcc 12: these two have links only where COLORTERM is set.
-    color_term.is_some() || !matches!(get(env, "TERM"), Some("xterm" | "linux"))
+    let env = invocation.env;
+    let set = |name: &&str| get(env, name).map(|value| ((*name).to_owned(), value.to_owned()));
+    let mut variables: Vec<_> = GCC_ON_TERMINALS.iter().filter_map(set).collect();
+    let width = columns_variable(env).or(invocation.columns.filter(|columns| *columns > 0));
+    variables.extend(width.filter(|_| trims).map(|columns| ("COLUMNS".to_owned(), columns.to_string())));
+    result.rule = StderrRule::OnlyIfEmpty;
+    result.terminal = Some(variables);
 }
 
 fn clang(invocation: &Invocation<'_>, diagnostics: Diagnostics, result: &mut Explicit) {
@@ -155,6 +144,7 @@ mod tests {
             cwd: Path::new("/"),
             stderr_is_terminal: true,
             columns,
+            locale: None,
         };
         explicit(&invocation, diagnostics)
     }
@@ -162,25 +152,23 @@ mod tests {
     #[test]
     fn gcc_on_terminals() {
         let plain = Diagnostics::default();
-        let simple = run(CompilerFamily::Gcc, &[("TERM", "xterm")], Some(80), plain);
-        assert_eq!(simple.added, ["-fdiagnostics-color=always"]);
-        assert_eq!(simple.rule, StderrRule::ExactIfNarrower(80));
-        let wide = run(CompilerFamily::Gcc, &[("TERM", "xterm"), ("COLUMNS", "120x")], Some(80), plain);
-        assert_eq!(wide.rule, StderrRule::ExactIfNarrower(120));
-        for links in [&[("TERM", "xterm-256color")][..], &[("TERM", "linux"), ("COLORTERM", "truecolor")]] {
-            let found = run(CompilerFamily::Gcc, links, None, plain);
+        let variables = |env, columns| {
+            let found = run(CompilerFamily::Gcc, env, columns, plain);
             assert_eq!((found.added.len(), found.rule), (0, StderrRule::OnlyIfEmpty));
-        }
-        let none = run(CompilerFamily::Gcc, &[("TERM", "dumb"), ("COLORTERM", "truecolor")], None, plain);
-        assert_eq!((none.added.len(), none.rule), (0, StderrRule::Exact));
-        let off = run(CompilerFamily::Gcc, &[("TERM", "xterm"), ("GCC_COLORS", "")], None, plain);
-        assert_eq!((off.added.len(), off.rule), (0, StderrRule::Exact));
+            let named = found.terminal.unwrap().into_iter().map(|(name, value)| format!("{name}={value}"));
+            named.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(variables(&[("TERM", "xterm"), ("HOME", "/")], Some(80)), "TERM=xterm COLUMNS=80");
+        assert_eq!(variables(&[("TERM", "xterm"), ("COLUMNS", "120x")], Some(80)), "TERM=xterm COLUMNS=120");
+        assert_eq!(
+            variables(&[("COLORTERM", "truecolor"), ("GCC_URLS", "no")], Some(0)),
+            "COLORTERM=truecolor GCC_URLS=no"
+        );
+        assert_eq!(variables(&[], None), "");
         let fixed =
             Diagnostics { color: Some(When::Never), urls: Some(When::Never), message_length: Some(70), ..plain };
-        assert_eq!(run(CompilerFamily::Gcc, &[("TERM", "xterm-256color")], Some(80), fixed).rule, StderrRule::Exact);
-        let recorded = Diagnostics { records_command: true, ..plain };
-        let recorded = run(CompilerFamily::Gcc, &[("TERM", "xterm")], None, recorded);
-        assert_eq!((recorded.added.len(), recorded.rule), (0, StderrRule::OnlyIfEmpty));
+        let found = run(CompilerFamily::Gcc, &[("TERM", "xterm-256color")], Some(80), fixed);
+        assert_eq!((found.rule, found.terminal), (StderrRule::Exact, None));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use buildbee_proto::codec::Bytes;
-use buildbee_proto::local::{Invocation, LocalReply};
+use buildbee_proto::local::{Invocation, LocalOutcome, LocalReply};
 use buildbee_proto::outcome::SignedResult;
 use tokio::time::Instant;
 
@@ -31,6 +31,9 @@ const FARM_PATIENCE: Duration = Duration::from_secs(1);
 const CACHE_PATIENCE: Duration = Duration::from_secs(5);
 /// The same where nothing may run here by choice.
 const MEASURED_PATIENCE: Duration = Duration::from_secs(120);
+
+/// Why a result that is right is not enough.
+const OTHER_MESSAGES: &str = "its warnings would look different on this terminal or in this language";
 
 /// How far a compile has come when a session takes it over.
 #[derive(Debug)]
@@ -166,14 +169,13 @@ impl Session {
                 self.keep(plan, &job, &hit).await;
                 self.done(plan.record(), &hit, Where::Remote, Some(agent)).await
             }
+            Ended::Unshown { result } => {
+                self.keep(plan, &job, &Hit { signed: result.signed, blobs: result.blobs }).await;
+                self.show_otherwise(plan).await
+            }
             Ended::Local { why, outcome } => {
-                if plan.listed.contested() {
-                    self.context.journal.noted("output-contested");
-                } else {
-                    let run = LocalRun { plan_key: plan.key, job: &job, outcome: &outcome };
-                    run.keep(&self.context).await;
-                }
                 let record = Record { action: Some(job.action.to_string()), ..plan.record() };
+                self.keep_local(plan, job, &outcome).await;
                 self.context.ended(record, self.started, Where::Local, Some(why));
                 let reply = LocalReply::Done {
                     exit_code: outcome.exit_code.unwrap_or(1),
@@ -201,15 +203,42 @@ impl Session {
         tokio::task::spawn_blocking(move || cache.keep(&signed, &blobs, index)).await.ok();
     }
 
+    /// Keeps what the wrapper's run made, with what it printed on the terminal as that of a run on a terminal.
+    async fn keep_local(&self, plan: &Arc<Plan>, job: Job, outcome: &LocalOutcome) {
+        if plan.listed.contested() {
+            self.context.journal.noted("output-contested");
+            return;
+        }
+        let shown = plan.request.accepts_stderr(&outcome.stderr.0);
+        let (key, job) = match plan.on_terminal() {
+            Some(plan) if !shown => {
+                match Job::new(Arc::clone(&plan.compiler), &plan.request, job.inputs, &plan.call.cwd) {
+                    Ok(job) => (plan.key, job),
+                    Err(_) => return,
+                }
+            }
+            _ if shown => (plan.key, job),
+            _ => return,
+        };
+        LocalRun { plan_key: key, job: &job, outcome }.keep(&self.context).await;
+    }
+
     async fn finish_cached(&self, plan: &Arc<Plan>, hit: Arc<Hit>, agent: Option<String>) -> Result<(), LinkError> {
         if !plan.accepts(&hit) {
-            let text = "its warnings would look different on this terminal or in this language".to_owned();
-            return self.pass(plan.record(), ("messages".into(), text)).await;
+            return self.show_otherwise(plan).await;
         }
         if let Err(error) = self.put_in_place(plan, &hit).await {
             return self.pass(plan.record(), ("output-unwritable".into(), error)).await;
         }
         self.done(plan.record(), &hit, Where::Cached, agent).await
+    }
+
+    /// The messages of a result can't be shown: makes them as they should be.
+    async fn show_otherwise(&self, plan: &Plan) -> Result<(), LinkError> {
+        match plan.on_terminal() {
+            Some(plan) => Box::pin(self.find_inputs(Arc::new(plan))).await,
+            None => self.pass(plan.record(), ("messages".to_owned(), OTHER_MESSAGES.to_owned())).await,
+        }
     }
 
     async fn put_in_place(&self, plan: &Arc<Plan>, hit: &Arc<Hit>) -> Result<(), String> {

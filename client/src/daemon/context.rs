@@ -19,6 +19,7 @@ use crate::dispatch::farm::Farm;
 use crate::inputs::discover::Discovery;
 use crate::inputs::filehash::FileHashes;
 use crate::journal::{Journal, Record, Where, Why};
+use crate::locale::Locales;
 use crate::toolchain::Toolchains;
 
 /// Shared by all sessions.
@@ -34,6 +35,8 @@ pub struct Context {
     pub hashes: FileHashes,
     /// Compilers by path.
     pub toolchains: Toolchains,
+    /// Locales of users.
+    pub locales: Locales,
     /// Inputs of compiles.
     pub discovery: Discovery,
     /// Results so far.
@@ -120,6 +123,7 @@ impl Context {
         let Parts { settings, identity, cache, hashes, farm, journal, warnings } = parts;
         Arc::new(Self {
             toolchains: Toolchains::new(hashes.clone()),
+            locales: Locales::default(),
             discovery: Discovery::new(hashes.clone()),
             local_slots: Arc::new(Semaphore::new(settings.local_slots.min(Semaphore::MAX_PERMITS))),
             stop: CancellationToken::new(),

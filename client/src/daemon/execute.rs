@@ -41,6 +41,11 @@ pub enum Ended {
         /// What it made.
         result: Box<RemoteResult>,
     },
+    /// An agent ran it, and it succeeded, but it printed what only a run on a terminal would print as the user should see it.
+    Unshown {
+        /// What it made.
+        result: Box<RemoteResult>,
+    },
     /// The wrapper ran it.
     Local {
         /// Why.
@@ -203,6 +208,10 @@ impl<'a> Executor<'a> {
             Some(Ok(result)) => {
                 seat.went(Went::Well);
                 drop(seat);
+                if result.signed.result.exit_code == 0 && self.request.terminal.is_some() {
+                    self.received(&result);
+                    return Ok(Tried::Ended(Ended::Unshown { result: Box::new(result) }));
+                }
                 self.confirm(&agent, &result).await.map(Tried::Ended)
             }
             Some(Err(error)) => {

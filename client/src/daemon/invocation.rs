@@ -27,7 +27,7 @@ pub struct Checked {
     pub umask: u32,
     /// Whether standard error is a terminal.
     pub stderr_is_terminal: bool,
-    /// Width of that terminal.
+    /// Width of the terminal on standard input, where there is one.
     pub columns: Option<u32>,
     /// `BUILDBEE=strict`.
     pub strict: bool,

@@ -21,10 +21,10 @@ use crate::journal::{Record, Why};
 use crate::toolchain::Compiler;
 
 /// What stands fixed once the front-end has decided.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// What the wrapper sent.
-    pub call: Checked,
+    pub call: Arc<Checked>,
     /// What the front-end made of it.
     pub request: Arc<CompileRequest>,
     /// What compiles.
@@ -32,7 +32,8 @@ pub struct Plan {
     /// Where its results are known.
     pub key: Digest,
     /// Its place among the actions under way.
-    pub listed: RunningEntry,
+    pub listed: Arc<RunningEntry>,
+    source: Digest,
 }
 
 /// What a call comes to.
@@ -69,6 +70,7 @@ pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> P
         cwd: &call.cwd,
         stderr_is_terminal: call.stderr_is_terminal,
         columns: call.columns,
+        locale: context.locales.spoken(&call.env),
     };
     let read = |path: &Path| std::fs::read(call.cwd.join(path));
     let request: Arc<CompileRequest> = match decide(&asked, &read) {
@@ -85,10 +87,25 @@ pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> P
     let key = manifest_key(&call, &request, &compiler, source).digest();
     let outputs = request.outputs.iter().map(|output| call.cwd.join(&output.path)).collect();
     let listed = context.runs(request.source.clone(), outputs);
-    let plan = Box::new(Plan { call, request, compiler, key, listed });
-    match context.cache.direct(&plan.key) {
-        Some(hit) => Planned::Hit(plan, hit),
-        None => Planned::Miss(plan),
+    let (call, listed) = (Arc::new(call), Arc::new(listed));
+    let plan = Plan { call, request, compiler, key, listed, source };
+    let known = context.cache.direct(&plan.key);
+    if let Some(hit) = &known
+        && plan.accepts(hit)
+    {
+        return Planned::Hit(Box::new(plan), Arc::clone(hit));
+    }
+    // A run here printed on the terminal, so that it may be known by that alone.
+    let there = plan.on_terminal();
+    if let Some(there) = &there
+        && let Some(hit) = context.cache.direct(&there.key)
+    {
+        return Planned::Hit(Box::new(there.clone()), hit);
+    }
+    match (known, there) {
+        (None, _) => Planned::Miss(Box::new(plan)),
+        (Some(_), Some(there)) => Planned::Miss(Box::new(there)),
+        (Some(hit), None) => Planned::Hit(Box::new(plan), hit),
     }
 }
 
@@ -98,12 +115,20 @@ fn manifest_key(call: &Checked, request: &CompileRequest, compiler: &Compiler, s
     words.push(request.logical_directory.as_deref().map(text).unwrap_or_default());
     words.extend(request.outputs.iter().map(|output| text(&output.path)));
     words.extend(request.env.iter().map(|(name, value)| format!("{name}={value}")));
-    words.push(String::new());
+    words.push(if request.stderr_is_terminal { "terminal".to_owned() } else { String::new() });
     words.extend(request.key_arguments.iter().cloned());
     ManifestKey { toolchain: compiler.id.to_string(), words, source }
 }
 
 impl Plan {
+    /// The same compile, printing on a terminal like the user's; `None` where that is not what keeps its messages from being shown.
+    pub fn on_terminal(&self) -> Option<Self> {
+        let request = Arc::new(self.request.on_terminal()?);
+        let key = manifest_key(&self.call, &request, &self.compiler, self.source).digest();
+        let (call, compiler, listed) = (Arc::clone(&self.call), Arc::clone(&self.compiler), Arc::clone(&self.listed));
+        Some(Self { call, request, compiler, key, listed, source: self.source })
+    }
+
     /// For the journal.
     pub fn record(&self) -> Record {
         let text = |path: &Path| path.to_string_lossy().into_owned();

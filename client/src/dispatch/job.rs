@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use buildbee_proto::action::{Action, Command};
+use buildbee_proto::action::{Action, Command, STDERR_TERMINAL};
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::path::{PathError, RelPath};
@@ -62,11 +62,12 @@ impl Job {
             output_directories: Vec::new(),
         };
         let command_bytes = command.to_canonical();
+        let terminal = (STDERR_TERMINAL.0.to_owned(), STDERR_TERMINAL.1.to_owned());
         let action = Action {
             command: Digest::of(&command_bytes),
             input_root: inputs.tree.root,
             toolchain: compiler.id,
-            platform: Vec::new(),
+            platform: if request.stderr_is_terminal { vec![terminal] } else { Vec::new() },
             timeout_ms: TIMEOUT_MS,
             do_not_cache: false,
         };
@@ -120,6 +121,7 @@ mod tests {
                 cwd: &cwd,
                 stderr_is_terminal: false,
                 columns: None,
+                locale: None,
             };
             let Decision::Distribute(request) = decide(&asked, &|path: &Path| std::fs::read(path)) else {
                 panic!("{logical} is local")

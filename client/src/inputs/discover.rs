@@ -261,6 +261,7 @@ mod tests {
             cwd,
             stderr_is_terminal: false,
             columns: None,
+            locale: None,
         };
         match decide(&asked, &|path: &Path| fs::read(path)) {
             Decision::Distribute(request) => (compiler, Arc::from(request)),

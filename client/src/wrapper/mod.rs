@@ -18,4 +18,5 @@ pub mod signals;
 pub mod socket;
 pub mod start;
 pub mod supervised;
+pub mod terminal;
 pub mod tree_kill;

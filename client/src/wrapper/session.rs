@@ -91,7 +91,7 @@ fn invocation(
         umask: current_umask(),
         stdout_is_terminal: std::io::stdout().is_terminal(),
         stderr_is_terminal,
-        columns: if stderr_is_terminal { columns() } else { None },
+        columns: columns(),
     }
 }
 
@@ -102,6 +102,7 @@ fn current_umask() -> u32 {
     mask.bits()
 }
 
+/// Compilers that look for a width look there.
 fn columns() -> Option<u16> {
-    rustix::termios::tcgetwinsize(std::io::stderr()).ok().map(|size| size.ws_col)
+    rustix::termios::tcgetwinsize(std::io::stdin()).ok().map(|size| size.ws_col)
 }

@@ -3,11 +3,12 @@
 //! The daemon's death does not touch the compiler: it runs to its end, and its exit status counts.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::time::Instant;
 
 use buildbee_proto::codec::Bytes;
@@ -22,6 +23,7 @@ use super::output::write_all;
 use super::program::Compiler;
 use super::session::Ending;
 use super::signals::{self, Signals};
+use super::terminal;
 use super::tree_kill;
 
 /// How much of each stream is kept for the daemon: both fit in one frame.
@@ -40,11 +42,15 @@ pub fn run(link: Link, compiler: &Compiler, extra: &[String], nesting: u32, temp
     if let Some(scratch) = &scratch {
         command.env("TMPDIR", &scratch.0);
     }
-    let run = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().ok();
-    let Some(mut run) = run.and_then(|child| Run::new(child, link, signals)) else {
+    let stderr = terminal::stderr_like(&std::io::stderr(), &mut command);
+    let child = command.stdout(Stdio::piped()).spawn().ok();
+    // It holds the compiler's end of standard error, which would never come to its end.
+    drop(command);
+    let Some(child) = child else {
         // Becoming the compiler fails in the same way and says so.
         return Ending::RunAlone("wrapper-spawn");
     };
+    let mut run = Run::new(child, stderr, link, signals);
     let end = run.watch();
     drop(scratch);
     run.finish(&end, start)
@@ -64,16 +70,17 @@ enum End {
 struct Run {
     child: Child,
     stdout: Tee<ChildStdout>,
-    stderr: Tee<ChildStderr>,
+    stderr: Tee<File>,
     /// `None` once the daemon is gone.
     link: Option<Link>,
     signals: Signals,
 }
 
 impl Run {
-    fn new(mut child: Child, link: Link, signals: Signals) -> Option<Self> {
-        let (stdout, stderr) = (child.stdout.take()?, child.stderr.take()?);
-        Some(Self { child, stdout: Tee::new(stdout), stderr: Tee::new(stderr), link: Some(link), signals })
+    /// `stderr` is where the compiler's standard error comes out, unless it goes past us.
+    fn new(mut child: Child, stderr: Option<File>, link: Link, signals: Signals) -> Self {
+        let stdout = child.stdout.take();
+        Self { child, stdout: Tee::new(stdout), stderr: Tee::new(stderr), link: Some(link), signals }
     }
 
     fn watch(&mut self) -> End {
@@ -254,8 +261,9 @@ struct Tee<R> {
 }
 
 impl<R: Read> Tee<R> {
-    fn new(reader: R) -> Self {
-        Self { open: Some(reader), kept: Vec::new(), cut: false }
+    /// Without a reader nothing of the stream is kept.
+    fn new(reader: Option<R>) -> Self {
+        Self { cut: reader.is_none(), open: reader, kept: Vec::new() }
     }
 
     fn pass_on(&mut self, to: impl AsFd) {
