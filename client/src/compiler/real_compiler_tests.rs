@@ -140,7 +140,7 @@ const CLANG: &[&str] = &[
     "-c x.c -g -gsplit-dwarf=split",
     "-c x.c -fprofile-instr-generate -fcoverage-mapping",
     "-c x.c -fsanitize-ignorelist=out/none",
-    "-c x.c -fxray-instrument -fxray-attr-list=args",
+    "-c x.c -fxray-instrument -fxray-attr-list=list",
 ];
 
 fn set_up(folder: &Path) {
@@ -162,6 +162,7 @@ fn set_up(folder: &Path) {
         ("inc/b.h", "extern int b;\n"),
         ("args", "-c '-DQ=\"a b\"' -DR\\ =1 -w\n"),
         ("sub/more", "@args x.c"),
+        ("list", "[always]\nfun:f\n"),
     ] {
         fs::write(folder.join(name), content).unwrap();
     }
