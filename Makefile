@@ -11,7 +11,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 WRAPPER_FLAGS := -C target-feature=+crt-static -C relocation-model=static -C panic=abort
 PROGRAMS := buildbee buildbee-cli buildbee-agent buildbee-coordinator buildbee-sandbox
 
-.PHONY: help demo test lint bench install release debug packages tools advisories fmt clean
+.PHONY: help demo test real lint bench install release debug packages tools advisories fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,8 +31,12 @@ lint: tools ## formatting, clippy, documentation, dependencies
 advisories: tools ## dependencies against the advisory database (needs the network)
 	PATH="$(TARGET_DIR)/tools/bin:$$PATH" cargo-deny --locked --all-features check advisories
 
-bench: packages release ## figures beside ccache and distcc; informs, never decides
-	tests/bench/run "$(TARGET_DIR)/release"
+bench: packages release ## figures beside ccache, sccache, distcc and icecc; informs, never decides (as root)
+	tests/bench/c --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
+
+real: packages release ## real projects built in all ways, every file compared; for a night, not part of test
+	tests/real/run --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
+	[ "$$(id -u)" -ne 0 ] || tests/real/as-nobody --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
 
 release: ## the programs that users run, in target/release
 	$(CARGO) build --release --locked --bins
