@@ -1,5 +1,5 @@
 # Functions of the demo: a coordinator and agents as processes of their own, in network namespaces as root, else on loopback ports.
-# Sourced by `demo`, which sets $work.
+# Sourced by `demo` and the benchmarks, which set $work.
 
 pids=()
 namespaces=()
@@ -34,6 +34,9 @@ join_network() { # name, address
     ip -n "$space" link set lo up
 }
 
+# What else makes a process one of that machine's. Nothing in the demo; the benchmark counts by it.
+join_machine() { :; } # name
+
 in_space() { # name, command...
     (start_in_space "$@")
 }
@@ -41,6 +44,7 @@ in_space() { # name, command...
 start_in_space() { # name, command...
     local name=$1
     shift
+    join_machine "$name"
     if [ -n "$netns" ]; then exec ip netns exec "$netns-$name" "$@"; else exec "$@"; fi
 }
 

@@ -1,44 +1,62 @@
-# Functions of the benchmark: distcc and icecc in the demo's network namespaces. Sourced by `run` after the demo's `farm.sh`.
+# Functions of the benchmark: servers of distcc and icecc in the demo's network namespaces, two slots on each of two machines as the agents
+# have. Each adds itself to $remote_tools once it works, or says why it is absent. Sourced by `c` after the demo's `farm.sh`.
 
-have() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ]; }
-
-# Two servers that take two jobs each, as the agents do.
 distcc_up() {
+    if ! have distcc || ! have distccd; then absent distcc "not installed"; return; fi
+    local tool=distcc n
     # As root it becomes another user, who needs a folder for temporary files.
-    local user
-    user=$(id -un)
-    [ "$user" != root ] || user=nobody
     mkdir -p "$work/distcc" "$work/distccd"
-    chmod 755 "$work"
     chmod 1777 "$work/distccd"
-    export DISTCC_DIR="$work/distcc" DISTCC_FALLBACK=0 DISTCC_HOSTS=
-    local n address port
+    export DISTCC_DIR="$work/distcc" DISTCC_FALLBACK=0
+    distcc_hosts="" pump_hosts=""
     for n in 1 2; do
-        if [ -n "$netns" ]; then address="10.77.0.$((100 + n))" port=3632; else address=127.0.0.1 port=$((36320 + n)); fi
         DISTCCD_TCP_INSECURE=1 TMPDIR="$work/distccd" start_in_space "desk$n" distccd --no-detach --daemon --enable-tcp-insecure \
-            --user "$user" --listen "$address" --port "$port" --allow 10.77.0.0/24 --allow 127.0.0.0/8 --jobs 2 \
+            --user nobody --listen "10.77.0.$((100 + n))" --port 3632 --allow 10.77.0.0/24 --jobs 2 \
             --log-file "$work/distccd/$n.log" --log-level error &
         peers+=($!)
-        DISTCC_HOSTS+="$address:$port/2 "
+        distcc_hosts+="10.77.0.$((100 + n)):3632/2 "
+        pump_hosts+="10.77.0.$((100 + n)):3632/2,cpp,lzo "
     done
     sleep 1
+    if works distcc "distcc gcc"; then remote_tools+=(distcc); fi
+}
+
+# Pump mode has the same servers, and one on the client that scans includes. Debian 12's fails at each file, says so on standard error, and
+# becomes ordinary distcc: that would be no measurement of it.
+pump_up() {
+    if ! have distcc-pump; then absent "distcc pump" "not installed"; return; fi
+    [[ " ${remote_tools[*]} " == *" distcc "* ]] || return
+    local tool=distcc variables
+    variables=$(join_machine client && DISTCC_HOSTS=$pump_hosts in_client distcc-pump --startup 2>/dev/null)
+    include_server_port=$(sed -n "s/^export INCLUDE_SERVER_PORT='\(.*\)'/\1/p" <<<"$variables")
+    include_server_pid=$(sed -n "s/^export INCLUDE_SERVER_PID='\(.*\)'/\1/p" <<<"$variables")
+    [ -n "$include_server_port" ] || { absent "distcc pump" "its include server does not start"; return; }
+    peers+=("$include_server_pid")
+    works pump "distcc gcc" || return
+    if grep -qE 'gave up|preprocessing locally|Traceback' "$work/works.log"; then
+        absent "distcc pump" "its include server fails at every file, and each becomes a plain distcc job ($(distcc --version | head -n 1))"
+    else
+        remote_tools+=(pump)
+    fi
 }
 
 # Each daemon gets an own /run/icecc, for they would share one socket, and is shown an idle /proc/stat: its servers take no job while
 # anything else runs on their machine, and here that is everything else that is measured.
 icecc_up() {
-    # They become the user icecc before they open their logs.
-    chmod 755 "$work"
+    if ! have icecc || ! have iceccd; then absent icecc "not installed"; return; fi
+    local tool=icecc n
     mkdir -p -m 1777 "$work/icecc"
-    awk '/^cpu/ { $5 = 100000; print $1, 0, 0, 0, $5, 0, 0, 0, 0, 0, 0; next } { print }' /proc/stat >"$work/icecc/stat"
+    awk '/^cpu/ { print $1, 0, 0, 0, 100000, 0, 0, 0, 0, 0, 0; next } { print }' /proc/stat >"$work/icecc/stat"
     in_icecc_space coord icecc-scheduler -n bench -l "$work/icecc/scheduler.log"
     sleep 0.5
-    in_icecc_space desk1 iceccd -s 10.77.0.1 -n bench -m 2 -N desk1 -b "$work/icecc/desk1" -l "$work/icecc/desk1.log"
-    in_icecc_space desk2 iceccd -s 10.77.0.1 -n bench -m 2 -N desk2 -b "$work/icecc/desk2" -l "$work/icecc/desk2.log"
+    for n in 1 2; do
+        in_icecc_space "desk$n" iceccd -s 10.77.0.1 -n bench -m 2 -N "desk$n" -b "$work/icecc/desk$n" -l "$work/icecc/desk$n.log"
+    done
     # One that takes no jobs listens on a socket alone.
-    export ICECC_TEST_SOCKET="$work/icecc/socket"
-    in_icecc_space client iceccd -s 10.77.0.1 -n bench --no-remote -N client -b "$work/icecc/client" -l "$work/icecc/client.log"
+    ICECC_TEST_SOCKET="$work/icecc/socket" in_icecc_space client iceccd -s 10.77.0.1 -n bench --no-remote -N client \
+        -b "$work/icecc/client" -l "$work/icecc/client.log"
     sleep 8
+    if works icecc "icecc gcc"; then remote_tools+=(icecc); fi
 }
 in_icecc_space() { # name, command...
     local space=$1
@@ -46,6 +64,14 @@ in_icecc_space() { # name, command...
     start_in_space "$space" unshare --mount sh -c 'mkdir -p /run/icecc && mount -t tmpfs none /run/icecc
         mount --bind "$0" /proc/stat && PATH=$PATH:/usr/sbin exec "$@"' "$work/icecc/stat" "$@" &
     peers+=($!)
+}
+
+# Compiles something; what was said is in $work/works.log.
+works() { # tool, compiler words
+    # shellcheck disable=SC2086
+    if as "$1" timeout 300 $2 -O2 -c "$work/src/stdio.c" -o "$work/works.o" >"$work/works.log" 2>&1; then return 0; fi
+    absent "$(label_of "$1")" "it does not compile here: $(tail -n 1 "$work/works.log")"
+    return 1
 }
 
 peers_down() {
