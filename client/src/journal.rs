@@ -1,11 +1,26 @@
 //! What became of every action: counts for `stats`, and the last ones in full for `explain`.
 //!
-//! Owned by the daemon; written once an action, read by the command line. Bounded.
+//! Owned by the daemon; written once an action, read by the command line. Bounded. What a miss is compared with is found when somebody
+//! asks ([`explain`]), from the questions met before ([`history`]) and the read sets in the cache: a compile pays for none of it.
+
+pub mod difference;
+pub mod explain;
+pub mod hint;
+pub mod history;
+pub mod question;
+pub mod stages;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use buildbee_proto::digest::Digest;
 use serde::{Deserialize, Serialize};
+
+use crate::compiler::places::absolute;
+use history::{Earlier, History};
+use question::Question;
+use stages::Stages;
 
 /// Actions kept for `explain`.
 const MAX_RECORDS: usize = 10_000;
@@ -29,6 +44,8 @@ pub enum Where {
 pub struct Record {
     /// When it ended, in seconds since the Unix epoch.
     pub at_unix: u64,
+    /// Working directory.
+    pub cwd: String,
     /// The source as spelled; empty where the command is no compile.
     pub source: String,
     /// The main output as spelled.
@@ -45,8 +62,36 @@ pub struct Record {
     pub text: String,
     /// From the wrapper's call to the answer, in milliseconds.
     pub wall_ms: u64,
+    /// How long each part of it took.
+    #[serde(rename = "stages_ms")]
+    pub stages: Stages,
     /// The action's digest, where it got that far.
     pub action: Option<String>,
+    /// Arguments that were added to the user's.
+    pub added_arguments: Vec<String>,
+    /// What it reads, where that had to be found: on every miss.
+    pub inputs: Option<InputCounts>,
+    /// Bytes sent along with the action; what an agent asked for afterwards, it may have asked for others too.
+    pub sent_bytes: u64,
+    /// Bytes of the result that came from a peer.
+    pub received_bytes: u64,
+    /// What was asked, by its key.
+    #[serde(skip)]
+    pub question: Option<Digest>,
+    /// Its place among all records, given by the journal.
+    #[serde(skip)]
+    pub sequence: u64,
+}
+
+/// How much a compile reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct InputCounts {
+    /// Different files.
+    pub files: usize,
+    /// In all.
+    pub bytes: u64,
+    /// Names that were looked for in vain.
+    pub absent: usize,
 }
 
 /// A reason to run an action here: its stable code, and a sentence for people.
@@ -57,6 +102,7 @@ impl Record {
     pub fn of(source: &str, output: &str, compiler: &str) -> Self {
         Self {
             at_unix: 0,
+            cwd: String::new(),
             source: source.to_owned(),
             output: output.to_owned(),
             compiler: compiler.to_owned(),
@@ -65,7 +111,29 @@ impl Record {
             reason: None,
             text: String::new(),
             wall_ms: 0,
+            stages: Stages::default(),
             action: None,
+            added_arguments: Vec::new(),
+            inputs: None,
+            sent_bytes: 0,
+            received_bytes: 0,
+            question: None,
+            sequence: 0,
+        }
+    }
+
+    /// The source's place by its spelling.
+    pub fn source_path(&self) -> PathBuf {
+        absolute(Path::new(&self.cwd), Path::new(&self.source))
+    }
+
+    /// Whether it is about `filter`: the source or the output itself where that is an absolute path, else any part of their names.
+    fn is_about(&self, filter: &str) -> bool {
+        let names = || [&self.source, &self.output].into_iter().filter(|name| !name.is_empty());
+        if filter.starts_with('/') {
+            names().any(|name| absolute(Path::new(&self.cwd), Path::new(name)) == Path::new(filter))
+        } else {
+            names().any(|name| name.contains(filter))
         }
     }
 }
@@ -96,6 +164,8 @@ pub struct Stats {
 struct Book {
     stats: Stats,
     records: VecDeque<Record>,
+    history: History,
+    n_records: u64,
 }
 
 /// The journal. Cheap to clone; all clones are one.
@@ -107,7 +177,7 @@ pub struct Journal {
 impl Journal {
     /// Empty, counting from `now` (seconds since the Unix epoch).
     pub fn new(now: u64) -> Self {
-        let book = Book { stats: Stats { since_unix: now, ..Stats::default() }, records: VecDeque::new() };
+        let book = Book { stats: Stats { since_unix: now, ..Stats::default() }, ..Book::default() };
         Self { book: Arc::new(Mutex::new(book)) }
     }
 
@@ -132,7 +202,9 @@ impl Journal {
         if book.records.len() >= MAX_RECORDS {
             book.records.pop_front();
         }
-        book.records.push_back(record);
+        book.n_records += 1;
+        let sequence = book.n_records;
+        book.records.push_back(Record { sequence, ..record });
     }
 
     /// Counts something that happened on the way, such as an agent that was busy.
@@ -157,10 +229,27 @@ impl Journal {
         stats
     }
 
-    /// The last actions whose source or output contains `filter`, newest first.
+    /// Remembers what was asked about `source` (absolute), under the question's `key`.
+    pub fn asked(&self, source: &Path, key: Digest, question: Question) {
+        self.book().history.met(source, key, question);
+    }
+
+    /// What was asked about the same source before `record` was.
+    fn before(&self, record: &Record) -> Earlier {
+        let Some(key) = &record.question else { return Earlier::Forgotten };
+        self.book().history.before(&record.source_path(), key)
+    }
+
+    /// Whether the same question had been asked before `record` was.
+    fn asked_before(&self, record: &Record) -> bool {
+        let book = self.book();
+        let same = |other: &&Record| other.question.is_some() && other.question == record.question;
+        book.records.iter().filter(same).any(|other| other.sequence < record.sequence)
+    }
+
+    /// The last actions that are about `filter`, newest first: a file where it is an absolute path, else a part of a name.
     pub fn last(&self, filter: Option<&str>, limit: usize) -> Vec<Record> {
-        let wanted =
-            |record: &&Record| filter.is_none_or(|text| record.source.contains(text) || record.output.contains(text));
+        let wanted = |record: &&Record| filter.is_none_or(|filter| record.is_about(filter));
         self.book().records.iter().rev().filter(wanted).take(limit).cloned().collect()
     }
 }
@@ -197,5 +286,14 @@ mod tests {
         assert_eq!(journal.stats(false, 9).local, 0);
         assert_eq!(journal.last(Some("a.c"), 2).len(), 2);
         assert!(journal.last(Some("b.c"), 2).is_empty());
+    }
+
+    #[test]
+    fn files_are_found_by_their_place_and_by_parts_of_their_names() {
+        let journal = Journal::new(0);
+        journal.ended(Record { cwd: "/p/build".into(), ..Record::of("../src/a.c", "a.o", "gcc") });
+        let found = |filter| journal.last(Some(filter), 9).len();
+        assert_eq!((found("/p/src/a.c"), found("/p/build/a.o"), found("src/a")), (1, 1, 1));
+        assert_eq!((found("/src/a.c"), found("/p/build"), found("b.c")), (0, 0, 0));
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Names, addresses and texts in a document may come from peers: control characters never reach the terminal. Colour is not used.
 
+pub mod explain;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,7 +12,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde_json::Value;
 
-use crate::cli::documents::{CacheCleared, CacheUsage, CacheVerified, Explained, ExplainedAction, Farm, Peers, Status};
+use crate::cli::documents::{CacheCleared, CacheUsage, CacheVerified, Farm, Peers, Status};
 use crate::cli::links::Report;
 use crate::cli::shell::{self, Shell};
 use crate::journal::Stats;
@@ -101,31 +103,6 @@ fn share(count: u64, total: u64) -> String {
         Some(percent) => format!("{count} ({percent} %)"),
         None => count.to_string(),
     }
-}
-
-/// `explain`.
-pub fn explain(explained: &Explained) -> String {
-    if explained.actions.is_empty() {
-        return "no such action since the daemon started\n".to_owned();
-    }
-    explained.actions.iter().map(explained_action).collect()
-}
-
-fn explained_action(action: &ExplainedAction) -> String {
-    let what = [&action.source, &action.output, &action.compiler].into_iter().find(|name| !name.is_empty());
-    let what = what.map_or_else(String::new, |name| clean(name));
-    let agent = action.agent.as_deref().map_or_else(String::new, |agent| format!(" by {}", clean(agent)));
-    let mut out = format!("{what}: {}{agent} in {}\n", clean(&action.r#where), seconds(action.wall_ms));
-    let why = match (action.reason.as_deref(), action.text.is_empty()) {
-        (Some(reason), true) => clean(reason),
-        (Some(reason), false) => format!("{}: {}", clean(reason), clean_lines(&action.text)),
-        (None, _) => clean_lines(&action.text),
-    };
-    if !why.is_empty() {
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "    {why}");
-    }
-    out
 }
 
 /// `peers`.

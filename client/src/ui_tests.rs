@@ -90,24 +90,6 @@ fn stats_with_reasons() {
 }
 
 #[test]
-fn explained_actions() {
-    let document = json!({ "actions": [
-        {"at_unix": 1, "source": "a.c", "output": "a.o", "compiler": "/usr/bin/gcc", "where": "remote", "agent": "desk", "reason": null,
-         "text": "", "wall_ms": 120, "action": "x"},
-        {"source": "", "output": "prog", "compiler": "/usr/bin/gcc", "where": "local", "agent": null, "reason": "link", "text": "it links",
-         "wall_ms": 2000},
-    ]});
-    insta::assert_snapshot!(explain(&of(document)), @r"
-    a.c: remote by desk in 0.120 s
-    prog: local in 2.000 s
-        link: it links
-    ");
-    insta::assert_snapshot!(explain(&Explained::default()), @r"
-    no such action since the daemon started
-    ");
-}
-
-#[test]
 fn peers_and_cache() {
     let document = json!({ "peers": [
         {"peer": "00112233445566778899", "name": "desk", "role": "agent", "address": "10.0.0.2:7471", "connected": true},

@@ -34,16 +34,19 @@ pub enum Command {
         #[arg(long)]
         zero: bool,
     },
-    /// Tells where the last actions went, and why.
+    /// Tells what became of a compile, and why: hit, miss or local, where it ran, and how long each part took.
+    ///
+    /// Without FILE and --last, the last 20 actions in short.
     Explain {
         /// How to show it.
         #[command(flatten)]
         listing: Listing,
-        /// Only actions whose source or output contains this text.
-        filter: Option<String>,
-        /// How many to show.
-        #[arg(long, value_name = "N", default_value_t = 20)]
-        last: u32,
+        /// A source or an object, as a path, or a part of its name.
+        #[arg(value_name = "FILE")]
+        file: Option<String>,
+        /// The last N actions in full (about FILE, if one is given). Without a number, one.
+        #[arg(long, value_name = "N", num_args = 0..=1, default_missing_value = "1")]
+        last: Option<u32>,
     },
     /// Looks for what keeps this machine from working well.
     Doctor(Listing),

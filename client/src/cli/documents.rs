@@ -3,6 +3,8 @@
 //!
 //! Unknown keys are skipped and missing ones empty, so that a daemon of another version can still be shown.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -116,6 +118,8 @@ pub struct Explained {
 pub struct ExplainedAction {
     /// When it ended.
     pub at_unix: u64,
+    /// Working directory.
+    pub cwd: String,
     /// As spelled.
     pub source: String,
     /// As spelled.
@@ -130,8 +134,62 @@ pub struct ExplainedAction {
     pub reason: Option<String>,
     /// For people.
     pub text: String,
+    /// What to do.
+    pub hint: Option<String>,
     /// From start to end.
     pub wall_ms: u64,
+    /// Parts of that, by name.
+    pub stages_ms: BTreeMap<String, f64>,
+    /// The action's name.
+    pub action: Option<String>,
+    /// Not the user's.
+    pub added_arguments: Vec<String>,
+    /// On a miss.
+    pub inputs: Option<Inputs>,
+    /// With the action.
+    pub sent_bytes: u64,
+    /// Of the result.
+    pub received_bytes: u64,
+    /// Why it was no direct hit.
+    pub miss: Option<Miss>,
+}
+
+/// What a compile reads.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Inputs {
+    /// Different ones.
+    pub files: u64,
+    /// In all.
+    pub bytes: u64,
+    /// Looked for in vain.
+    pub absent: u64,
+}
+
+/// Why a compile was no direct hit.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Miss {
+    /// Stable word.
+    pub because: String,
+    /// From the nearest compile before.
+    pub differences: Vec<Difference>,
+    /// Not listed.
+    pub more: u64,
+}
+
+/// One thing that differs.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Difference {
+    /// Stable word.
+    pub kind: String,
+    /// Which one.
+    pub name: String,
+    /// Before.
+    pub was: Option<String>,
+    /// Now.
+    pub now: Option<String>,
 }
 
 /// `peers`.

@@ -7,6 +7,7 @@ pub mod arguments;
 pub mod ask;
 pub mod background;
 pub mod documents;
+mod explain;
 pub mod join;
 pub mod links;
 pub mod programs;

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use buildbee_proto::local::AdminCall;
 use clap::Parser;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::arguments::{Arguments, Cache, Command, EnvArguments, Farm, InstallLinks, Listing};
 use super::ask::{AskError, Start, ask};
-use super::{background, documents, join, links, programs, shell};
+use super::{background, documents, explain, join, links, programs, shell};
 use crate::config::{self, Settings};
 use crate::exit::{ENVIRONMENT, Failure, SUCCESS, USER};
 use crate::wrapper::output;
@@ -58,9 +59,7 @@ fn run(command: Command) -> Result<u8, Failure> {
     match command {
         Command::Status(listing) => show(&settings, AdminCall::Status, listing, ui::status),
         Command::Stats { listing, zero } => show(&settings, AdminCall::Stats { zero }, listing, ui::stats),
-        Command::Explain { listing, filter, last } => {
-            show(&settings, AdminCall::Explain { filter, limit: last }, listing, ui::explain)
-        }
+        Command::Explain { listing, file, last } => explain::run(&settings, listing, file.as_deref(), last),
         Command::Peers(listing) => show(&settings, AdminCall::Peers, listing, ui::peers),
         Command::Cache(Cache::Usage(listing)) => show(&settings, AdminCall::CacheUsage, listing, ui::cache_usage),
         Command::Cache(Cache::Verify(listing)) => show(&settings, AdminCall::CacheVerify, listing, ui::cache_verified),
@@ -134,6 +133,15 @@ fn show<D: DeserializeOwned>(
     render: impl FnOnce(&D) -> String,
 ) -> Result<u8, Failure> {
     let document = documents::parse(&ask(&settings.socket, call, Start::IfNeeded)?).ok_or(AskError::Nonsense)?;
+    print(document, listing, render)
+}
+
+/// Prints the document itself, or what `render` makes of it.
+pub(super) fn print<D: DeserializeOwned>(
+    document: Value,
+    listing: Listing,
+    render: impl FnOnce(&D) -> String,
+) -> Result<u8, Failure> {
     if listing.json {
         ui::print(&ui::json(&document));
     } else {

@@ -14,7 +14,7 @@ pub mod flag_words;
 pub mod language;
 pub mod outputs;
 mod parse;
-mod places;
+pub mod places;
 mod profile;
 pub mod reason;
 pub mod request;

@@ -8,7 +8,7 @@ use super::reason::{Reason, ReasonKind};
 const SPECIAL: [&str; 3] = ["/dev", "/proc", "/sys"];
 
 /// The path below `cwd`, with `.` and `..` taken out by name.
-pub(super) fn absolute(cwd: &Path, path: &Path) -> PathBuf {
+pub fn absolute(cwd: &Path, path: &Path) -> PathBuf {
     let mut plain = PathBuf::from("/");
     for component in cwd.join(path).components() {
         match component {

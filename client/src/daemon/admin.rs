@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use buildbee_proto::digest::Digest;
 use buildbee_proto::local::{AdminCall, LocalReply};
 use buildbee_store::VerifyReport;
 use serde_json::{Value, json};
 
 use super::context::{Context, unix_now};
 use super::link::{LinkError, WrapperLink};
+use crate::journal::explain::{Explanation, explanations};
 
 /// Rows that `explain` returns at most.
 const MAX_EXPLAINED: usize = 10_000;
@@ -32,7 +34,7 @@ async fn document(context: &Arc<Context>, call: AdminCall) -> Value {
         }
         AdminCall::Explain { filter, limit } => {
             let limit = usize::try_from(limit).unwrap_or(MAX_EXPLAINED).min(MAX_EXPLAINED);
-            json!({ "actions": context.journal.last(filter.as_deref(), limit) })
+            explain(context, filter, limit).await
         }
         AdminCall::Peers => {
             context.farm.as_ref().map_or_else(|| json!({ "peers": [] }), crate::dispatch::farm::Farm::peers)
@@ -49,6 +51,17 @@ async fn document(context: &Arc<Context>, call: AdminCall) -> Value {
             .await
         }
     }
+}
+
+/// Reads manifests, so off the event loop.
+async fn explain(context: &Arc<Context>, filter: Option<String>, limit: usize) -> Value {
+    let context = Arc::clone(context);
+    let explaining = tokio::task::spawn_blocking(move || {
+        let manifest = |key: &Digest| context.cache.store()?.manifest(key).ok()?;
+        let actions = explanations(&context.journal, filter.as_deref(), limit, manifest);
+        json!({ "actions": actions.iter().map(Explanation::document).collect::<Vec<_>>() })
+    });
+    explaining.await.unwrap_or_default()
 }
 
 async fn cache_work<F>(context: &Arc<Context>, work: F) -> Value

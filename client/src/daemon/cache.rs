@@ -9,10 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use buildbee_p2p::identity::{Identity, verify_result};
-use buildbee_proto::canonical::{Canonical, CanonicalError, Reader, Writer};
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
-use buildbee_proto::limits::MAX_ARGUMENTS;
 use buildbee_proto::local::LocalReply;
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
 use buildbee_proto::outcome::{ReadSet, SignedResult};
@@ -23,31 +21,6 @@ use crate::dispatch::attempt::{MAX_RESULT_CONTENT_BYTES, named};
 use crate::inputs::filehash::FileHashes;
 use crate::inputs::lookup::FOLDER_MARK;
 use crate::inputs::twins;
-
-/// What a command line says, before anything is known of the files behind it (save the source).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ManifestKey {
-    /// The toolchain, as text.
-    pub toolchain: String,
-    /// Arguments in one spelling, then the environment, the working directory and its logical name, the source's name.
-    pub words: Vec<String>,
-    /// The source's content.
-    pub source: Digest,
-}
-
-impl Canonical for ManifestKey {
-    const TAG: [u8; 4] = *b"bbK1";
-
-    fn encode(&self, out: &mut Writer) {
-        out.text(&self.toolchain);
-        out.list(&self.words, |out, word| out.text(word));
-        out.digest(&self.source);
-    }
-
-    fn decode(input: &mut Reader<'_>) -> Result<Self, CanonicalError> {
-        Ok(Self { toolchain: input.text()?, words: input.list(MAX_ARGUMENTS, Reader::text)?, source: input.digest()? })
-    }
-}
 
 /// A result with its content.
 #[derive(Debug)]
@@ -62,6 +35,11 @@ impl Hit {
     /// Content of `digest`; empty content is never stored.
     pub fn content(&self, digest: &Digest) -> &[u8] {
         self.blobs.get(digest).map_or(&[], Vec::as_slice)
+    }
+
+    /// Of all content, in bytes.
+    pub fn size(&self) -> u64 {
+        self.blobs.keys().map(|digest| digest.size_bytes).fold(0, u64::saturating_add)
     }
 
     /// What the wrapper is told.

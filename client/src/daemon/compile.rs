@@ -9,7 +9,6 @@ use std::time::Duration;
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::local::{Invocation, LocalOutcome, LocalReply};
 use buildbee_proto::outcome::SignedResult;
-use tokio::time::Instant;
 
 use super::cache::Hit;
 use super::context::Context;
@@ -22,6 +21,7 @@ use crate::config::Racing;
 use crate::dispatch::job::Job;
 use crate::dispatch::lender::Source;
 use crate::dispatch::lookup;
+use crate::journal::stages::{Stage, StageClock};
 use crate::journal::{Record, Where, Why};
 use crate::toolchain::Compiler;
 
@@ -51,13 +51,13 @@ pub enum Opening {
 pub struct Session {
     context: Arc<Context>,
     link: WrapperLink,
-    started: Instant,
+    clock: StageClock,
 }
 
 impl Session {
-    /// For one connection, whose request came in at `started`.
-    pub fn new(context: Arc<Context>, link: WrapperLink, started: Instant) -> Self {
-        Self { context, link, started }
+    /// For one connection; `clock` runs since its request came in.
+    pub fn new(context: Arc<Context>, link: WrapperLink, clock: StageClock) -> Self {
+        Self { context, link, clock }
     }
 
     /// Answers the wrapper. Ends early, without a word, when the wrapper goes away.
@@ -79,7 +79,10 @@ impl Session {
             Opening::Planned(planned) => planned,
         };
         match planned {
-            Planned::Hit(plan, hit) => self.finish_cached(&Arc::from(plan), hit, None).await,
+            Planned::Hit(plan, hit) => {
+                let record = plan.record();
+                self.finish_cached(&Arc::from(plan), record, hit).await
+            }
             Planned::Miss(plan) => self.find_inputs(Arc::from(plan)).await,
             Planned::Local(record, why) => self.pass(*record, why).await,
         }
@@ -94,12 +97,16 @@ impl Session {
             Err((code, text)) => return Planned::local(&call, &code, text),
         };
         let (context, record) = (Arc::clone(&self.context), call.record());
+        self.clock.ended(Stage::Toolchain);
         let planning = tokio::task::spawn_blocking(move || plan(&context, call, compiler));
         let interrupted = |_| Planned::Local(Box::new(record), ("input-unreadable".into(), "interrupted".into()));
-        planning.await.unwrap_or_else(interrupted)
+        let planned = planning.await.unwrap_or_else(interrupted);
+        self.clock.ended(Stage::Manifest);
+        planned
     }
 
     async fn find_inputs(&self, plan: Arc<Plan>) -> Result<(), LinkError> {
+        self.context.journal.asked(&plan.record().source_path(), plan.key, plan.question());
         let look = self.context.discovery.inputs(&plan.compiler, &plan.request, &plan.call.env, &plan.call.cwd);
         let inputs = match tokio::time::timeout(self.patience(), look).await {
             Ok(inputs) => inputs.map_err(|error| (error.code().to_owned(), error.to_string())),
@@ -109,6 +116,7 @@ impl Session {
             Job::new(Arc::clone(&plan.compiler), &plan.request, inputs, &plan.call.cwd)
                 .map_err(|error| ("unusual-path".to_owned(), error.to_string()))
         });
+        self.clock.ended(Stage::Inputs);
         match job {
             Ok(job) => self.with_job(&plan, job).await,
             Err(why) => self.pass(plan.record(), why).await,
@@ -142,16 +150,22 @@ impl Session {
     }
 
     async fn with_job(&self, plan: &Arc<Plan>, job: Job) -> Result<(), LinkError> {
+        let inputs = Some(job.inputs.counts());
+        let record = Record { action: Some(job.action.to_string()), inputs, ..plan.record() };
         let (cache, action) = (self.context.cache.clone(), job.action);
         let known = tokio::task::spawn_blocking(move || cache.result(&action)).await.ok().flatten();
         if let Some(hit) = known {
             let (cache, key, read_set) = (self.context.cache.clone(), plan.key, job.inputs.read_set.clone());
             tokio::task::spawn_blocking(move || cache.index(&key, action, read_set)).await.ok();
-            return self.finish_cached(plan, hit, None).await;
+            self.clock.ended(Stage::Lookup);
+            return self.finish_cached(plan, record, hit).await;
         }
-        if let Some((agent, hit)) = self.at_peers(&job).await {
+        let found = self.at_peers(&job).await;
+        self.clock.ended(Stage::Lookup);
+        if let Some((agent, hit)) = found {
             self.keep(plan, &job, &hit).await;
-            return self.finish_cached(plan, hit, Some(agent)).await;
+            let record = Record { agent: Some(agent), received_bytes: hit.size(), ..record };
+            return self.finish_cached(plan, record, hit).await;
         }
         let _loan = self.context.farm.as_ref().map(|farm| {
             let files = job.inputs.files.iter().map(|(digest, path)| (*digest, Source::File(path.clone())));
@@ -159,24 +173,29 @@ impl Session {
             let directories = directories.map(|(digest, bytes)| (*digest, Source::Bytes(bytes.clone().into())));
             farm.lend(&plan.compiler, files.chain(directories))
         });
-        let executor = Executor::new(&self.context, &self.link, &job, &plan.listed, &plan.request, plan.call.strict);
+        let (link, listed, clock) = (&self.link, &plan.listed, &self.clock);
+        let executor = Executor::new(&self.context, link, &job, listed, &plan.request, clock, plan.call.strict);
         match executor.run().await? {
             Ended::Remote { agent, result } => {
+                self.clock.ran(Duration::from_millis(result.signed.result.provenance.wall_ms));
+                let sent_bytes = result.sent_bytes;
                 let hit = Arc::new(Hit { signed: result.signed, blobs: result.blobs });
                 if let Err(error) = self.put_in_place(plan, &hit).await {
-                    return self.pass(plan.record(), ("output-unwritable".into(), error)).await;
+                    return self.pass(record, ("output-unwritable".into(), error)).await;
                 }
                 self.keep(plan, &job, &hit).await;
-                self.done(plan.record(), &hit, Where::Remote, Some(agent)).await
+                let record = Record { agent: Some(agent), sent_bytes, received_bytes: hit.size(), ..record };
+                self.done(record, &hit, Where::Remote).await
             }
             Ended::Unshown { result } => {
                 self.keep(plan, &job, &Hit { signed: result.signed, blobs: result.blobs }).await;
                 self.show_otherwise(plan).await
             }
             Ended::Local { why, outcome } => {
-                let record = Record { action: Some(job.action.to_string()), ..plan.record() };
+                self.clock.ran(Duration::from_millis(outcome.wall_ms));
                 self.keep_local(plan, job, &outcome).await;
-                self.context.ended(record, self.started, Where::Local, Some(why));
+                self.clock.ended(Stage::Place);
+                self.context.ended(record, &self.clock, Where::Local, Some(why));
                 let reply = LocalReply::Done {
                     exit_code: outcome.exit_code.unwrap_or(1),
                     stdout: Bytes::default(),
@@ -184,7 +203,7 @@ impl Session {
                 };
                 self.link.send(&reply).await
             }
-            Ended::Forbidden { why } => self.pass(plan.record(), why).await,
+            Ended::Forbidden { why } => self.pass(record, why).await,
         }
     }
 
@@ -192,9 +211,9 @@ impl Session {
         let farm = self.context.farm.as_ref()?;
         let (roster, responsive) = (farm.roster()?, farm.responsive_agents());
         let (peer, found) = lookup::find(farm.node(), &roster.value, &responsive, job).await?;
-        let received = found.blobs.values().map(|content| content.len() as u64).sum();
-        self.context.journal.moved(0, received);
-        Some((farm.name_of(&peer), Arc::new(Hit { signed: found.signed, blobs: found.blobs })))
+        let hit = Hit { signed: found.signed, blobs: found.blobs };
+        self.context.journal.moved(0, hit.size());
+        Some((farm.name_of(&peer), Arc::new(hit)))
     }
 
     async fn keep(&self, plan: &Plan, job: &Job, hit: &Hit) {
@@ -223,14 +242,15 @@ impl Session {
         LocalRun { plan_key: key, job: &job, outcome }.keep(&self.context).await;
     }
 
-    async fn finish_cached(&self, plan: &Arc<Plan>, hit: Arc<Hit>, agent: Option<String>) -> Result<(), LinkError> {
+    async fn finish_cached(&self, plan: &Arc<Plan>, record: Record, hit: Arc<Hit>) -> Result<(), LinkError> {
         if !plan.accepts(&hit) {
             return self.show_otherwise(plan).await;
         }
         if let Err(error) = self.put_in_place(plan, &hit).await {
-            return self.pass(plan.record(), ("output-unwritable".into(), error)).await;
+            return self.pass(record, ("output-unwritable".into(), error)).await;
         }
-        self.done(plan.record(), &hit, Where::Cached, agent).await
+        let record = Record { action: Some(hit.signed.result.action.to_string()), ..record };
+        self.done(record, &hit, Where::Cached).await
     }
 
     /// The messages of a result can't be shown: makes them as they should be.
@@ -247,16 +267,16 @@ impl Session {
         placing.await.unwrap_or_else(|_| Err("interrupted".to_owned()))
     }
 
-    async fn done(&self, record: Record, hit: &Hit, place: Where, agent: Option<String>) -> Result<(), LinkError> {
-        let record = Record { agent, action: Some(hit.signed.result.action.to_string()), ..record };
-        self.context.ended(record, self.started, place, None);
+    async fn done(&self, record: Record, hit: &Hit, place: Where) -> Result<(), LinkError> {
+        self.clock.ended(Stage::Place);
+        self.context.ended(record, &self.clock, place, None);
         self.link.send(&hit.reply()).await
     }
 
     /// Has the wrapper become the compiler.
     async fn pass(&self, record: Record, why: Why) -> Result<(), LinkError> {
         let reply = run_alone(&why.0);
-        self.context.ended(record, self.started, Where::Local, Some(why));
+        self.context.ended(record, &self.clock, Where::Local, Some(why));
         self.link.send(&reply).await
     }
 }

@@ -18,6 +18,7 @@ use crate::config::Settings;
 use crate::dispatch::farm::Farm;
 use crate::inputs::discover::Discovery;
 use crate::inputs::filehash::FileHashes;
+use crate::journal::stages::StageClock;
 use crate::journal::{Journal, Record, Where, Why};
 use crate::locale::Locales;
 use crate::toolchain::Toolchains;
@@ -167,14 +168,14 @@ impl Context {
         RunningEntry { context: Arc::clone(self), id }
     }
 
-    /// Writes an action that was called for at `started` into the journal.
-    pub fn ended(&self, record: Record, started: Instant, place: Where, why: Option<Why>) {
+    /// Writes an action into the journal whose time `clock` measured.
+    pub fn ended(&self, record: Record, clock: &StageClock, place: Where, why: Option<Why>) {
         let (reason, text) = match why {
             Some((reason, text)) => (Some(reason), text),
             None => (None, String::new()),
         };
-        let wall_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.journal.ended(Record { at_unix: unix_now(), r#where: place, reason, text, wall_ms, ..record });
+        let (wall_ms, stages) = (u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX), clock.stages());
+        self.journal.ended(Record { at_unix: unix_now(), r#where: place, reason, text, wall_ms, stages, ..record });
     }
 
     /// The document of `status --json`.

@@ -28,6 +28,7 @@ use super::context::Context;
 use super::invocation::Checked;
 use super::link::{LinkError, run_alone};
 use super::plan::{Plan, Planned, plan};
+use crate::journal::stages::{Stage, StageClock};
 use crate::journal::{Record, Where, Why};
 
 /// Bytes of a request that are read at once. Most requests fit.
@@ -51,8 +52,8 @@ pub const OTHER_VIEW: &str = "other-namespace";
 pub enum Errand {
     /// To hear it: this much of its first request has come.
     Hear(Vec<u8>),
-    /// To go on with a compile that was called for at this time.
-    Compile(Box<Opening>, Instant),
+    /// To go on with a compile, on whose time this clock runs.
+    Compile(Box<Opening>, StageClock),
 }
 
 /// One thread's view of the door.
@@ -98,7 +99,7 @@ impl Door {
             return Err(LinkError::Protocol);
         }
         let received = hear(stream)?;
-        let started = Instant::now();
+        let clock = StageClock::since(Instant::now());
         let Some(LocalRequest { version: LOCAL_VERSION, call: LocalCall::Compile(invocation) }) = whole(&received)?
         else {
             return Ok(Some(Errand::Hear(received)));
@@ -107,48 +108,51 @@ impl Door {
             self.context.journal.noted(OTHER_VIEW);
             return reply(stream, &run_alone(OTHER_VIEW)).map(|()| None);
         }
-        self.compile(stream, &invocation, started)
+        self.compile(stream, &invocation, clock)
     }
 
     fn compile(
         &self,
         stream: &UnixStream,
         invocation: &Invocation,
-        started: Instant,
+        clock: StageClock,
     ) -> Result<Option<Errand>, LinkError> {
         let call = match Checked::new(invocation) {
             Ok(call) => call,
-            Err((record, why)) => return self.pass(stream, *record, why, started).map(|()| None),
+            Err((record, why)) => return self.pass(stream, *record, why, &clock).map(|()| None),
         };
         let Some(compiler) = self.context.toolchains.recall(&call.program, call.search()) else {
-            return Ok(Some(Errand::Compile(Box::new(Opening::Call(call)), started)));
+            return Ok(Some(Errand::Compile(Box::new(Opening::Call(call)), clock)));
         };
+        clock.ended(Stage::Toolchain);
         let planned = plan(&self.context, call, compiler);
+        clock.ended(Stage::Manifest);
         if has_hung_up(stream) {
             // It did not wait: this daemon was frozen or swapped out. The compiler writes the outputs now.
             return Err(LinkError::Gone);
         }
         match planned {
-            Planned::Hit(plan, hit) if plan.accepts(&hit) && is_quick(&hit) && started.elapsed() < QUICK => {
-                self.finish(stream, &plan, &hit, started).map(|()| None)
+            Planned::Hit(plan, hit) if plan.accepts(&hit) && is_quick(&hit) && clock.elapsed() < QUICK => {
+                self.finish(stream, &plan, &hit, &clock).map(|()| None)
             }
-            Planned::Local(record, why) => self.pass(stream, *record, why, started).map(|()| None),
-            planned => Ok(Some(Errand::Compile(Box::new(Opening::Planned(planned)), started))),
+            Planned::Local(record, why) => self.pass(stream, *record, why, &clock).map(|()| None),
+            planned => Ok(Some(Errand::Compile(Box::new(Opening::Planned(planned)), clock))),
         }
     }
 
-    fn finish(&self, stream: &UnixStream, plan: &Plan, hit: &Hit, started: Instant) -> Result<(), LinkError> {
+    fn finish(&self, stream: &UnixStream, plan: &Plan, hit: &Hit, clock: &StageClock) -> Result<(), LinkError> {
         if let Err(error) = plan.put_in_place(hit) {
-            return self.pass(stream, plan.record(), ("output-unwritable".into(), error.to_string()), started);
+            return self.pass(stream, plan.record(), ("output-unwritable".into(), error.to_string()), clock);
         }
+        clock.ended(Stage::Place);
         let action = Some(hit.signed.result.action.to_string());
-        self.context.ended(Record { action, ..plan.record() }, started, Where::Cached, None);
+        self.context.ended(Record { action, ..plan.record() }, clock, Where::Cached, None);
         reply(stream, &hit.reply())
     }
 
-    fn pass(&self, stream: &UnixStream, record: Record, why: Why, started: Instant) -> Result<(), LinkError> {
+    fn pass(&self, stream: &UnixStream, record: Record, why: Why, clock: &StageClock) -> Result<(), LinkError> {
         let answer = run_alone(&why.0);
-        self.context.ended(record, started, Where::Local, Some(why));
+        self.context.ended(record, clock, Where::Local, Some(why));
         reply(stream, &answer)
     }
 }

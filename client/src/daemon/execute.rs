@@ -21,6 +21,7 @@ use crate::dispatch::board::Went;
 use crate::dispatch::farm::{Farm, Found, Seat};
 use crate::dispatch::job::Job;
 use crate::journal::Why;
+use crate::journal::stages::{Stage, StageClock};
 
 /// Agents tried before this machine.
 const MAX_ATTEMPTS: usize = 3;
@@ -68,6 +69,7 @@ pub struct Executor<'a> {
     job: &'a Job,
     listed: &'a RunningEntry,
     request: &'a CompileRequest,
+    clock: &'a StageClock,
     strict: bool,
 }
 
@@ -84,9 +86,10 @@ impl<'a> Executor<'a> {
         job: &'a Job,
         listed: &'a RunningEntry,
         request: &'a CompileRequest,
+        clock: &'a StageClock,
         strict: bool,
     ) -> Self {
-        Self { context, link, job, listed, request, strict }
+        Self { context, link, job, listed, request, clock, strict }
     }
 
     /// Runs it somewhere.
@@ -155,6 +158,7 @@ impl<'a> Executor<'a> {
             return Ok(Ended::Forbidden { why: (format!("strict:{}", why.0), why.1) });
         }
         self.listed.at("local");
+        self.clock.ended(Stage::Wait);
         self.start_local(&why.0).await?;
         let outcome = self.link.outcome().await?;
         drop(permit);
@@ -175,6 +179,7 @@ impl<'a> Executor<'a> {
     async fn remote(&self, farm: &Farm, mut seat: Seat) -> Result<Tried, LinkError> {
         let agent = seat.pick.name.clone();
         self.listed.at(&agent);
+        self.clock.ended(Stage::Wait);
         let attempts = farm.attempts();
         let pick = seat.pick.clone();
         let mut attempt = std::pin::pin!(attempts.run(&pick, self.job));
@@ -279,7 +284,8 @@ impl<'a> Executor<'a> {
     }
 
     fn received(&self, result: &RemoteResult) {
-        self.context.journal.moved(0, result.blobs.values().map(|content| content.len() as u64).sum());
+        let received = result.blobs.values().map(|content| content.len() as u64).sum();
+        self.context.journal.moved(result.sent_bytes, received);
     }
 
     /// Ends when this machine should run the action too; never, where it should not.

@@ -97,7 +97,8 @@ impl Checked {
     /// For the journal, before anything else is known.
     pub fn record(&self) -> Record {
         let source = self.argv.iter().rev().find(|argument| !argument.starts_with('-'));
-        Record::of(source.map_or("", String::as_str), "", &self.program.to_string_lossy())
+        let cwd = self.cwd.to_string_lossy().into_owned();
+        Record { cwd, ..Record::of(source.map_or("", String::as_str), "", &self.program.to_string_lossy()) }
     }
 }
 

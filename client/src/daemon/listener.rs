@@ -24,6 +24,7 @@ use super::compile::{Opening, Session};
 use super::context::Context;
 use super::door::{Door, Errand, OTHER_VIEW};
 use super::link::{LinkError, WrapperLink, run_alone};
+use crate::journal::stages::StageClock;
 
 /// Threads at the door. A hit keeps one busy for less than a millisecond, and longer only where it waits for the disk.
 const N_DOORS: usize = 8;
@@ -117,9 +118,9 @@ async fn session(context: &Arc<Context>, stream: BlockingStream, errand: Errand)
     stream.set_nonblocking(true)?;
     let stream = UnixStream::from_std(stream)?;
     match errand {
-        Errand::Compile(opening, started) => {
+        Errand::Compile(opening, clock) => {
             let link = WrapperLink::answering(stream);
-            Box::pin(Session::new(Arc::clone(context), link, started).run(*opening)).await
+            Box::pin(Session::new(Arc::clone(context), link, clock).run(*opening)).await
         }
         Errand::Hear(received) => hear(context, stream, received).await,
     }
@@ -135,7 +136,7 @@ async fn hear(context: &Arc<Context>, stream: UnixStream, received: Vec<u8>) -> 
             link.send(&run_alone(OTHER_VIEW)).await
         }
         LocalCall::Compile(invocation) => {
-            let session = Session::new(Arc::clone(context), link, Instant::now());
+            let session = Session::new(Arc::clone(context), link, StageClock::since(Instant::now()));
             Box::pin(session.run(Opening::Invocation(invocation))).await
         }
         LocalCall::Admin(call) => admin::answer(context, &link, call).await,

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::digest::Digest;
 
-use super::cache::{Hit, ManifestKey};
+use super::cache::Hit;
 use super::context::{Context, RunningEntry};
 use super::invocation::Checked;
 use super::placement::{PlaceError, Placed, place};
 use crate::compiler::decide::decide;
 use crate::compiler::outputs::Existing;
 use crate::compiler::request::{CompileRequest, Decision, Invocation as Asked};
+use crate::journal::question::Question;
 use crate::journal::{Record, Why};
 use crate::toolchain::Compiler;
 
@@ -77,18 +78,21 @@ pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> P
         Decision::Distribute(request) => Arc::from(request),
         Decision::Local(reason) => return Planned::local(&call, reason.code(), reason.to_string()),
     };
-    let source = match context.hashes.hash(&call.cwd.join(&request.source)) {
+    let source = call.cwd.join(&request.source);
+    let content = match context.hashes.hash(&source) {
         Ok(hashed) => hashed.digest,
         Err(error) => {
             let text = format!("cannot read {}: {error}", request.source.display());
             return Planned::local(&call, "input-unreadable", text);
         }
     };
-    let key = manifest_key(&call, &request, &compiler, source).digest();
+    let question = question(&call, &request, &compiler, content);
+    let key = question.digest();
+    context.journal.asked(&source, key, question);
     let outputs = request.outputs.iter().map(|output| call.cwd.join(&output.path)).collect();
     let listed = context.runs(request.source.clone(), outputs);
     let (call, listed) = (Arc::new(call), Arc::new(listed));
-    let plan = Plan { call, request, compiler, key, listed, source };
+    let plan = Plan { call, request, compiler, key, listed, source: content };
     let known = context.cache.direct(&plan.key);
     if let Some(hit) = &known
         && plan.accepts(hit)
@@ -109,30 +113,45 @@ pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> P
     }
 }
 
-fn manifest_key(call: &Checked, request: &CompileRequest, compiler: &Compiler, source: Digest) -> ManifestKey {
+fn question(call: &Checked, request: &CompileRequest, compiler: &Compiler, content: Digest) -> Question {
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let mut words = vec![text(&compiler.program), text(&call.cwd), text(&request.source)];
-    words.push(request.logical_directory.as_deref().map(text).unwrap_or_default());
-    words.extend(request.outputs.iter().map(|output| text(&output.path)));
-    words.extend(request.env.iter().map(|(name, value)| format!("{name}={value}")));
-    words.push(if request.stderr_is_terminal { "terminal".to_owned() } else { String::new() });
-    words.extend(request.key_arguments.iter().cloned());
-    ManifestKey { toolchain: compiler.id.to_string(), words, source }
+    Question {
+        toolchain: compiler.id.to_string(),
+        compiler: text(&compiler.program),
+        directory: text(&call.cwd),
+        logical_directory: request.logical_directory.as_deref().map(text).unwrap_or_default(),
+        source: text(&request.source),
+        content,
+        outputs: request.outputs.iter().map(|output| text(&output.path)).collect(),
+        env: request.env.clone(),
+        on_terminal: request.stderr_is_terminal,
+        arguments: request.key_arguments.clone(),
+    }
 }
 
 impl Plan {
     /// The same compile, printing on a terminal like the user's; `None` where that is not what keeps its messages from being shown.
     pub fn on_terminal(&self) -> Option<Self> {
         let request = Arc::new(self.request.on_terminal()?);
-        let key = manifest_key(&self.call, &request, &self.compiler, self.source).digest();
+        let key = question(&self.call, &request, &self.compiler, self.source).digest();
         let (call, compiler, listed) = (Arc::clone(&self.call), Arc::clone(&self.compiler), Arc::clone(&self.listed));
         Some(Self { call, request, compiler, key, listed, source: self.source })
+    }
+
+    /// What is asked, for the journal to compare with.
+    pub fn question(&self) -> Question {
+        question(&self.call, &self.request, &self.compiler, self.source)
     }
 
     /// For the journal.
     pub fn record(&self) -> Record {
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        Record::of(&text(&self.request.source), &text(&self.request.object), &text(&self.compiler.program))
+        Record {
+            cwd: text(&self.call.cwd),
+            added_arguments: self.request.added_arguments.clone(),
+            question: Some(self.key),
+            ..Record::of(&text(&self.request.source), &text(&self.request.object), &text(&self.compiler.program))
+        }
     }
 
     /// Whether the messages of `hit` are those that a local run would show here.

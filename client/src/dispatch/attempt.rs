@@ -52,6 +52,8 @@ pub struct RemoteResult {
     pub signed: SignedResult,
     /// Content of everything that the result names.
     pub blobs: BTreeMap<Digest, Vec<u8>>,
+    /// Bytes of the blobs that were sent along unasked.
+    pub sent_bytes: u64,
 }
 
 /// Why nothing came of an attempt.
@@ -144,6 +146,7 @@ impl Attempts {
     pub async fn run(&self, pick: &Pick, job: &Job) -> Result<RemoteResult, AttemptError> {
         let inline = self.inline(pick.peer, job).await;
         let new: Vec<Digest> = inline.iter().map(|bytes| Digest::of(&bytes.0)).collect();
+        let sent_bytes = inline.iter().map(|bytes| bytes.0.len() as u64).sum();
         let mut attempt = [0; 16];
         // Without random numbers the id is constant, and the agent takes a second attempt for the first: let it fail instead.
         getrandom::fill(&mut attempt).map_err(|_| AttemptError::BadResult("no random numbers"))?;
@@ -159,7 +162,7 @@ impl Attempts {
             .await
             .map_err(|_| AttemptError::Silent)??;
         self.sent.add(pick.peer, new.into_iter());
-        let made = tokio::time::timeout(ATTEMPT_DEADLINE, listen(&mut stream, job));
+        let made = tokio::time::timeout(ATTEMPT_DEADLINE, listen(&mut stream, job, sent_bytes));
         let made = made.await.map_err(|_| AttemptError::Silent)??;
         let maker = made.signed.result.provenance.peer;
         let roster = self.node.roster();
@@ -226,7 +229,7 @@ impl Attempts {
     }
 }
 
-async fn listen(stream: &mut PeerStream, job: &Job) -> Result<RemoteResult, AttemptError> {
+async fn listen(stream: &mut PeerStream, job: &Job, sent_bytes: u64) -> Result<RemoteResult, AttemptError> {
     loop {
         let update = tokio::time::timeout(PROGRESS_DEADLINE, read_message::<ActionUpdate, _>(stream))
             .await
@@ -238,7 +241,7 @@ async fn listen(stream: &mut PeerStream, job: &Job) -> Result<RemoteResult, Atte
                 let signed = SignedResult::from_canonical(&result.0)?;
                 check(&signed, job)?;
                 let blobs = receive(stream, &signed, &blobs).await?;
-                return Ok(RemoteResult { signed, blobs });
+                return Ok(RemoteResult { signed, blobs, sent_bytes });
             }
             None => return Err(AttemptError::Gone),
         }

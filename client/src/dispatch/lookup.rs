@@ -91,5 +91,5 @@ async fn fetch_all(node: &Node, peer: PeerId, signed: SignedResult) -> Result<Re
             }
         }
     }
-    Ok(RemoteResult { signed, blobs })
+    Ok(RemoteResult { signed, blobs, sent_bytes: 0 })
 }

@@ -24,6 +24,7 @@ use super::search_path::{SearchPath, SearchPathError, SearchPaths};
 use super::tree::{Conflict, Tree};
 use crate::compiler::depfile;
 use crate::compiler::request::CompileRequest;
+use crate::journal::InputCounts;
 use crate::toolchain::Compiler;
 
 /// The compiler lists its files within this time, or the compile runs locally.
@@ -44,6 +45,14 @@ pub struct Inputs {
     pub outputs: Vec<OutputPlace>,
     /// The spelling of the working directory that the compiler is told by `PWD`.
     pub logical_directory: PathBuf,
+}
+
+impl Inputs {
+    /// How much it is.
+    pub fn counts(&self) -> InputCounts {
+        let bytes = self.files.keys().map(|digest| digest.size_bytes).fold(0, u64::saturating_add);
+        InputCounts { files: self.files.len(), bytes, absent: self.read_set.absent.len() }
+    }
 }
 
 /// Where a file is to be written.

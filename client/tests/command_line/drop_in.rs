@@ -77,7 +77,7 @@ fn what_stands_before_a_compiler_runs_locally_with_the_reason() {
     shell(&home, write);
     home.says(&[script.to_str().unwrap(), "-c", "x.c"]);
     assert_eq!(last_reason(&home), "wrapper-script");
-    assert!(home.says(&["explain", "--last", "1"]).contains("hint: name the compiler that it runs"));
+    assert!(home.says(&["explain", "--last", "1"]).contains("hint      name the compiler that it runs"));
     for words in [["ccache", "gcc", "-c", "x.c"].as_slice(), &["/usr/lib/ccache/gcc", "-c", "x.c"]] {
         home.says(words);
         assert_eq!(last_reason(&home), "another-wrapper", "{words:?}");

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod drop_in;
 #[cfg(test)]
+mod explaining;
+#[cfg(test)]
 mod home;
 #[cfg(test)]
 mod questions;
