@@ -145,15 +145,15 @@ impl Index {
         self.cap_bytes
     }
 
-    /// Makes `key` the most recently used, if it is there.
-    pub(crate) fn touch(&mut self, key: &Key) {
+    /// Makes `key` the most recently used. False if it is not there.
+    pub(crate) fn touch(&mut self, key: &Key) -> bool {
         let tick = self.next_tick;
-        if let Some(entry) = self.entries.get_mut(key) {
-            self.order.remove(&entry.tick);
-            entry.tick = tick;
-            self.order.insert(tick, *key);
-            self.next_tick += 1;
-        }
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        self.order.remove(&entry.tick);
+        entry.tick = tick;
+        self.order.insert(tick, *key);
+        self.next_tick += 1;
+        true
     }
 
     /// Adds or replaces an entry as the most recently used. Its room is `charge_bytes`; give a reservation back first.

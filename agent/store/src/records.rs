@@ -30,6 +30,12 @@ fn checksum(key: &Key, payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
     *hasher.finalize().as_bytes()
 }
 
+/// Everything that a result names.
+fn blobs_of(result: &SignedResult) -> impl Iterator<Item = Key> {
+    let outputs = result.result.outputs.iter().map(|file| file.digest);
+    outputs.chain([result.result.stdout, result.result.stderr]).map(Key::blob)
+}
+
 impl Store {
     /// Keeps the result of an action, in place of an older one.
     pub fn put_result(&self, result: &SignedResult) -> Result<(), PutError> {
@@ -46,10 +52,15 @@ impl Store {
             self.inner.drop_bad(Family::Results, &key, &defect);
             return Ok(None);
         }
-        let outputs = result.result.outputs.iter().map(|file| file.digest);
-        let blobs = outputs.chain([result.result.stdout, result.result.stderr]).map(Key::blob);
-        self.inner.touch(blobs.chain([key]));
+        self.inner.touch(blobs_of(&result).chain([key]));
         Ok(Some(result))
+    }
+
+    /// Counts a result that the caller has kept as used, with its blobs. False if one of them is not here any more; blobs without
+    /// content don't count. *In memory.*
+    pub fn use_result(&self, result: &SignedResult) -> bool {
+        let key = Key { kind: Kind::Result, digest: result.result.action };
+        self.inner.touch(blobs_of(result).filter(|blob| blob.digest.size_bytes > 0).chain([key]))
     }
 
     /// Forgets the result of `action`. True if there was one.
@@ -68,6 +79,11 @@ impl Store {
         let manifest = self.record(&key)?;
         self.inner.touch([key]);
         Ok(manifest)
+    }
+
+    /// Counts a manifest that the caller has kept as used. False if it is not here any more. *In memory.*
+    pub fn use_manifest(&self, key: &Digest) -> bool {
+        self.inner.touch([Key { kind: Kind::Manifest, digest: *key }])
     }
 
     fn put_record(&self, key: Key, payload: &[u8]) -> Result<(), PutError> {

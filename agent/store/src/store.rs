@@ -363,15 +363,17 @@ impl Inner {
         true
     }
 
-    /// Notes use of entries.
-    pub(crate) fn touch(&self, keys: impl IntoIterator<Item = Key>) {
+    /// Notes use of entries. True if all of them are there.
+    pub(crate) fn touch(&self, keys: impl IntoIterator<Item = Key>) -> bool {
+        let mut all = true;
         {
             let mut index = self.index();
             for key in keys {
-                index.touch(&key);
+                all &= index.touch(&key);
             }
         }
         self.flush_journal(JOURNAL_BATCH);
+        all
     }
 
     /// Writes the order of use to the journal if at least `batch` changes have gathered. If another thread is at it, it will do.

@@ -3,9 +3,6 @@
 //! A cache that can't be opened or written is reported once and done without: builds go on. Blocks; call off the event loop.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use buildbee_p2p::identity::{Identity, verify_result};
@@ -17,10 +14,15 @@ use buildbee_proto::outcome::{ReadSet, SignedResult};
 use buildbee_proto::peer::PeerId;
 use buildbee_store::{PutError, Store};
 
+use super::recent::Recent;
 use crate::dispatch::attempt::{MAX_RESULT_CONTENT_BYTES, named};
 use crate::inputs::filehash::FileHashes;
-use crate::inputs::lookup::FOLDER_MARK;
-use crate::inputs::twins;
+use crate::inputs::recorded::{Known, Recorded};
+
+/// Memory for results, with their content, that were used last.
+const RECENT_RESULT_BYTES: usize = 16 << 20;
+/// Memory for manifests that were used last.
+const RECENT_MANIFEST_BYTES: usize = 24 << 20;
 
 /// A result with its content.
 #[derive(Debug)]
@@ -50,19 +52,33 @@ impl Hit {
     }
 }
 
+/// A manifest, ready to be checked: actions with what they read, newest first.
+type Candidates = Vec<(Digest, Recorded)>;
+
 /// The cache. Cheap to clone.
+///
+/// What is remembered was verified when it came from the store, and counts for as long as the store still has it.
 #[derive(Clone, Debug)]
 pub struct LocalCache {
     store: Option<Store>,
     own: PeerId,
-    hashes: FileHashes,
+    known: Known,
+    results: Arc<Recent<Hit>>,
+    manifests: Arc<Recent<Candidates>>,
     trouble: Arc<Mutex<Option<String>>>,
 }
 
 impl LocalCache {
     /// Over `store`, or over nothing.
     pub fn new(store: Option<Store>, identity: &Identity, hashes: FileHashes) -> Self {
-        Self { store, own: identity.peer(), hashes, trouble: Arc::default() }
+        Self {
+            store,
+            own: identity.peer(),
+            known: Known { hashes, ..Known::default() },
+            results: Arc::new(Recent::new(RECENT_RESULT_BYTES)),
+            manifests: Arc::new(Recent::new(RECENT_MANIFEST_BYTES)),
+            trouble: Arc::default(),
+        }
     }
 
     /// The store, if there is one.
@@ -72,14 +88,42 @@ impl LocalCache {
 
     /// A result that holds for `key` with the files as they are now.
     pub fn direct(&self, key: &Digest) -> Option<Arc<Hit>> {
-        let manifest = self.store.as_ref()?.manifest(key).ok()??;
-        let holding = manifest.entries.iter().find(|entry| self.holds(&entry.read_set))?;
-        self.result(&holding.action)
+        let candidates = self.candidates(key)?;
+        let (action, _) = candidates.iter().find(|(_, read)| read.holds(&self.known))?;
+        self.result(action)
+    }
+
+    fn candidates(&self, key: &Digest) -> Option<Arc<Candidates>> {
+        let store = self.store.as_ref()?;
+        if let Some(candidates) = self.manifests.get(key)
+            && store.use_manifest(key)
+        {
+            return Some(candidates);
+        }
+        let manifest = store.manifest(key).ok()??;
+        let candidates: Candidates =
+            manifest.entries.iter().map(|entry| (entry.action, Recorded::new(&entry.read_set))).collect();
+        let bytes = candidates.iter().map(|(_, read)| read.bytes()).sum();
+        let candidates = Arc::new(candidates);
+        self.manifests.put(*key, Arc::clone(&candidates), bytes);
+        Some(candidates)
     }
 
     /// The result of `action`, whole.
     pub fn result(&self, action: &Digest) -> Option<Arc<Hit>> {
         let store = self.store.as_ref()?;
+        if let Some(hit) = self.results.get(action)
+            && store.use_result(&hit.signed)
+        {
+            return Some(hit);
+        }
+        let hit = Arc::new(self.stored_result(store, action)?);
+        let bytes = size_of::<Hit>() + hit.blobs.values().map(Vec::len).sum::<usize>();
+        self.results.put(*action, Arc::clone(&hit), bytes);
+        Some(hit)
+    }
+
+    fn stored_result(&self, store: &Store, action: &Digest) -> Option<Hit> {
         let signed = store.result(action).ok()??;
         if signed.result.action != *action || !self.trusts(&signed) {
             return None;
@@ -92,7 +136,7 @@ impl LocalCache {
         for (digest, content) in &mut blobs {
             *content = store.read(digest, MAX_RESULT_CONTENT_BYTES).ok()??;
         }
-        Some(Arc::new(Hit { signed, blobs }))
+        Some(Hit { signed, blobs })
     }
 
     /// Results of others count only if a sandbox made them.
@@ -103,12 +147,7 @@ impl LocalCache {
 
     /// Whether everything that was read is as it was, and nothing that was missed has appeared.
     pub fn holds(&self, set: &ReadSet) -> bool {
-        set.symlinks
-            .iter()
-            .all(|(path, target)| fs::read_link(path.to_absolute()).is_ok_and(|now| now.as_os_str() == target.as_str()))
-            && set.files.iter().all(|(path, digest)| self.hashes.has_content(&path.to_absolute(), digest))
-            && set.absent.iter().all(|path| is_absent(&path.to_absolute()))
-            && twins::hold(set)
+        Recorded::new(set).holds(&self.known)
     }
 
     /// Keeps a result, its content, and (where given) how to find it without looking at the inputs again. A cache that is full or
@@ -127,6 +166,8 @@ impl LocalCache {
             store.put_manifest(&key, &manifest)
         };
         self.note(keep());
+        self.results.forget(&signed.result.action);
+        self.manifests.forget(&key);
     }
 
     /// Notes that `key` leads to `action` with these files.
@@ -135,6 +176,7 @@ impl LocalCache {
         let mut manifest = store.manifest(key).ok().flatten().unwrap_or_else(Manifest::default);
         manifest.remember(ManifestEntry { action, read_set });
         self.note(store.put_manifest(key, &manifest));
+        self.manifests.forget(key);
     }
 
     /// Why the last result was not kept, for `status`; `None` where it was.
@@ -151,32 +193,5 @@ impl LocalCache {
             tracing::warn!("{trouble}");
         }
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
-    }
-}
-
-fn is_absent(path: &Path) -> bool {
-    match fs::symlink_metadata(path) {
-        Ok(_) => false,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
-        // A file stands where a folder was: not the same, if a compiler passed the folder over.
-        Err(error) => error.kind() == io::ErrorKind::NotADirectory && !path.ends_with(FOLDER_MARK),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_in_the_place_of_a_folder_is_seen() {
-        let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().join("x.h");
-        let (mark, other) = (place.join(FOLDER_MARK), place.join("y.h"));
-        assert!(is_absent(&place) && is_absent(&mark) && is_absent(&other));
-        fs::create_dir(&place).unwrap();
-        assert!(!is_absent(&place) && is_absent(&mark) && is_absent(&other));
-        fs::remove_dir(&place).unwrap();
-        fs::write(&place, "").unwrap();
-        assert!(!is_absent(&place) && !is_absent(&mark) && is_absent(&other));
     }
 }

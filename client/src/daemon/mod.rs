@@ -17,6 +17,7 @@ pub mod listener;
 pub mod local_result;
 pub mod placement;
 pub mod plan;
+pub mod recent;
 pub mod start;
 pub mod view;
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::fcntl::AtFlags;
+use nix::unistd::{AccessFlags, access};
 use thiserror::Error;
 
 use crate::compiler::outputs::Existing;
@@ -78,7 +79,7 @@ fn draft(file: &Placed<'_>) -> io::Result<Draft> {
     let mode = match fs::symlink_metadata(&file.path) {
         Ok(meta) if !meta.is_file() => return Err(io::Error::other("not a regular file")),
         Ok(meta) => {
-            drop(OpenOptions::new().write(true).open(&file.path)?);
+            access(&file.path, AccessFlags::W_OK)?;
             let written_into = file.existing.keeps_file_of(meta.len());
             if written_into && meta.nlink() > 1 {
                 return Err(io::Error::other("the compiler would write under its other names too"));
@@ -88,20 +89,28 @@ fn draft(file: &Placed<'_>) -> io::Result<Draft> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => file.mode,
         Err(error) => return Err(error),
     };
-    let nameless = OpenOptions::new().write(true).mode(0o600).custom_flags(nix::libc::O_TMPFILE).open(folder);
-    let (mut output, draft) = if let Ok(output) = nameless {
-        (output.try_clone()?, Draft::Nameless(output))
-    } else {
-        let path = temporary_name(folder);
-        let output = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        (output, Draft::Named(path))
-    };
-    let written =
-        output.write_all(file.content).and_then(|()| output.set_permissions(fs::Permissions::from_mode(mode & 0o777)));
-    if let (Err(_), Draft::Named(path)) = (&written, &draft) {
-        let _ = fs::remove_file(path);
+    let mode = mode & 0o777;
+    if let Ok(output) = OpenOptions::new().write(true).mode(mode).custom_flags(nix::libc::O_TMPFILE).open(folder) {
+        return fill(&output, file.content, mode).map(|()| Draft::Nameless(output));
     }
-    written.map(|()| draft)
+    let path = temporary_name(folder);
+    let output = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+    match fill(&output, file.content, mode) {
+        Ok(()) => Ok(Draft::Named(path)),
+        Err(error) => {
+            let _ = fs::remove_file(&path);
+            Err(error)
+        }
+    }
+}
+
+/// Writes all of a new file. It has `mode` already, but for what this process's umask and the folder's default rights did to it.
+fn fill(mut output: &File, content: &[u8], mode: u32) -> io::Result<()> {
+    output.write_all(content)?;
+    if output.metadata()?.permissions().mode() & 0o777 == mode {
+        return Ok(());
+    }
+    output.set_permissions(fs::Permissions::from_mode(mode))
 }
 
 fn name(draft: &Draft, path: &Path) -> io::Result<()> {

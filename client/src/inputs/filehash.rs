@@ -5,15 +5,18 @@
 //! FUSE file systems are hashed every time, because their times can't be trusted.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use buildbee_proto::digest::Digest;
+use nix::sys::statfs::fstatfs;
 
+use super::devices::Devices;
 use super::scan::{Scan, scan};
 use super::twins::Stamp;
 
@@ -24,7 +27,7 @@ const MAX_SCANS: usize = 100_000;
 /// Largest source that is read into memory.
 const MAX_SOURCE_BYTES: u64 = 256 << 20;
 /// How much older than the moment of hashing a file's times must be. Kernel ticks are at most 10 ms.
-const TICK: Duration = Duration::from_millis(20);
+pub(super) const TICK: Duration = Duration::from_millis(20);
 
 /// What the kernel says of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +65,13 @@ impl FileIdentity {
         Stamp { file: (self.device, self.inode), second }
     }
 
-    fn settled_before(&self, moment: SystemTime) -> bool {
+    /// Of the file system that it is on.
+    pub fn device(&self) -> u64 {
+        self.device
+    }
+
+    /// Whether its times are clearly older than `moment`: a change after it gives it others.
+    pub fn settled_before(&self, moment: SystemTime) -> bool {
         let moment = moment.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(TICK).as_nanos();
         let moment = i128::try_from(moment).unwrap_or(i128::MAX);
         self.mtime_ns < moment && self.ctime_ns < moment
@@ -82,15 +91,16 @@ pub struct Hashed {
 
 #[derive(Debug, Default)]
 struct Memory {
-    files: HashMap<PathBuf, Hashed>,
+    /// By path. As bytes, which are compared faster than components.
+    files: HashMap<OsString, Hashed>,
     scans: HashMap<Digest, Arc<Scan>>,
-    untrusted_devices: HashMap<u64, bool>,
 }
 
 /// The memory. Cheap to clone; all clones are one. Calls read files: keep them off the event loop.
 #[derive(Clone, Debug, Default)]
 pub struct FileHashes {
     memory: Arc<Mutex<Memory>>,
+    devices: Arc<Devices>,
 }
 
 impl FileHashes {
@@ -120,22 +130,23 @@ impl FileHashes {
         self.read(path, true)
     }
 
-    /// Whether a file stands at `path` itself, with this content. A symlink to one does not count: gcc shortens names of system headers by
-    /// following symlinks.
-    pub fn has_content(&self, path: &Path, digest: &Digest) -> bool {
-        let identity = fs::symlink_metadata(path).and_then(|meta| regular(path, &meta));
-        match identity {
-            // A different size settles it without reading.
-            Ok(identity) if identity.size == digest.size_bytes => match self.recall(path, &identity) {
-                Some(hashed) => hashed.digest == *digest,
-                None => self.read(path, false).is_ok_and(|(hashed, _)| hashed.digest == *digest),
-            },
-            _ => false,
+    /// The file that stands at `path` itself, if it has this content now. A symlink to one does not count: gcc shortens names of system
+    /// headers by following symlinks.
+    pub fn with_content(&self, path: &Path, digest: &Digest) -> Option<FileIdentity> {
+        let identity = fs::symlink_metadata(path).and_then(|meta| regular(path, &meta)).ok()?;
+        // A different size settles it without reading.
+        if identity.size != digest.size_bytes {
+            return None;
         }
+        let hashed = match self.recall(path, &identity) {
+            Some(hashed) => hashed,
+            None => self.read(path, false).ok()?.0,
+        };
+        (hashed.digest == *digest).then_some(hashed.identity)
     }
 
     fn recall(&self, path: &Path, identity: &FileIdentity) -> Option<Hashed> {
-        self.memory().files.get(path).filter(|hashed| hashed.identity == *identity).copied()
+        self.memory().files.get(path.as_os_str()).filter(|hashed| hashed.identity == *identity).copied()
     }
 
     fn read(&self, path: &Path, scanned: bool) -> io::Result<(Hashed, Arc<Scan>)> {
@@ -160,16 +171,17 @@ impl FileHashes {
         let after = FileIdentity::of(&file.metadata()?);
         let executable = identity.mode & 0o100 != 0;
         let hashed = Hashed { digest, executable, identity };
-        let trusted =
-            after == identity && identity.settled_before(moment) && !self.on_untrusted_device(&file, identity.device);
+        let trusted = after == identity
+            && identity.settled_before(moment)
+            && self.devices.believes(identity.device, || fstatfs(&file));
         let mut memory = self.memory();
         if trusted {
             if memory.files.len() >= MAX_FILES {
                 memory.files.clear();
             }
-            memory.files.insert(path.to_owned(), hashed);
+            memory.files.insert(path.as_os_str().to_owned(), hashed);
         } else {
-            memory.files.remove(path);
+            memory.files.remove(path.as_os_str());
         }
         if scanned {
             if memory.scans.len() >= MAX_SCANS {
@@ -179,29 +191,6 @@ impl FileHashes {
         }
         Ok((hashed, found))
     }
-
-    fn on_untrusted_device(&self, file: &File, device: u64) -> bool {
-        if let Some(&known) = self.memory().untrusted_devices.get(&device) {
-            return known;
-        }
-        let untrusted = nix::sys::statfs::fstatfs(file).map_or(true, |stat| is_remote(stat.filesystem_type()));
-        self.memory().untrusted_devices.insert(device, untrusted);
-        untrusted
-    }
-}
-
-/// File systems whose times another machine or a user program makes (magic numbers: `linux/magic.h`, `statfs(2)`).
-fn is_remote(kind: nix::sys::statfs::FsType) -> bool {
-    const NFS: i64 = 0x6969;
-    const SMB: i64 = 0x517b;
-    const SMB2: i64 = 0xfe53_4d42;
-    const CIFS: i64 = 0xff53_4d42;
-    const FUSE: i64 = 0x6573_5546;
-    const NINE_P: i64 = 0x0102_1997;
-    const AFS: i64 = 0x5346_414f;
-    const CEPH: i64 = 0x00c3_6400;
-    let magic = kind.0 & 0xffff_ffff;
-    [NFS, SMB, SMB2, CIFS, FUSE, NINE_P, AFS, CEPH].contains(&magic)
 }
 
 fn regular(path: &Path, meta: &fs::Metadata) -> io::Result<FileIdentity> {

@@ -2,11 +2,16 @@
 //!
 //! [`discover`] finds the files: it has one [`look`] at them, which [`scan`]s each for what it includes, follows names through the
 //! [`search_path`] ([`lookup`]) and paths through symlinks ([`resolve`]); [`tree`] makes the Merkle tree; [`filehash`] remembers digests.
+//!
+//! [`recorded`] looks at them again, for a hit; [`absences`] remembers what is not there, [`devices`] whose times count.
 
+pub mod absences;
+pub mod devices;
 pub mod discover;
 pub mod filehash;
 pub mod look;
 pub mod lookup;
+pub mod recorded;
 pub mod resolve;
 pub mod scan;
 pub mod search_path;

@@ -5,14 +5,10 @@
 //! count, whether or not the text says `once`: a macro may say it. Not here: hashing.
 
 use std::collections::HashMap;
-use std::fs;
 use std::hash::Hash;
 
 use buildbee_proto::digest::Digest;
-use buildbee_proto::outcome::ReadSet;
 use buildbee_proto::tree::Twin;
-
-use super::filehash::FileIdentity;
 
 /// What tells a file from others of the same content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,25 +51,8 @@ impl<T: Eq + Hash> Numbers<T> {
     }
 }
 
-/// Whether the twins of `set` are related as they were. Their content is not looked at.
-pub fn hold(set: &ReadSet) -> bool {
-    let now = set.twins.iter().map(|(at, _)| {
-        let (path, digest) = set.files.get(*at as usize)?;
-        let meta = fs::symlink_metadata(path.to_absolute()).ok()?;
-        Some((*digest, FileIdentity::of(&meta).stamp()))
-    });
-    let Some(now) = now.collect::<Option<Vec<_>>>() else { return false };
-    among(&now).into_iter().map(|(_, twin)| twin).eq(set.twins.iter().map(|(_, twin)| *twin))
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs::{File, FileTimes};
-    use std::path::Path;
-    use std::time::{Duration, SystemTime};
-
-    use buildbee_proto::path::RelPath;
-
     use super::*;
 
     #[test]
@@ -92,41 +71,5 @@ mod tests {
         let expected = [twin(0, 0, 0), twin(2, 0, 0), twin(3, 1, 0), twin(4, 1, 1), twin(5, 0, 0), twin(6, 2, 1)];
         assert_eq!(among(&files), expected);
         assert_eq!(among(&files[..3]), []);
-    }
-
-    fn change(path: &Path, second: u64) {
-        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(second) + Duration::from_millis(second % 1000);
-        File::options().append(true).open(path).unwrap().set_times(FileTimes::new().set_modified(time)).unwrap();
-    }
-
-    #[test]
-    fn a_set_holds_while_its_twins_are_related_as_before() {
-        let folder = tempfile::tempdir().unwrap();
-        let paths = ["a", "b", "c"].map(|name| folder.path().join(name));
-        for path in &paths {
-            fs::write(path, "same").unwrap();
-            change(path, 1_600_000_000);
-        }
-        fs::remove_file(&paths[2]).unwrap();
-        fs::hard_link(&paths[0], &paths[2]).unwrap();
-        let set = || {
-            let files = paths.each_ref().map(|path| (RelPath::from_absolute(path).unwrap(), Digest::of(b"same")));
-            let stamps = paths.each_ref().map(|path| FileIdentity::of(&fs::metadata(path).unwrap()).stamp());
-            let twins = among(&stamps.map(|stamp| (Digest::of(b"same"), stamp)));
-            ReadSet { files: files.to_vec(), twins, ..ReadSet::default() }
-        };
-        let first = set();
-        assert!(hold(&first) && hold(&ReadSet::default()));
-        // All at another time: still related as before.
-        change(&paths[0], 1_700_000_001);
-        assert!(!hold(&first));
-        change(&paths[1], 1_700_000_001);
-        assert!(hold(&first));
-        // The link becomes a file of its own.
-        fs::remove_file(&paths[2]).unwrap();
-        assert!(!hold(&first));
-        fs::write(&paths[2], "same").unwrap();
-        change(&paths[2], 1_700_000_001);
-        assert!(!hold(&first) && hold(&set()));
     }
 }

@@ -1,0 +1,131 @@
+//! A read set laid out for looking at it again and again: whether everything that a compile read is as it was, and everything that it
+//! missed is still missing.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use buildbee_proto::digest::Digest;
+use buildbee_proto::outcome::ReadSet;
+use buildbee_proto::tree::Twin;
+
+use super::absences::Absences;
+use super::filehash::FileHashes;
+use super::twins;
+
+/// What is known of files, of all compiles. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Content of files that are there.
+    pub hashes: FileHashes,
+    /// Names that are not.
+    pub absences: Absences,
+}
+
+/// A read set.
+#[derive(Debug)]
+pub struct Recorded {
+    symlinks: Vec<(PathBuf, String)>,
+    files: Vec<(PathBuf, Digest)>,
+    absent: Vec<(PathBuf, Vec<Box<str>>)>,
+    twins: Vec<(u32, Twin)>,
+    bytes: usize,
+}
+
+impl Recorded {
+    /// From the read set as it is stored.
+    pub fn new(set: &ReadSet) -> Self {
+        let mut absent: BTreeMap<&str, Vec<Box<str>>> = BTreeMap::new();
+        for path in &set.absent {
+            let (folder, name) = path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()));
+            absent.entry(folder).or_default().push(name.into());
+        }
+        let files = set.files.iter().map(|(path, digest)| (path.to_absolute(), *digest)).collect::<Vec<_>>();
+        let names = set.files.iter().map(|(path, _)| path).chain(&set.absent);
+        let bytes = names.map(|path| path.as_str().len() + size_of::<(PathBuf, Digest)>()).sum();
+        Self {
+            symlinks: set.symlinks.iter().map(|(path, target)| (path.to_absolute(), target.clone())).collect(),
+            files,
+            absent: absent.into_iter().map(|(folder, names)| (Path::new("/").join(folder), names)).collect(),
+            twins: set.twins.clone(),
+            bytes,
+        }
+    }
+
+    /// Whether all is as it was. Blocks: costs a `stat` a file, and one a folder that lacks something.
+    pub fn holds(&self, known: &Known) -> bool {
+        let same_target = |(path, target): &(PathBuf, String)| {
+            fs::read_link(path).is_ok_and(|now| now.as_os_str() == target.as_str())
+        };
+        self.symlinks.iter().all(same_target)
+            && self.files_hold(&known.hashes)
+            && self.absent.iter().all(|(folder, names)| known.absences.hold(folder, names))
+    }
+
+    fn files_hold(&self, hashes: &FileHashes) -> bool {
+        let mut twins = self.twins.iter().map(|(at, _)| *at).peekable();
+        let mut stamps = Vec::with_capacity(self.twins.len());
+        for (at, (path, digest)) in (0..).zip(&self.files) {
+            let Some(identity) = hashes.with_content(path, digest) else { return false };
+            if twins.next_if_eq(&at).is_some() {
+                stamps.push((*digest, identity.stamp()));
+            }
+        }
+        let now = twins::among(&stamps);
+        now.into_iter().map(|(_, twin)| twin).eq(self.twins.iter().map(|(_, twin)| *twin))
+    }
+
+    /// Memory that it takes, about.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, FileTimes};
+    use std::time::{Duration, SystemTime};
+
+    use buildbee_proto::path::RelPath;
+
+    use super::super::filehash::FileIdentity;
+    use super::*;
+
+    fn change(path: &Path, second: u64) {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(second) + Duration::from_millis(second % 1000);
+        File::options().append(true).open(path).unwrap().set_times(FileTimes::new().set_modified(time)).unwrap();
+    }
+
+    #[test]
+    fn a_set_holds_while_its_twins_are_related_as_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["a", "b", "c"].map(|name| folder.path().join(name));
+        for path in &paths {
+            fs::write(path, "same").unwrap();
+            change(path, 1_600_000_000);
+        }
+        fs::remove_file(&paths[2]).unwrap();
+        fs::hard_link(&paths[0], &paths[2]).unwrap();
+        let set = || {
+            let files = paths.each_ref().map(|path| (RelPath::from_absolute(path).unwrap(), Digest::of(b"same")));
+            let stamps = paths.each_ref().map(|path| FileIdentity::of(&fs::metadata(path).unwrap()).stamp());
+            let twins = twins::among(&stamps.map(|stamp| (Digest::of(b"same"), stamp)));
+            ReadSet { files: files.to_vec(), twins, ..ReadSet::default() }
+        };
+        let known = Known::default();
+        let hold = |set: &ReadSet| Recorded::new(set).holds(&known);
+        let first = set();
+        assert!(hold(&first) && hold(&ReadSet::default()));
+        // All at another time: still related as before.
+        change(&paths[0], 1_700_000_001);
+        assert!(!hold(&first));
+        change(&paths[1], 1_700_000_001);
+        assert!(hold(&first));
+        // The link becomes a file of its own.
+        fs::remove_file(&paths[2]).unwrap();
+        assert!(!hold(&first));
+        fs::write(&paths[2], "same").unwrap();
+        change(&paths[2], 1_700_000_001);
+        assert!(!hold(&first) && hold(&set()));
+    }
+}
