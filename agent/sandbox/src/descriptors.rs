@@ -103,6 +103,20 @@ pub(crate) fn close_from(first: u32) -> nix::Result<()> {
     Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(|_| ())
 }
 
+/// Closes every descriptor above the three streams but `kept`, in a copy of a process that will use none of its others any more.
+pub(crate) fn close_all_but(kept: BorrowedFd<'_>) -> nix::Result<()> {
+    let kept = kept.as_raw_fd().unsigned_abs();
+    let close = |first: u32, last: u32| {
+        if first > last {
+            return Ok(());
+        }
+        // SAFETY: whatever owns these numbers is of the process that was copied, and is never used or dropped here.
+        Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(|_| ())
+    };
+    close(3, kept.saturating_sub(1))?;
+    close(kept.saturating_add(1), u32::MAX)
+}
+
 /// Borrows all of `owned`.
 pub(crate) fn borrow_all(owned: &[OwnedFd]) -> Vec<BorrowedFd<'_>> {
     owned.iter().map(AsFd::as_fd).collect()

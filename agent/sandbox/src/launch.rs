@@ -1,4 +1,5 @@
-//! Forks one process and turns it into bubblewrap with the command's overlay below it. Called by [`crate::zygote`] alone.
+//! Forks processes that wait for a command, in namespaces of their own, and turn into bubblewrap with the command's overlay below it.
+//! Called by [`crate::zygote`] alone.
 //!
 //! The only place of the project that forks without executing at once. It is sound because the helper has one thread and opens
 //! no file for writing: the child may allocate, and its copies of descriptors hurt nobody. The only files written are
@@ -7,9 +8,8 @@
 #![expect(unsafe_code, reason = "fork, wait4, setpriority and signal dispositions have no safe wrappers")]
 
 use std::convert::Infallible;
-use std::ffi::{CString, NulError};
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::ffi::{CStr, CString, NulError};
+use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,91 +19,116 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::libc;
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal, kill, signal};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{
-    ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, getegid, geteuid, getpid, getppid, setpgid,
-    write,
+    ForkResult, Pid, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, getpid, getppid, setpgid, write,
 };
 
-use crate::descriptors::read_memory_file;
+use crate::descriptors::{Packet, close_all_but, packet_pair, read_memory_file, receive, send};
+use crate::namespaces;
 use crate::plan::Plan;
 use crate::spec::Limits;
 use crate::status::report;
-use crate::wire::{MAX_PLAN_BYTES, Step, StepFailure};
+use crate::wire::{Launch, MAX_PLAN_BYTES, N_FIXED_DESCRIPTORS, Step, StepFailure};
 
-/// Everything one command is started with.
-pub(crate) struct Order<'a> {
-    /// The program bubblewrap.
-    pub(crate) bwrap: &'a CString,
-    /// `/dev/null`, open for reading.
-    pub(crate) null: BorrowedFd<'a>,
-    pub(crate) plan: OwnedFd,
-    /// Bubblewrap's options.
-    pub(crate) options: OwnedFd,
-    pub(crate) stdout: OwnedFd,
-    pub(crate) stderr: OwnedFd,
-    pub(crate) filters: Vec<OwnedFd>,
-    /// Write end of the status pipe.
-    pub(crate) status: OwnedFd,
+/// A process that waits for a command. Dropped, it ends.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// The process, which becomes bubblewrap under the same id.
+    pub(crate) pid: Pid,
+    socket: OwnedFd,
 }
 
-/// Forks a child that becomes bubblewrap, or reports on the status pipe why not. The caller must have one thread.
-pub(crate) fn start(order: Order<'_>) -> nix::Result<Pid> {
-    let parent = getpid();
-    // SAFETY: the helper has a single thread, so the child may do whatever the parent may.
-    match unsafe { fork() }? {
-        ForkResult::Parent { child } => {
-            // Also done by the child, whichever comes first: a kill must never miss the group.
-            let _ = setpgid(child, child);
-            Ok(child)
+impl Waiting {
+    /// Forks it. `bwrap` is the program bubblewrap, `null` is `/dev/null`, open for reading. The caller must have one thread.
+    pub(crate) fn fork(bwrap: &CStr, null: BorrowedFd<'_>) -> nix::Result<Self> {
+        let parent = getpid();
+        let (ours, theirs) = packet_pair()?;
+        // SAFETY: the helper has a single thread, so the child may do whatever the parent may.
+        match unsafe { fork() }? {
+            ForkResult::Parent { child } => {
+                // Also done by the child, whichever comes first: a kill must never miss the group.
+                let _ = setpgid(child, child);
+                Ok(Self { pid: child, socket: ours })
+            }
+            ForkResult::Child => {
+                // A panic must not unwind into the copy of the helper's loop.
+                let _ = catch_unwind(AssertUnwindSafe(|| wait_and_become(bwrap, null, &theirs, parent)));
+                // SAFETY: ends the process at once, without the parent's exit handlers.
+                unsafe { libc::_exit(127) }
+            }
         }
-        ForkResult::Child => child(order, parent),
+    }
+
+    /// Has it become bubblewrap, or report on the status pipe why not. `descriptors`: the status pipe's write end, then those of
+    /// [`Launch`] without the channel.
+    pub(crate) fn give(&self, launch: &Launch, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+        send(self.socket.as_fd(), launch, descriptors)
     }
 }
 
-fn child(order: Order<'_>, parent: Pid) -> ! {
-    let status = order.status.as_fd().try_clone_to_owned();
-    // A panic must not unwind into the copy of the helper's loop.
-    let outcome = catch_unwind(AssertUnwindSafe(|| become_bubblewrap(order, parent)));
-    if let (Ok(Err(failure)), Ok(status)) = (outcome, status) {
-        // Nobody is left to tell if even this fails; the helper then sees an end without a status.
-        let _ = write(status, &report(failure));
-    }
-    // SAFETY: ends the process at once, without the parent's exit handlers.
-    unsafe { libc::_exit(127) }
+fn wait_and_become(bwrap: &CStr, null: BorrowedFd<'_>, socket: &OwnedFd, parent: Pid) {
+    let ready =
+        own_process(null, socket.as_fd(), parent).map_err(step(Step::Process)).and_then(|()| namespaces::enter());
+    let Some((status, order)) = receive_order(socket.as_fd()) else { return };
+    let Err(failure) = ready.and_then(|()| become_bubblewrap(bwrap, order, &status));
+    // Nobody is left to tell if even this fails; the helper then sees an end without a status.
+    let _ = write(status, &report(failure));
 }
 
-fn step<E: Into<io::Error>>(step: Step) -> impl FnOnce(E) -> StepFailure {
+/// Everything that one command is started with.
+struct Order {
+    plan: OwnedFd,
+    /// Bubblewrap's options.
+    options: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    filters: Vec<OwnedFd>,
+}
+
+/// Waits for the command; `None` if none will come. With it, the write end of its status pipe.
+fn receive_order(socket: BorrowedFd<'_>) -> Option<(OwnedFd, Order)> {
+    loop {
+        match poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], PollTimeout::NONE) {
+            Ok(_) => break,
+            Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+    let Ok(Packet::Message(_, mut descriptors)) = receive::<Launch>(socket) else { return None };
+    if descriptors.len() < N_FIXED_DESCRIPTORS {
+        return None;
+    }
+    let filters = descriptors.split_off(N_FIXED_DESCRIPTORS);
+    let [status, plan, options, stdout, stderr] = <[OwnedFd; N_FIXED_DESCRIPTORS]>::try_from(descriptors).ok()?;
+    Some((status, Order { plan, options, stdout, stderr, filters }))
+}
+
+/// The error number of a step that failed.
+pub(crate) fn step<E: Into<io::Error>>(step: Step) -> impl FnOnce(E) -> StepFailure {
     move |error| StepFailure { step, errno: error.into().raw_os_error().unwrap_or(libc::EINVAL) }
 }
 
-fn become_bubblewrap(order: Order<'_>, parent: Pid) -> Result<Infallible, StepFailure> {
-    own_process(&order, parent).map_err(step(Step::Process))?;
+fn become_bubblewrap(bwrap: &CStr, order: Order, status: &OwnedFd) -> Result<Infallible, StepFailure> {
+    dup2_stdout(&order.stdout).map_err(step(Step::Process))?;
+    dup2_stderr(&order.stderr).map_err(step(Step::Process))?;
     let plan = read_memory_file(order.plan, MAX_PLAN_BYTES).map_err(step(Step::Plan))?;
     let plan: Plan = serde_json::from_slice(&plan).map_err(step(Step::Plan))?;
-    let (uid, gid) = (geteuid(), getegid());
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(step(Step::Namespaces))?;
-    write_map("/proc/self/setgroups", "deny").map_err(step(Step::IdMaps))?;
-    write_map("/proc/self/uid_map", &format!("{uid} {uid} 1")).map_err(step(Step::IdMaps))?;
-    write_map("/proc/self/gid_map", &format!("{gid} {gid} 1")).map_err(step(Step::IdMaps))?;
-    make_mounts_private().map_err(step(Step::PrivateMounts))?;
     mount_overlay(&plan).map_err(step(Step::Overlay))?;
     apply_limits(&plan.limits).map_err(step(Step::Limits))?;
-    let keep: Vec<BorrowedFd<'_>> =
-        order.filters.iter().chain([&order.status, &order.options]).map(AsFd::as_fd).collect();
-    for descriptor in keep {
+    for descriptor in order.filters.iter().chain([status, &order.options]) {
         fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty())).map_err(step(Step::Process))?;
     }
-    let arguments = arguments(&order.status, &order.options, &order.filters, plan.argv).map_err(step(Step::Plan))?;
-    execve(order.bwrap, &arguments, &[] as &[CString]).map_err(step(Step::Bubblewrap))
+    let arguments = arguments(status, &order.options, &order.filters, plan.argv).map_err(step(Step::Plan))?;
+    execve(bwrap, &arguments, &[] as &[CString]).map_err(step(Step::Bubblewrap))
 }
 
-/// Own process group, dies with the helper, default signals, its three streams, no umask.
-fn own_process(order: &Order<'_>, parent: Pid) -> nix::Result<()> {
+/// Own process group, dies with the helper, default signals, no input, no umask, no descriptor of the helper but `socket`.
+fn own_process(null: BorrowedFd<'_>, socket: BorrowedFd<'_>, parent: Pid) -> nix::Result<()> {
     set_pdeathsig(Signal::SIGKILL)?;
     if getppid() != parent {
         return Err(Errno::ESRCH);
@@ -114,19 +139,9 @@ fn own_process(order: &Order<'_>, parent: Pid) -> nix::Result<()> {
         unsafe { signal(number, SigHandler::SigDfl) }?;
     }
     SigSet::empty().thread_set_mask()?;
-    dup2_stdin(order.null)?;
-    dup2_stdout(&order.stdout)?;
-    dup2_stderr(&order.stderr)?;
+    dup2_stdin(null)?;
     umask(Mode::empty());
-    Ok(())
-}
-
-fn write_map(path: &str, content: &str) -> io::Result<()> {
-    OpenOptions::new().write(true).open(path)?.write_all(content.as_bytes())
-}
-
-fn make_mounts_private() -> nix::Result<()> {
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+    close_all_but(socket)
 }
 
 fn mount_overlay(plan: &Plan) -> nix::Result<()> {

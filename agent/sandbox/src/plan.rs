@@ -9,8 +9,6 @@ use thiserror::Error;
 
 use crate::spec::{Limits, MERGED_NAME, SandboxSpec, UPPER_NAME, WORK_NAME};
 
-/// Host name that every command sees.
-pub const HOST_NAME: &str = "buildbee";
 /// User and group id that every command sees, on every agent.
 pub const SANDBOX_ID: u32 = 1000;
 /// Environment variables of one command: bubblewrap takes 9000 arguments in all, and each variable needs three.
@@ -166,14 +164,15 @@ fn escape(path: &str) -> String {
 fn options(spec: &SandboxSpec, merged: &str) -> Vec<String> {
     let id = SANDBOX_ID.to_string();
     let chdir = format!("/{}", spec.working_directory);
-    // `--unshare-all` alone only tries to get a user namespace; the second option insists on it.
-    let fixed = ["--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--cap-drop", "ALL"];
+    // The other namespaces are there already: the helper has made them.
+    let namespaces = ["--unshare-user", "--unshare-pid", "--unshare-cgroup-try"];
+    let fixed = ["--die-with-parent", "--new-session", "--cap-drop", "ALL"];
     // Below /proc, user 0 of the host may write kernel settings even without any capability, and bubblewrap covers only what it can
     // itself write as a folder: so all of /proc is read-only.
     let world = ["--bind", merged, "/", "--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"];
-    let identity = ["--uid", &id, "--gid", &id, "--hostname", HOST_NAME, "--chdir", &chdir, "--clearenv"];
+    let identity = ["--uid", &id, "--gid", &id, "--chdir", &chdir, "--clearenv"];
     let variables = spec.env.iter().flat_map(|(name, value)| ["--setenv", name.as_str(), value.as_str()]);
-    fixed.into_iter().chain(world).chain(identity).chain(variables).map(str::to_owned).collect()
+    namespaces.into_iter().chain(fixed).chain(world).chain(identity).chain(variables).map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -200,8 +199,9 @@ mod tests {
         insta::assert_snapshot!(plan.merged, @"/s/scratch/7/merged");
         insta::assert_snapshot!(plan.argv.join(" "), @"/usr/bin/gcc -c x.c");
         insta::assert_snapshot!(plan.options.join(" ").replace(" --", "\n--"), @r"
-        --unshare-all
         --unshare-user
+        --unshare-pid
+        --unshare-cgroup-try
         --die-with-parent
         --new-session
         --cap-drop ALL
@@ -211,7 +211,6 @@ mod tests {
         --dev /dev
         --uid 1000
         --gid 1000
-        --hostname buildbee
         --chdir /home/a/p
         --clearenv
         --setenv LANG C

@@ -1,5 +1,7 @@
 //! Messages between the agent and its helper, both of this crate and of one build.
 //!
+//! The helper passes each [`Launch`] on to a process that waits for one, with the write end of its status pipe in the channel's place.
+//!
 //! On the control socket (sequenced packets) the helper says [`Hello`] once, and the agent sends one [`Launch`] for each command,
 //! with descriptors in this order: the command's channel, the plan, bubblewrap's options, standard output, standard error,
 //! system-call filters. On the channel, a socket of that command alone, the helper answers with [`Event`]s; the agent says
@@ -87,12 +89,14 @@ pub enum Step {
     Process,
     /// Reading the plan.
     Plan,
-    /// A user and mount namespace of its own.
+    /// Namespaces of its own.
     Namespaces,
     /// The namespace's user and group.
     IdMaps,
     /// No mount gets out.
     PrivateMounts,
+    /// The host name and the loopback interface.
+    Network,
     /// The overlay.
     Overlay,
     /// Resource limits and priority.

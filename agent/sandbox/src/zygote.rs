@@ -1,4 +1,5 @@
-//! The helper's loop: forks commands, waits until every process of each is gone, and kills on request.
+//! The helper's loop: keeps processes ready for commands, hands commands to them, waits until every process of each is gone, and kills on
+//! request.
 //!
 //! One thread, no asynchronous runtime, no file open for writing. It lives as long as the agent holds the other end of the
 //! control socket; then it kills what is left and ends. If it dies itself, the kernel kills bubblewrap and with it
@@ -8,6 +9,7 @@
 //! command's main process has ended; the first process inside is then ours (we are the subreaper), and the kernel lets it
 //! end only after all others in its process namespace, those that called `setsid` included.
 
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -25,8 +27,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getpid, pipe2};
 use thiserror::Error;
 
-use crate::descriptors::{Packet, close_from, receive, send};
-use crate::launch::{Order, ProcessEnd, kill_group, reap, start};
+use crate::descriptors::{Packet, borrow_all, close_from, receive, send};
+use crate::launch::{ProcessEnd, Waiting, kill_group, reap};
 use crate::status::{MAX_STATUS_BYTES, Status, parse};
 use crate::wire::{Ended, Event, Hello, Launch, MAX_FILTERS, MAX_LAUNCHES, N_FIXED_DESCRIPTORS, Refusal};
 
@@ -55,28 +57,36 @@ pub fn serve(bwrap: PathBuf) -> Result<(), ZygoteError> {
     let mut watched = SigSet::empty();
     watched.add(Signal::SIGCHLD);
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
-    let zygote = Zygote {
+    let mut zygote = Zygote {
         bwrap: CString::new(bwrap.into_os_string().into_vec()).map_err(io::Error::from)?,
         null: File::open("/dev/null")?.into(),
         control: io::stdin().as_fd().try_clone_to_owned()?,
         children: SignalFd::with_flags(&watched, flags).map_err(io::Error::from)?,
+        waiting: VecDeque::new(),
         running: Vec::new(),
         strays: Vec::new(),
         closing: false,
     };
     let hello = Hello { version: env!("CARGO_PKG_VERSION").to_owned() };
     send(zygote.control.as_fd(), &hello, &[]).map_err(ZygoteError::Control)?;
+    zygote.prepare();
     zygote.run()
 }
+
+/// Processes that wait for commands: enough that one command after the other finds one. In a burst the others are forked as they are needed.
+const N_WAITING: usize = 2;
 
 struct Zygote {
     bwrap: CString,
     null: OwnedFd,
     control: OwnedFd,
     children: SignalFd,
+    /// Processes for the next commands. At most [`N_WAITING`].
+    waiting: VecDeque<Waiting>,
     /// At most [`MAX_LAUNCHES`].
     running: Vec<Running>,
-    /// Adopted processes of commands whose bubblewrap was killed before it could name them.
+    /// Adopted processes of commands whose bubblewrap was killed before it could name them, and processes that waited for a command and
+    /// did not take one.
     strays: Vec<Pid>,
     /// The agent is gone.
     closing: bool,
@@ -152,22 +162,11 @@ impl Zygote {
         if n_filters > MAX_FILTERS || descriptors.len() != N_FIXED_DESCRIPTORS + n_filters {
             return;
         }
-        let filters = descriptors.split_off(N_FIXED_DESCRIPTORS);
-        let Ok([channel, plan, options, stdout, stderr]) = <[OwnedFd; N_FIXED_DESCRIPTORS]>::try_from(descriptors)
-        else {
-            return;
-        };
+        let channel = descriptors.remove(0);
         let started = if self.running.len() >= MAX_LAUNCHES {
             Err(Refusal::Full)
         } else {
-            pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
-                .and_then(|(read, write)| {
-                    let null = self.null.as_fd();
-                    let bwrap = &self.bwrap;
-                    let order = Order { bwrap, null, plan, options, stdout, stderr, filters, status: write };
-                    start(order).map(|pid| (pid, read))
-                })
-                .map_err(|error| Refusal::Kernel(error as i32))
+            self.start(launch, &descriptors).map_err(|error| Refusal::Kernel(error as i32))
         };
         match started {
             Ok((bubblewrap, status)) => {
@@ -175,6 +174,42 @@ impl Zygote {
                 self.running.push(Running::new(channel, status, bubblewrap));
             }
             Err(refusal) => tell(channel.as_fd(), &Event::Refused(refusal)),
+        }
+        self.prepare();
+    }
+
+    /// Hands a command to a process that waits for one: its id, and the read end of its status pipe.
+    fn start(&mut self, launch: &Launch, descriptors: &[OwnedFd]) -> nix::Result<(Pid, OwnedFd)> {
+        let (status, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+        let given: Vec<BorrowedFd<'_>> = [write.as_fd()].into_iter().chain(borrow_all(descriptors)).collect();
+        while let Some(waiting) = self.waiting.pop_front() {
+            if waiting.give(launch, &given).is_ok() {
+                return Ok((waiting.pid, status));
+            }
+            self.dismiss(&waiting);
+        }
+        let fresh = Waiting::fork(&self.bwrap, self.null.as_fd())?;
+        match fresh.give(launch, &given) {
+            Ok(()) => Ok((fresh.pid, status)),
+            Err(error) => {
+                self.dismiss(&fresh);
+                Err(error)
+            }
+        }
+    }
+
+    fn dismiss(&mut self, waiting: &Waiting) {
+        kill_group(waiting.pid);
+        self.strays.push(waiting.pid);
+    }
+
+    /// Has processes wait for the next commands. Where that fails, it is tried again when a command is there.
+    fn prepare(&mut self) {
+        while self.waiting.len() < N_WAITING {
+            match Waiting::fork(&self.bwrap, self.null.as_fd()) {
+                Ok(waiting) => self.waiting.push_back(waiting),
+                Err(_) => return,
+            }
         }
     }
 
@@ -186,6 +221,7 @@ impl Zygote {
         if self.running.iter().any(Running::may_have_left_strays) {
             self.adopt_strays();
         }
+        self.waiting.retain(|waiting| matches!(reap(waiting.pid), Ok(None)));
         self.strays.retain(|stray| matches!(reap(*stray), Ok(None)));
         if !self.strays.is_empty() {
             // Whose they are is not known: commands that may have left them wait for all of them.
@@ -205,7 +241,8 @@ impl Zygote {
         let path = format!("/proc/self/task/{}/children", getpid());
         let Ok(children) = fs::read_to_string(path) else { return };
         for child in children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw) {
-            if !self.strays.contains(&child) && !self.running.iter().any(|running| running.knows(child)) {
+            let waits = self.waiting.iter().any(|waiting| waiting.pid == child);
+            if !waits && !self.strays.contains(&child) && !self.running.iter().any(|running| running.knows(child)) {
                 let _ = kill(child, Signal::SIGKILL);
                 self.strays.push(child);
             }
