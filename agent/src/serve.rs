@@ -42,6 +42,7 @@ use crate::session::Sessions;
 use crate::shares::Shares;
 use crate::state::{StateDir, StateError};
 use crate::toolchain::{Changed, Toolchains, host};
+use crate::workspace::folders::Folders;
 
 /// Streams of all peers served at once; further ones are reset, and their openers try again or elsewhere.
 const MAX_STREAMS: usize = 1024;
@@ -170,7 +171,7 @@ impl Agent {
             toolchains,
             launcher,
             holders,
-            workspaces,
+            folders: Folders::new(workspaces, &agent.tasks),
             limits,
         };
         agent.start_serving(parts, store, fetcher, inbound);

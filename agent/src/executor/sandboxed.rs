@@ -2,9 +2,8 @@
 //! into the store, the result signed.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use buildbee_p2p::identity::Identity;
@@ -15,7 +14,6 @@ use buildbee_proto::execute::Stage;
 use buildbee_proto::outcome::{ActionResult, Provenance};
 use buildbee_proto::path::RelPath;
 use buildbee_sandbox::attempt::{Completed, Exit, SandboxError};
-use buildbee_sandbox::cleanup::remove_scratch;
 use buildbee_sandbox::launcher::Launcher;
 use buildbee_sandbox::spec::{Limits, SandboxSpec};
 use buildbee_store::{Pin, Store};
@@ -25,6 +23,7 @@ use super::{Done, Executor, Job, Origin, Running, Watch};
 use crate::exchange::fetch::{Fetcher, Sources};
 use crate::toolchain::{Present, Toolchains};
 use crate::workspace::collect::{Collected, collect};
+use crate::workspace::folders::Folders;
 use crate::workspace::materialise::materialise;
 use crate::workspace::tree;
 
@@ -45,18 +44,15 @@ pub struct Parts {
     pub launcher: Launcher,
     /// Who has which toolchain.
     pub holders: Holders,
-    /// An empty folder on the store's file system for the folders of actions.
-    pub workspaces: PathBuf,
+    /// Where actions run, on the store's file system.
+    pub folders: Folders,
     /// What any action may use; its own timeout shortens the time.
     pub limits: Limits,
 }
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts")
-            .field("workspaces", &self.workspaces)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
+        f.debug_struct("Parts").field("folders", &self.folders).field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
@@ -64,13 +60,12 @@ impl fmt::Debug for Parts {
 #[derive(Debug)]
 pub struct Sandboxed {
     parts: Parts,
-    next_workspace: AtomicU64,
 }
 
 impl Sandboxed {
     /// Runs with these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, next_workspace: AtomicU64::new(0) }
+        Self { parts }
     }
 
     async fn execute(&self, job: &Arc<Job>, watch: &Watch) -> Result<Done, WireError> {
@@ -82,13 +77,10 @@ impl Sandboxed {
         let inputs = async { Ok(tree::load(store, fetcher, &sources, job.action.input_root).await?) };
         let fetching = Box::pin(futures::future::try_join(toolchain, inputs));
         let (toolchain, inputs) = watch.cancel.run_until_cancelled(fetching).await.ok_or_else(cancelled)??;
-        let workspace = self.workspace();
-        let result = Box::pin(self.execute_in(&workspace, job, watch, toolchain, inputs)).await;
+        let folder = self.parts.folders.fresh();
+        let result = Box::pin(self.execute_in(&folder, job, watch, toolchain, inputs)).await;
         // The sandbox is gone whatever the result: it is not cancelled half way, and says so only when nothing is left of it.
-        let removed = tokio::task::spawn_blocking(move || remove_scratch(&workspace)).await;
-        if let Ok(Err(error)) = removed {
-            tracing::warn!(%error, "a workspace can't be removed");
-        }
+        self.parts.folders.discard(folder).await;
         result
     }
 
@@ -98,19 +90,15 @@ impl Sandboxed {
         Sources { origin: job.client, likely: known.iter().filter(holds).map(|info| info.peer).collect() }
     }
 
-    fn workspace(&self) -> PathBuf {
-        self.parts.workspaces.join(self.next_workspace.fetch_add(1, Ordering::Relaxed).to_string())
-    }
-
     async fn execute_in(
         &self,
-        workspace: &Path,
+        folder: &Path,
         job: &Arc<Job>,
         watch: &Watch,
         toolchain: Arc<Present>,
         inputs: tree::Tree,
     ) -> Result<Done, WireError> {
-        let spec = self.spec(workspace, job, &toolchain);
+        let spec = self.spec(folder, job, &toolchain);
         let layers = spec.layers.clone();
         let (store, shared, scratch) = (self.parts.store.clone(), Arc::clone(&toolchain), spec.scratch.clone());
         let input_folder = layers.first().cloned().unwrap_or_default();
@@ -136,7 +124,7 @@ impl Sandboxed {
         done
     }
 
-    fn spec(&self, workspace: &Path, job: &Job, toolchain: &Present) -> SandboxSpec {
+    fn spec(&self, folder: &Path, job: &Job, toolchain: &Present) -> SandboxSpec {
         let command = &job.command;
         let parents = command.output_files.iter().chain(&command.output_directories);
         let mut make_directories: Vec<RelPath> =
@@ -148,8 +136,8 @@ impl Sandboxed {
             limits.wall = limits.wall.min(Duration::from_millis(job.action.timeout_ms));
         }
         SandboxSpec {
-            layers: vec![workspace.join("inputs"), toolchain.root().to_owned()],
-            scratch: workspace.join("scratch"),
+            layers: vec![folder.join("inputs"), toolchain.root().to_owned()],
+            scratch: folder.join("scratch"),
             argv: command.argv.clone(),
             env: command.env.clone(),
             working_directory: command.working_directory.clone(),

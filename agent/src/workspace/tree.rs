@@ -102,6 +102,11 @@ impl Tree {
 
 /// The tree below `root`: what is missing is fetched. Cancel-safe: what came so far stays in the store, unpinned.
 pub async fn load(store: &Store, fetcher: &Fetcher, sources: &Sources, root: Digest) -> Result<Tree, TreeError> {
+    // Mostly all of it is there, sent along or from the action before: one look, not one for each level.
+    let reader = store.clone();
+    if let Some(tree) = tokio::task::spawn_blocking(move || load_present(&reader, root)).await?? {
+        return Ok(tree);
+    }
     let mut gathering = Gathering::new(root);
     let mut pins = Vec::new();
     while let Some(level) = gathering.next_level()? {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use buildbee_agent::cli::{PlaceArguments, ServeArguments};
 use buildbee_agent::config::Settings;
@@ -379,4 +379,13 @@ pub(crate) fn processes_with(word: &str) -> usize {
     let all = std::fs::read_dir("/proc").unwrap().flatten();
     let lines = all.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
     lines.filter(|line| line.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())).count()
+}
+
+/// Waits until `good`; fails after `within`.
+pub(crate) async fn until(what: &str, within: Duration, mut good: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !good() {
+        assert!(started.elapsed() < within, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -9,7 +9,7 @@ use buildbee_proto::peer::PeerId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::bed::{Farm, processes_with, sandbox_program};
+use crate::bed::{Farm, processes_with, sandbox_program, until};
 
 struct Program {
     child: Child,
@@ -60,14 +60,6 @@ async fn start(farm: &Farm, dir: &Path) -> Program {
     program.addresses =
         said["addresses"].as_array().unwrap().iter().map(|each| each.as_str().unwrap().to_owned()).collect();
     program
-}
-
-async fn until(what: &str, within: Duration, mut good: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !good() {
-        assert!(started.elapsed() < within, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,7 @@ use buildbee_p2p::frames::read_message;
 use buildbee_proto::error::{ErrorCode, Retry};
 use buildbee_proto::execute::ActionUpdate;
 
-use crate::bed::{Farm, again, processes_with};
+use crate::bed::{Farm, again, processes_with, until};
 use crate::content::{Content, GCC};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,7 +152,8 @@ async fn a_client_that_leaves_takes_its_action_with_it() {
         assert!(left.elapsed() < Duration::from_secs(1), "the sandbox outlives its client");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(fs::read_dir(agent.dir.path().join("work")).unwrap().count(), 0, "nothing is left in the way");
+    let work = agent.dir.path().join("work");
+    until("nothing is left in the way", Duration::from_secs(5), || fs::read_dir(&work).unwrap().count() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
