@@ -1,7 +1,8 @@
 //! From a compiler's path to the toolchain that it is part of.
 //!
 //! [`identify`] recognises compilers and remembers them by what the kernel says of their files; [`capture`] makes the list of files
-//! that a compiler needs; [`shadows`] notices files that would be part of it if they appeared. Making a toolchain present elsewhere is the agent's job.
+//! that a compiler needs; [`shadows`] notices files that would be part of it if they appeared. Making a toolchain present elsewhere is the
+//! agent's job.
 
 pub mod capture;
 pub mod identify;

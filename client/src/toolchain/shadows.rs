@@ -1,20 +1,17 @@
 //! Notices files that would change what a compiler is, if they appeared: an assembler earlier on its path, a `specs` file, another
 //! installation of gcc that clang would prefer. What exists is watched elsewhere, file by file.
 //!
-//! A new name changes the times of its folder, so that one `stat` a folder tells that nothing has appeared; the names are looked at again
-//! only where a folder has changed. Asks no compiler; [`capture`](super::capture) knows which names count.
+//! Asks no compiler; [`capture`](super::capture) knows which names count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-/// How much older than the moment of a look a folder's times must be for the look to count later on. Kernel ticks are at most 10 ms.
-const TICK: Duration = Duration::from_millis(20);
+use crate::inputs::absences::Absences;
+use crate::inputs::filehash::FileIdentity;
 
 /// Places that matter because nothing is there, and folders whose listing matters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,68 +22,63 @@ pub struct Places {
     pub listed: BTreeSet<PathBuf>,
 }
 
-/// What the kernel says of a folder; `None` where there is none.
-type Identity = Option<(u64, u64, i128, i128)>;
-
-/// One folder, and what must not appear in it.
-#[derive(Debug, Default)]
-struct Watched {
-    absent: BTreeSet<OsString>,
-    /// All names in the folder, if any new one may count.
-    listing: Option<BTreeSet<OsString>>,
-    /// As it was at the last look, where that look counts.
-    seen: Option<Identity>,
+/// A folder in which any new name counts.
+#[derive(Debug)]
+struct Listed {
+    folder: PathBuf,
+    names: BTreeSet<OsString>,
+    /// As it was at the last look, if that look counts.
+    seen: Mutex<Option<FileIdentity>>,
 }
 
 /// Watches [`Places`].
 #[derive(Debug, Default)]
 pub struct Shadows {
-    folders: Mutex<BTreeMap<PathBuf, Watched>>,
+    /// Names that each folder lacks.
+    lacking: Vec<(PathBuf, Vec<Box<str>>)>,
+    listed: Vec<Listed>,
+    absences: Absences,
 }
 
 impl Shadows {
     /// Takes note of how `places` are now.
     pub fn new(places: &Places) -> Self {
-        let mut folders: BTreeMap<PathBuf, Watched> = BTreeMap::new();
-        for path in &places.absent {
+        let mut lacking: BTreeMap<PathBuf, BTreeSet<Box<str>>> = BTreeMap::new();
+        let mut listed = Vec::new();
+        for path in places.absent.iter().chain(&places.listed) {
             if let Some((folder, name)) = first_missing(path) {
-                folders.entry(folder).or_default().absent.insert(name);
+                lacking.entry(folder).or_default().insert(name);
+            } else if places.listed.contains(path) {
+                listed.push(Listed { folder: path.clone(), names: names(path), seen: Mutex::default() });
             }
         }
-        for path in &places.listed {
-            match first_missing(path) {
-                Some((folder, name)) => {
-                    folders.entry(folder).or_default().absent.insert(name);
-                }
-                None => folders.entry(path.clone()).or_default().listing = Some(listing(path)),
-            }
-        }
-        // The first check sets the times: a name that appeared since is seen by it.
-        Self { folders: Mutex::new(folders) }
+        let lacking = lacking.into_iter().map(|(folder, names)| (folder, names.into_iter().collect())).collect();
+        Self { lacking, listed, absences: Absences::default() }
     }
 
-    /// Whether nothing has appeared. Costs one `stat` a folder where nothing has changed.
+    /// Whether nothing has appeared. Costs one `stat` a folder where nothing has changed. Blocks.
     pub fn still_clear(&self) -> bool {
+        self.lacking.iter().all(|(folder, names)| self.absences.hold(folder, names))
+            && self.listed.iter().all(Listed::is_unchanged)
+    }
+}
+
+impl Listed {
+    fn is_unchanged(&self) -> bool {
         let now = SystemTime::now();
-        let mut folders = self.folders.lock().unwrap_or_else(PoisonError::into_inner);
-        folders.iter_mut().all(|(folder, watched)| {
-            let identity = identity(folder);
-            if watched.seen == Some(identity) {
-                return true;
-            }
-            let absent = |name: &OsString| {
-                fs::symlink_metadata(folder.join(name)).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-            };
-            let clear = watched.absent.iter().all(absent)
-                && watched.listing.as_ref().is_none_or(|before| *before == listing(folder));
-            watched.seen = (clear && is_settled(identity, now)).then_some(identity);
-            clear
-        })
+        let identity = fs::metadata(&self.folder).ok().map(|meta| FileIdentity::of(&meta));
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if identity.is_some() && *seen == identity {
+            return true;
+        }
+        let unchanged = names(&self.folder) == self.names;
+        *seen = identity.filter(|identity| unchanged && identity.settled_before(now));
+        unchanged
     }
 }
 
 /// The deepest folder of `path` that exists, and the name that is missing in it. `None` where nothing is missing.
-fn first_missing(path: &Path) -> Option<(PathBuf, OsString)> {
+fn first_missing(path: &Path) -> Option<(PathBuf, Box<str>)> {
     let mut at = path;
     if fs::symlink_metadata(at).is_ok() {
         return None;
@@ -94,29 +86,15 @@ fn first_missing(path: &Path) -> Option<(PathBuf, OsString)> {
     loop {
         let (parent, name) = (at.parent()?, at.file_name()?);
         if parent.is_dir() {
-            return Some((parent.to_owned(), name.to_owned()));
+            return Some((parent.to_owned(), name.to_string_lossy().into()));
         }
         at = parent;
     }
 }
 
-fn identity(folder: &Path) -> Identity {
-    let meta = fs::metadata(folder).ok()?;
-    let ns = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-    let times = (ns(meta.mtime(), meta.mtime_nsec()), ns(meta.ctime(), meta.ctime_nsec()));
-    Some((meta.dev(), meta.ino(), times.0, times.1))
-}
-
-/// Whether a later change would show. A folder that is not there has no times, and none are needed.
-fn is_settled(identity: Identity, moment: SystemTime) -> bool {
-    let moment = moment.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(TICK).as_nanos();
-    let moment = i128::try_from(moment).unwrap_or(i128::MAX);
-    identity.is_none_or(|(_, _, mtime, ctime)| mtime < moment && ctime < moment)
-}
-
-fn listing(folder: &Path) -> BTreeSet<OsString> {
+fn names(folder: &Path) -> BTreeSet<OsString> {
     fs::read_dir(folder)
-        .map_or_else(|_| BTreeSet::new(), |names| names.flatten().map(|entry| entry.file_name()).collect())
+        .map_or_else(|_| BTreeSet::new(), |entries| entries.flatten().map(|entry| entry.file_name()).collect())
 }
 
 /// Where a gcc with these answers to `-print-search-dirs` would take one of `tools` from before it comes to `PATH`, and its `specs`.
@@ -141,7 +119,7 @@ mod tests {
 
     fn settle(folder: &Path) {
         // A folder changed just now is looked at again each time.
-        std::thread::sleep(TICK * 2);
+        std::thread::sleep(std::time::Duration::from_millis(40));
         let _ = fs::metadata(folder);
     }
 
