@@ -15,13 +15,18 @@ use buildbee_store::Store;
 pub(crate) struct Content(BTreeMap<String, Entry>);
 
 enum Entry {
-    File { digest: Digest, executable: bool },
+    File { digest: Digest, executable: bool, twin: Twin },
     Symlink(String),
 }
 
 impl Content {
-    pub(crate) fn file(mut self, path: &Path, digest: Digest, executable: bool) -> Self {
-        self.0.insert(key(path), Entry::File { digest, executable });
+    pub(crate) fn file(self, path: &Path, digest: Digest, executable: bool) -> Self {
+        self.twin(path, digest, executable, Twin::default())
+    }
+
+    /// One of several files with the same content.
+    pub(crate) fn twin(mut self, path: &Path, digest: Digest, executable: bool, twin: Twin) -> Self {
+        self.0.insert(key(path), Entry::File { digest, executable, twin });
         self
     }
 
@@ -48,8 +53,8 @@ fn directory(store: &Store, entries: &[(Vec<&str>, &Entry)]) -> Digest {
     for (path, entry) in entries {
         let name = path[0].try_into().unwrap();
         match (path.len(), entry) {
-            (1, Entry::File { digest, executable }) => {
-                made.files.push(FileNode { name, digest: *digest, executable: *executable, twin: Twin::default() });
+            (1, Entry::File { digest, executable, twin }) => {
+                made.files.push(FileNode { name, digest: *digest, executable: *executable, twin: *twin });
             }
             (1, Entry::Symlink(target)) => made.symlinks.push(SymlinkNode { name, target: target.clone() }),
             _ => below.entry(path[0]).or_default().push((path[1..].to_vec(), entry)),

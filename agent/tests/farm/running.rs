@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use buildbee_p2p::frames::read_message;
 use buildbee_proto::error::{ErrorCode, Retry};
 use buildbee_proto::execute::ActionUpdate;
+use buildbee_proto::tree::Twin;
 
 use crate::bed::{Farm, again, processes_with, until};
 use crate::content::{Content, GCC};
@@ -222,19 +223,23 @@ async fn outputs_behind_links_of_the_project_are_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn equal_files_are_files_of_their_own() {
+async fn equal_files_are_what_the_client_says_they_are() {
     let farm = Farm::new();
     let agent = farm.agent(1).await;
     let client = farm.client(&agent).await;
-    // The same header under two names: gcc takes files for one if content and time agree.
-    let files: [(&str, &[u8]); 3] = [
-        ("a.h", b"#pragma once\nX(__LINE__)\n"),
-        ("b.h", b"#pragma once\nX(__LINE__)\n"),
-        ("t.c", b"#define X(n) + n\nint x = 0\n#include \"a.h\"\n#include \"b.h\"\n;\n"),
-    ];
-    let done = client.submit(&client.request(&[GCC, "-E", "-P", "t.c"], &files, &[])).await.unwrap();
-    let text: String = String::from_utf8(done.stdout().to_vec()).unwrap().split_whitespace().collect();
-    assert_eq!(text, "intx=0+2+2;", "{}", done.stderr());
+    let put = |bytes: &[u8]| client.store.put_bytes(bytes).unwrap();
+    let header = put(b"#pragma once\nX(__LINE__)\n");
+    let source = put(b"#define X(n) + n\nint x = 0\n#include \"a.h\"\n#include \"b.h\"\n;\n");
+    // gcc takes files for one if content and second of the last change agree.
+    for (second, text) in [(0, "intx=0+2;"), (1, "intx=0+2+2;")] {
+        let content = Content::default()
+            .file(Path::new("/w/a.h"), header, false)
+            .twin(Path::new("/w/b.h"), header, false, Twin { inode: 1, second })
+            .file(Path::new("/w/t.c"), source, false);
+        let done = client.submit(&client.request_in("/w", &[GCC, "-E", "-P", "t.c"], &content, &[])).await.unwrap();
+        let found: String = String::from_utf8(done.stdout().to_vec()).unwrap().split_whitespace().collect();
+        assert_eq!(found, text, "{}", done.stderr());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
