@@ -43,6 +43,7 @@ use crate::shares::Shares;
 use crate::state::{StateDir, StateError};
 use crate::toolchain::{Changed, Toolchains, host};
 use crate::workspace::folders::Folders;
+use crate::workspace::memory::{MemoryFolder, SHARED_MEMORY};
 
 /// Streams of all peers served at once; further ones are reset, and their openers try again or elsewhere.
 const MAX_STREAMS: usize = 1024;
@@ -143,6 +144,7 @@ impl Agent {
         let workspaces = fresh_folder(&state.workspaces()).map_err(at)?;
         let capabilities = probe(&settings.sandbox, &settings.bwrap, &workspaces).await?;
         tracing::info!(?capabilities, "the sandbox works");
+        let memory = memory_folder(settings).await;
         let launcher = Launcher::start(&settings.sandbox, &settings.bwrap).await?;
         let (node, inbound) = node::start(NodeConfig {
             identity: identity.clone(),
@@ -171,7 +173,7 @@ impl Agent {
             toolchains,
             launcher,
             holders,
-            folders: Folders::new(workspaces, &agent.tasks),
+            folders: Folders::new(workspaces, memory, &agent.tasks),
             limits,
         };
         agent.start_serving(parts, store, fetcher, inbound);
@@ -275,6 +277,20 @@ fn fresh_folder(dir: &Path) -> io::Result<PathBuf> {
     }
     fs::create_dir_all(dir)?;
     Ok(dir.to_owned())
+}
+
+/// A place in memory for the folders of actions, if there is one in which the sandbox works.
+async fn memory_folder(settings: &Settings) -> Option<MemoryFolder> {
+    let made = MemoryFolder::make(Path::new(SHARED_MEMORY));
+    let memory =
+        made.inspect_err(|error| tracing::warn!(%error, "no folder in memory: actions run on the disk")).ok()??;
+    match probe(&settings.sandbox, &settings.bwrap, memory.path()).await {
+        Ok(_) => Some(memory),
+        Err(error) => {
+            tracing::info!(%error, "the sandbox does not work in memory: actions run on the disk");
+            None
+        }
+    }
 }
 
 /// The roster kept by the last run; the coordinator sends it again where it is of no use.

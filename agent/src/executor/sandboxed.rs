@@ -2,7 +2,6 @@
 //! into the store, the result signed.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +22,7 @@ use super::{Done, Executor, Job, Origin, Running, Watch};
 use crate::exchange::fetch::{Fetcher, Sources};
 use crate::toolchain::{Present, Toolchains};
 use crate::workspace::collect::{Collected, collect};
-use crate::workspace::folders::Folders;
+use crate::workspace::folders::{Folder, Folders};
 use crate::workspace::materialise::materialise;
 use crate::workspace::tree;
 
@@ -44,7 +43,7 @@ pub struct Parts {
     pub launcher: Launcher,
     /// Who has which toolchain.
     pub holders: Holders,
-    /// Where actions run, on the store's file system.
+    /// Where actions run.
     pub folders: Folders,
     /// What any action may use; its own timeout shortens the time.
     pub limits: Limits,
@@ -77,7 +76,7 @@ impl Sandboxed {
         let inputs = async { Ok(tree::load(store, fetcher, &sources, job.action.input_root).await?) };
         let fetching = Box::pin(futures::future::try_join(toolchain, inputs));
         let (toolchain, inputs) = watch.cancel.run_until_cancelled(fetching).await.ok_or_else(cancelled)??;
-        let folder = self.parts.folders.fresh();
+        let folder = self.parts.folders.fresh(inputs.n_bytes());
         let result = Box::pin(self.execute_in(&folder, job, watch, toolchain, inputs)).await;
         // The sandbox is gone whatever the result: it is not cancelled half way, and says so only when nothing is left of it.
         self.parts.folders.discard(folder).await;
@@ -92,7 +91,7 @@ impl Sandboxed {
 
     async fn execute_in(
         &self,
-        folder: &Path,
+        folder: &Folder,
         job: &Arc<Job>,
         watch: &Watch,
         toolchain: Arc<Present>,
@@ -101,12 +100,13 @@ impl Sandboxed {
         let spec = self.spec(folder, job, &toolchain);
         let layers = spec.layers.clone();
         let (store, shared, scratch) = (self.parts.store.clone(), Arc::clone(&toolchain), spec.scratch.clone());
-        let input_folder = layers.first().cloned().unwrap_or_default();
+        let (input_folder, in_memory) = (folder.inputs(), folder.in_memory);
         blocking(move || {
             let failed = |error| WireError::new(ErrorCode::Storage, Retry::OtherAgent, format!("workspace: {error}"));
             std::fs::create_dir_all(&scratch).map_err(failed)?;
-            materialise(&store, &inputs, &|digest| shared.contents().contains(digest), &input_folder)
-                .map_err(WireError::from)
+            // No link leads from the store's disk into memory.
+            let apart = |digest: &Digest| in_memory || shared.contents().contains(digest);
+            materialise(&store, &inputs, &apart, &input_folder).map_err(WireError::from)
         })
         .await??;
         watch.progress.send_replace(Stage::Executing);
@@ -124,7 +124,7 @@ impl Sandboxed {
         done
     }
 
-    fn spec(&self, folder: &Path, job: &Job, toolchain: &Present) -> SandboxSpec {
+    fn spec(&self, folder: &Folder, job: &Job, toolchain: &Present) -> SandboxSpec {
         let command = &job.command;
         let parents = command.output_files.iter().chain(&command.output_directories);
         let mut make_directories: Vec<RelPath> =
@@ -136,8 +136,8 @@ impl Sandboxed {
             limits.wall = limits.wall.min(Duration::from_millis(job.action.timeout_ms));
         }
         SandboxSpec {
-            layers: vec![folder.join("inputs"), toolchain.root().to_owned()],
-            scratch: folder.join("scratch"),
+            layers: vec![folder.inputs(), toolchain.root().to_owned()],
+            scratch: folder.scratch(),
             argv: command.argv.clone(),
             env: command.env.clone(),
             working_directory: command.working_directory.clone(),

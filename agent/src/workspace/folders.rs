@@ -1,10 +1,10 @@
-//! The folders of running actions: one each, removed behind the back of whoever used it.
+//! The folders of running actions: one each, in memory where that is possible, removed behind the back of whoever used it.
 //!
 //! Removing what an action left takes about as long as making it, and no client need wait for that. The removal is a task of its own with a
 //! bounded queue; where that is full, whoever has one more folder to remove does it. What a crash leaves, the next start removes. Not here:
 //! what is put into a folder.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use buildbee_p2p::tasks::Tasks;
@@ -12,33 +12,61 @@ use buildbee_sandbox::cleanup::remove_scratch;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::memory::MemoryFolder;
+
 /// Folders that wait to be removed.
 const MAX_WAITING: usize = 64;
+/// Inputs up to this many bytes are copied into memory; larger ones are linked on the disk.
+const MAX_COPIED_BYTES: u64 = 64 << 20;
 
 /// Hands out names for folders, and takes them back.
 #[derive(Debug)]
 pub struct Folders {
-    dir: PathBuf,
+    disk: PathBuf,
+    memory: Option<MemoryFolder>,
     next: AtomicU64,
     removals: mpsc::Sender<PathBuf>,
 }
 
-impl Folders {
-    /// Folders in `dir`, which is empty.
-    pub fn new(dir: PathBuf, tasks: &Tasks) -> Self {
-        let (removals, waiting) = mpsc::channel(MAX_WAITING);
-        tasks.spawn("remove", remove_task(waiting, tasks.token()));
-        Self { dir, next: AtomicU64::new(0), removals }
+/// The place of one action. Nothing is there at first.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// Not on the store's file system.
+    pub in_memory: bool,
+}
+
+impl Folder {
+    /// For its inputs.
+    pub fn inputs(&self) -> PathBuf {
+        self.path.join("inputs")
     }
 
-    /// A path that no other action has had. Nothing is there yet.
-    pub fn fresh(&self) -> PathBuf {
-        self.dir.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
+    /// For what it writes.
+    pub fn scratch(&self) -> PathBuf {
+        self.path.join("scratch")
+    }
+}
+
+impl Folders {
+    /// Folders in `disk`, which is empty and on the store's file system, or in `memory`.
+    pub fn new(disk: PathBuf, memory: Option<MemoryFolder>, tasks: &Tasks) -> Self {
+        let (removals, waiting) = mpsc::channel(MAX_WAITING);
+        tasks.spawn("remove", remove_task(waiting, tasks.token()));
+        Self { disk, memory, next: AtomicU64::new(0), removals }
+    }
+
+    /// One that no other action has had, for inputs of `n_bytes`.
+    pub fn fresh(&self, n_bytes: u64) -> Folder {
+        let memory = self.memory.as_ref().filter(|memory| n_bytes <= MAX_COPIED_BYTES && memory.has_room());
+        let place = memory.map_or(self.disk.as_path(), MemoryFolder::path);
+        let path = place.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        Folder { path, in_memory: memory.is_some() }
     }
 
     /// Has `folder` removed, soon. No process may be at work in it any more.
-    pub async fn discard(&self, folder: PathBuf) {
-        if let Err(refused) = self.removals.try_send(folder) {
+    pub async fn discard(&self, folder: Folder) {
+        if let Err(refused) = self.removals.try_send(folder.path) {
             remove(refused.into_inner()).await;
         }
     }
@@ -55,7 +83,7 @@ async fn remove_task(mut waiting: mpsc::Receiver<PathBuf>, stop: CancellationTok
 }
 
 async fn remove(folder: PathBuf) {
-    let removing = tokio::task::spawn_blocking(move || remove_scratch(Path::new(&folder)));
+    let removing = tokio::task::spawn_blocking(move || remove_scratch(&folder));
     if let Ok(Err(error)) = removing.await {
         tracing::warn!(%error, "the folder of an action can't be removed");
     }
@@ -68,30 +96,31 @@ mod tests {
 
     use super::*;
 
-    fn make(folders: &Folders) -> PathBuf {
-        let folder = folders.fresh();
-        fs::create_dir_all(folder.join("scratch/upper")).unwrap();
-        fs::write(folder.join("scratch/upper/t.o"), "object").unwrap();
+    fn make(folders: &Folders) -> Folder {
+        let folder = folders.fresh(0);
+        fs::create_dir_all(folder.scratch().join("upper")).unwrap();
+        fs::write(folder.scratch().join("upper/t.o"), "object").unwrap();
         folder
     }
 
     #[tokio::test]
     async fn discarded_folders_go() {
         let dir = tempfile::tempdir().unwrap();
-        let folders = Folders::new(dir.path().to_owned(), &Tasks::new());
+        let folders = Folders::new(dir.path().to_owned(), None, &Tasks::new());
         let (gone, kept) = (make(&folders), make(&folders));
-        folders.discard(gone.clone()).await;
-        while gone.exists() {
+        let place = gone.path.clone();
+        folders.discard(gone).await;
+        while place.exists() {
             tokio::task::yield_now().await;
         }
-        assert!(kept.exists());
+        assert!(kept.path.exists());
     }
 
     #[tokio::test]
     async fn what_waits_at_the_end_goes_too() {
         let dir = tempfile::tempdir().unwrap();
         let tasks = Tasks::new();
-        let folders = Folders::new(dir.path().to_owned(), &tasks);
+        let folders = Folders::new(dir.path().to_owned(), None, &tasks);
         // More than can wait.
         for _ in 0..2 * MAX_WAITING {
             folders.discard(make(&folders)).await;
@@ -99,5 +128,16 @@ mod tests {
         tasks.stop(Duration::from_secs(60)).await;
         folders.discard(make(&folders)).await;
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn large_inputs_stay_on_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let Ok(Some(memory)) = MemoryFolder::make(std::path::Path::new(super::super::memory::SHARED_MEMORY)) else {
+            return eprintln!("skipped: no memory that is shared");
+        };
+        let folders = Folders::new(dir.path().to_owned(), Some(memory), &Tasks::new());
+        assert!(!folders.fresh(MAX_COPIED_BYTES + 1).in_memory);
+        assert!(folders.fresh(MAX_COPIED_BYTES + 1).inputs().starts_with(dir.path()));
     }
 }

@@ -73,22 +73,22 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> MaterialiseError {
     }
 }
 
-/// Makes `destination`, which must not exist, of `tree`. `elsewhere` says which contents the program also sees in another layer;
-/// they get an inode of their own. Touches the disk.
+/// Makes `destination`, which must not exist, of `tree`. Contents that are `apart` get an inode of their own: those that the program also
+/// sees in another layer, and all where `destination` is not on the store's file system. Touches the disk.
 pub fn materialise(
     store: &Store,
     tree: &Tree,
-    elsewhere: &dyn Fn(&Digest) -> bool,
+    apart: &dyn Fn(&Digest) -> bool,
     destination: &Path,
 ) -> Result<(), MaterialiseError> {
-    let mut making = Making { store, tree, elsewhere, copies: HashMap::new(), copies_left_bytes: MAX_COPIED_BYTES };
+    let mut making = Making { store, tree, apart, copies: HashMap::new(), copies_left_bytes: MAX_COPIED_BYTES };
     making.directory(&tree.root(), destination)
 }
 
 struct Making<'a> {
     store: &'a Store,
     tree: &'a Tree,
-    elsewhere: &'a dyn Fn(&Digest) -> bool,
+    apart: &'a dyn Fn(&Digest) -> bool,
     /// Where each inode that is not the store's was made, by content, executability and number. As bounded as the tree is.
     copies: HashMap<(Digest, bool, u32), PathBuf>,
     copies_left_bytes: u64,
@@ -114,7 +114,7 @@ impl Making<'_> {
     }
 
     fn file(&mut self, node: &FileNode, path: &Path) -> Result<(), MaterialiseError> {
-        if node.twin != Twin::default() || (self.elsewhere)(&node.digest) {
+        if node.twin != Twin::default() || (self.apart)(&node.digest) {
             return self.inode_apart(node, path);
         }
         match self.store.link(&node.digest, node.executable, path) {
@@ -239,7 +239,7 @@ mod tests {
 
         let short = |copies_left_bytes| {
             let mut making =
-                Making { store: &store, tree: &tree, elsewhere: &|_| false, copies: HashMap::new(), copies_left_bytes };
+                Making { store: &store, tree: &tree, apart: &|_| false, copies: HashMap::new(), copies_left_bytes };
             making.directory(&tree.root(), &dir.path().join(copies_left_bytes.to_string()))
         };
         assert!(short(8).is_ok(), "two copies of four bytes");

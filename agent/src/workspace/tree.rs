@@ -75,6 +75,7 @@ pub struct Tree {
     root: Digest,
     directories: HashMap<Digest, Arc<Directory>>,
     files: Vec<Digest>,
+    n_bytes: u64,
     pins: Vec<Pin>,
 }
 
@@ -92,6 +93,11 @@ impl Tree {
     /// Its distinct files, in order.
     pub fn files(&self) -> &[Digest] {
         &self.files
+    }
+
+    /// Bytes of all its files, each counted as often as it stands there.
+    pub fn n_bytes(&self) -> u64 {
+        self.n_bytes
     }
 
     /// The blobs it keeps from being evicted.
@@ -122,10 +128,10 @@ pub async fn load(store: &Store, fetcher: &Fetcher, sources: &Sources, root: Dig
         })
         .await??;
     }
-    let files = gathering.measure()?;
+    let (files, n_bytes) = gathering.measure()?;
     pins.push(store.pin(files.iter().copied()));
     fetcher.fetch(&files, sources).await?;
-    Ok(Tree { root, directories: gathering.directories, files, pins })
+    Ok(Tree { root, directories: gathering.directories, files, n_bytes, pins })
 }
 
 /// The tree below `root` if the store has all of it. Touches the disk.
@@ -139,12 +145,12 @@ pub fn load_present(store: &Store, root: Digest) -> Result<Option<Tree>, TreeErr
             gathering.absorb(digest, bytes)?;
         }
     }
-    let files = gathering.measure()?;
+    let (files, n_bytes) = gathering.measure()?;
     pins.push(store.pin(files.iter().copied()));
     if !store.missing(&files).is_empty() {
         return Ok(None);
     }
-    Ok(Some(Tree { root, directories: gathering.directories, files, pins }))
+    Ok(Some(Tree { root, directories: gathering.directories, files, n_bytes, pins }))
 }
 
 fn read(store: &Store, digest: &Digest) -> Result<Vec<u8>, TreeError> {
@@ -209,8 +215,8 @@ impl Gathering {
         Ok(())
     }
 
-    /// The distinct files, once the whole tree is known to be of a reasonable size.
-    fn measure(&self) -> Result<Vec<Digest>, TreeError> {
+    /// The distinct files and the bytes of all files, once the whole tree is known to be of a reasonable size.
+    fn measure(&self) -> Result<(Vec<Digest>, u64), TreeError> {
         let mut known = HashMap::new();
         let size = self.unfold(&self.root, 0, &mut known)?;
         if size.entries > MAX_TREE_ENTRIES as u64 {
@@ -227,7 +233,7 @@ impl Gathering {
         let mut files: Vec<Digest> = nodes().map(|file| file.digest).collect();
         files.sort_unstable();
         files.dedup();
-        Ok(files)
+        Ok((files, size.bytes))
     }
 
     /// What `digest` unfolds to. Recursion ends at [`MAX_PATH_DEPTH`], however the directories name each other.
@@ -280,7 +286,7 @@ mod tests {
                 gathering.absorb(digest, known[&digest].to_canonical())?;
             }
         }
-        gathering.measure()
+        gathering.measure().map(|(files, _)| files)
     }
 
     /// `n_levels` directories, each naming the next `n_children` times; one file at the bottom.
