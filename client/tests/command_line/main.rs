@@ -1,6 +1,8 @@
 //! The command line and the wrapper with the real daemon, each test with one of its own.
 
 #[cfg(test)]
+mod calls;
+#[cfg(test)]
 mod drop_in;
 #[cfg(test)]
 mod explaining;
