@@ -77,8 +77,10 @@ pub enum Class {
     Processor,
     /// `--target=`: local for systems where includes are looked up by other rules.
     Target,
-    /// `-Wa,`: arguments of the assembler.
+    /// `-Wa,`, `-Xassembler`: arguments of the assembler.
     Assembler,
+    /// `-Xclang`: an argument of the compiler proper, or the value of the one before.
+    Frontend,
     /// `-Wp,`: arguments of the preprocessor.
     Preprocessor,
     /// Colour of diagnostics.
@@ -298,8 +300,8 @@ pub static ROWS: &[Row] = &[
     clang("-no-integrated-as", Alone, Local(Why::ExternalAssembler)),
     clang("-fno-integrated-as", Alone, Local(Why::ExternalAssembler)),
     both("-no-canonical-prefixes", Alone, PassThrough),
-    both("-Xclang", Separate, Local(Why::PassedThrough)),
-    both("-Xassembler", Separate, Local(Why::PassedThrough)),
+    clang("-Xclang", Separate, Class::Frontend),
+    both("-Xassembler", Separate, Class::Assembler),
     both("-Xpreprocessor", Separate, Local(Why::PassedThrough)),
     both("-Xlinker", Separate, Local(Why::PassedThrough)),
     clang("-Xanalyzer", Separate, Local(Why::PassedThrough)),

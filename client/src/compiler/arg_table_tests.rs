@@ -12,6 +12,7 @@ fn value(row: &Row) -> &'static str {
     match row.class {
         Class::Language => "c",
         Class::Assembler => "--noexecstack",
+        Class::Frontend => "-mrelax-all",
         Class::Preprocessor => "-DX",
         Class::Color(_) | Class::Urls(_) => "never",
         Class::MessageLength => "80",

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::environment;
 use super::language::{self, Language};
+use super::native::{self, ReadNative};
 use super::outputs::{Output, SideFile, Stage};
 use super::parse::{Parsed, parse};
 use super::places::{absolute, check_not_special, check_output, with_suffix};
@@ -13,26 +14,48 @@ use super::request::{CompileRequest, CompilerFamily, Decision, DepFile, Invocati
 use super::response_file::{self, ReadFile};
 use super::terminal;
 
-/// Decides where a command runs. Pure but for `read`, which is called for `@file` arguments only.
+/// Decides where a command runs. Pure but for `read`, which is called for `@file` arguments only. What asks the machine is local.
 pub fn decide(invocation: &Invocation<'_>, read: &ReadFile<'_>) -> Decision {
-    match request(invocation, read) {
+    decide_on(invocation, read, &|_| None)
+}
+
+/// The same on a machine that is known: `native` is called for options that ask it only.
+pub fn decide_on(invocation: &Invocation<'_>, read: &ReadFile<'_>, native: &ReadNative<'_>) -> Decision {
+    match request(invocation, read, native) {
         Ok(request) => Decision::Distribute(Box::new(request)),
         Err(reason) => Decision::Local(reason),
     }
 }
 
-fn request(invocation: &Invocation<'_>, read: &ReadFile<'_>) -> Result<CompileRequest, Reason> {
-    let argv = response_file::expand(invocation.argv, invocation.cwd, read)?;
+fn request(
+    invocation: &Invocation<'_>,
+    read: &ReadFile<'_>,
+    native: &ReadNative<'_>,
+) -> Result<CompileRequest, Reason> {
+    let mut argv = response_file::expand(invocation.argv, invocation.cwd, read)?;
     let mut parsed = parse(&argv, invocation.family);
-    let stage = check_mode(&mut parsed)?;
+    let mut stage = check_mode(&mut parsed)?;
+    let mut here_only = None;
+    if parsed.asks_machine {
+        let expanded = native::expand(&argv, invocation.family, native)?;
+        (argv, here_only) = (expanded.argv, expanded.here_only);
+        parsed = parse(&argv, invocation.family);
+        stage = check_mode(&mut parsed)?;
+    }
     environment::check(invocation.env)?;
     if let Some(argument) = argv.iter().find(|argument| argument.contains('\0')) {
         return Err(Reason::about(ReasonKind::UnknownOption, argument.replace('\0', "\u{fffd}")));
     }
-    check_macros(&argv)?;
+    check_macros(&argv, environment::time_is_fixed(invocation))?;
     let (source, language) = source(&parsed, invocation)?;
     let seeded = parsed.random_seed || invocation.family == CompilerFamily::Clang;
     let reproducible = (seeded || !parsed.randomised) && !parsed.has_headings;
+    if language.is_assembler() && stage != Stage::Object {
+        return Err(Reason::about(ReasonKind::PreprocessOnly, source));
+    }
+    if stage == Stage::Check && invocation.family == CompilerFamily::Gcc {
+        here_only = Some(ReasonKind::SyntaxOnly.into());
+    }
     let object = main_output(&parsed, stage, &source, invocation.cwd)?;
     // Preprocessed text has no dependencies left, and compilers write no file of them.
     let depfile = depfile(&parsed, &object, invocation.cwd)?.filter(|_| !language.is_preprocessed());
@@ -76,6 +99,8 @@ fn request(invocation: &Invocation<'_>, read: &ReadFile<'_>) -> Result<CompileRe
         stderr_is_terminal: false,
         terminal: explicit.terminal,
         reproducible,
+        time_is_fixed: environment::time_is_fixed(invocation),
+        here_only,
     })
 }
 
@@ -93,9 +118,10 @@ fn check_mode(parsed: &mut Parsed) -> Result<Stage, Reason> {
 
 /// What a macro of the command line brings in stands in no file that the include scanner reads. Any argument counts: it may be a macro's
 /// value.
-fn check_macros(argv: &[String]) -> Result<(), Reason> {
+fn check_macros(argv: &[String], time_is_fixed: bool) -> Result<(), Reason> {
     let with = |words: &[&str]| argv.iter().find(|argument| words.iter().any(|word| argument.contains(word)));
-    if let Some(argument) = with(&["__DATE__", "__TIME__", "__TIMESTAMP__"]) {
+    let clock: &[&str] = if time_is_fixed { &["__TIMESTAMP__"] } else { &["__DATE__", "__TIME__", "__TIMESTAMP__"] };
+    if let Some(argument) = with(clock) {
         return Err(Reason::about(ReasonKind::TimeMacros, argument));
     }
     match with(&["__has_include", "__has_embed", ".incbin", ".include ", "GCC dependency"]) {

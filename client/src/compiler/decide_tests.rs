@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 
 use super::arg_table::ROWS;
-use super::decide::decide;
+use super::decide::{decide, decide_on};
 use super::language::Language;
 use super::request::{
     CompileRequest, CompilerFamily, Decision, DepKind, DriverLanguage, Invocation, SearchKind, StderrRule,
@@ -75,9 +75,14 @@ fn reasons() {
         ("-c x.weird", "unknown-language"),
         ("-c -x weird x.c", "unknown-language"),
         ("-c dir.c/", "unknown-language"),
-        ("-c x.s", "assembler-source"),
-        ("-c x.S", "assembler-source"),
-        ("-c -xassembler x.c", "assembler-source"),
+        ("-c x.s", "distributed"),
+        ("-c x.S", "distributed"),
+        ("-c -xassembler x.c", "distributed"),
+        ("-S x.S", "preprocess-only"),
+        ("-fsyntax-only x.s", "preprocess-only"),
+        ("-c x.sx", "assembler-source"),
+        ("-march=native x.o -o x", "link"),
+        ("-c x.c -mcpu=native", "march-native"),
         ("-c x.f90", "other-language"),
         ("-c x.h", "precompiled-header"),
         ("-c -x c++-header x.hpp", "precompiled-header"),
@@ -110,7 +115,6 @@ fn reasons() {
         ("-c x.c -Wa,-az", "passed-through"),
         ("-c x.c -fstack-usage -o x.su", "unusual-output"),
         ("-c x.c -Wp,-include,x.h", "passed-through"),
-        ("-c x.c -Xclang -load", "passed-through"),
         ("-c x.c -I=usr/include", "include-prefix"),
         ("-c x.c -fdiagnostics-format=sarif-file", "extra-output"),
     ] {
@@ -118,7 +122,13 @@ fn reasons() {
             assert_eq!(code(family, line), expected, "{family:?} {line}");
         }
     }
+}
+
+#[test]
+fn reasons_of_one_family() {
     assert_eq!(code(CompilerFamily::Clang, "-c x.c -Wa,-ahl=x.lst"), "passed-through");
+    assert_eq!(code(CompilerFamily::Clang, "-c x.c -Xclang -load"), "passed-through");
+    assert_eq!(code(CompilerFamily::Clang, "-c x.c -Xclang -target-feature -Xclang +avx"), "distributed");
     assert_eq!(code(CompilerFamily::Clang, "-S x.c -g -gsplit-dwarf"), "extra-output");
     assert_eq!(code(CompilerFamily::Gcc, "-c x.c -Wa,-aln=a.lst -Wa,-ah"), "repeated-output");
     assert_eq!(code(CompilerFamily::Gcc, "-c x.c -fprofile-use -o d/.o"), "unusual-output");
@@ -250,6 +260,32 @@ fn the_driver_decides_what_c_is() {
     let Decision::Distribute(request) = decide(&invocation, &no_files) else { panic!() };
     assert_eq!(request.language, Language::Cxx);
     assert_eq!(request.include_arguments, ["-x", "c++"]);
+}
+
+#[test]
+fn two_processors_never_mix() {
+    let on = |processor: &str, line: &str| {
+        let argv = words(line);
+        let invocation = Invocation {
+            family: CompilerFamily::Gcc,
+            driver: DriverLanguage::C,
+            argv: &argv,
+            env: &[],
+            cwd: Path::new("/w"),
+            stderr_is_terminal: false,
+            columns: None,
+            locale: None,
+        };
+        match decide_on(&invocation, &no_files, &|_| Some(vec![format!("-march={processor}")])) {
+            Decision::Distribute(request) => (request.argv, request.key_arguments, request.here_only.is_some()),
+            Decision::Local(reason) => panic!("{reason}"),
+        }
+    };
+    for (line, here_only) in [("-c x.c -march=native -O2", false), ("-c x.c -march=native -g", true)] {
+        let (one, other) = (on("znver3", line), on("skylake", line));
+        assert!(one.0 != other.0 && one.1 != other.1, "{line}");
+        assert_eq!((one.2, other.2), (here_only, here_only), "{line}");
+    }
 }
 
 #[test]

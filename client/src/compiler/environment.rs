@@ -110,6 +110,12 @@ pub(super) fn get<'a>(env: &'a [(String, String)], name: &str) -> Option<&'a str
     env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
+/// Whether `SOURCE_DATE_EPOCH` says what time it is. gcc obeys it; clang does so since 16 only.
+pub(super) fn time_is_fixed(invocation: &Invocation<'_>) -> bool {
+    let epoch = get(invocation.env, "SOURCE_DATE_EPOCH");
+    invocation.family == CompilerFamily::Gcc && epoch.is_some_and(|value| value.parse::<u32>().is_ok())
+}
+
 /// Fails if a variable of [`FORBIDDEN`] is set.
 pub(super) fn check(env: &[(String, String)]) -> Result<(), Reason> {
     match FORBIDDEN.iter().find(|name| get(env, name).is_some()) {
@@ -146,7 +152,7 @@ pub(super) fn carry(invocation: &Invocation<'_>, colored: bool, linked: bool) ->
 /// Folders that variables add to the search path. An empty name in a list is the working directory.
 pub(super) fn search_directories(env: &[(String, String)], language: Language) -> Vec<SearchDirectory> {
     let own = match language {
-        Language::C | Language::PreprocessedC => "C_INCLUDE_PATH",
+        Language::C | Language::PreprocessedC | Language::Assembler | Language::AssemblerWithCpp => "C_INCLUDE_PATH",
         Language::Cxx | Language::PreprocessedCxx => "CPLUS_INCLUDE_PATH",
         Language::ObjC | Language::PreprocessedObjC => "OBJC_INCLUDE_PATH",
         Language::ObjCxx | Language::PreprocessedObjCxx => "OBJCPLUS_INCLUDE_PATH",

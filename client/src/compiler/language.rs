@@ -22,10 +22,14 @@ pub enum Language {
     PreprocessedObjC,
     /// Objective-C++, already preprocessed.
     PreprocessedObjCxx,
+    /// Assembler.
+    Assembler,
+    /// Assembler that the preprocessor sees first.
+    AssemblerWithCpp,
 }
 
 /// Name for `-x`, language.
-const NAMES: [(&str, Language); 8] = [
+const NAMES: [(&str, Language); 10] = [
     ("c", Language::C),
     ("c++", Language::Cxx),
     ("objective-c", Language::ObjC),
@@ -34,6 +38,8 @@ const NAMES: [(&str, Language); 8] = [
     ("c++-cpp-output", Language::PreprocessedCxx),
     ("objective-c-cpp-output", Language::PreprocessedObjC),
     ("objective-c++-cpp-output", Language::PreprocessedObjCxx),
+    ("assembler", Language::Assembler),
+    ("assembler-with-cpp", Language::AssemblerWithCpp),
 ];
 
 impl Language {
@@ -44,7 +50,19 @@ impl Language {
 
     /// Whether nothing is included any more.
     pub fn is_preprocessed(self) -> bool {
-        matches!(self, Self::PreprocessedC | Self::PreprocessedCxx | Self::PreprocessedObjC | Self::PreprocessedObjCxx)
+        matches!(
+            self,
+            Self::PreprocessedC
+                | Self::PreprocessedCxx
+                | Self::PreprocessedObjC
+                | Self::PreprocessedObjCxx
+                | Self::Assembler
+        )
+    }
+
+    /// Whether the assembler reads what its author wrote.
+    pub fn is_assembler(self) -> bool {
+        matches!(self, Self::Assembler | Self::AssemblerWithCpp)
     }
 
     /// Whether the compiler adds the C++ library's folders to the search path.
@@ -59,7 +77,6 @@ pub fn from_option(name: &str) -> Result<Language, ReasonKind> {
         return Ok(*language);
     }
     Err(match name {
-        "assembler" | "assembler-with-cpp" => ReasonKind::AssemblerSource,
         _ if name.ends_with("-header") || name.contains("header-unit") || name.ends_with("-system-header") => {
             ReasonKind::PrecompiledHeader
         }
@@ -88,7 +105,9 @@ pub fn from_file_name(name: &str, driver: DriverLanguage) -> Result<Language, Re
         "mi" => Language::PreprocessedObjC,
         "mm" | "M" => Language::ObjCxx,
         "mii" => Language::PreprocessedObjCxx,
-        "s" | "S" | "sx" => return Err(ReasonKind::AssemblerSource),
+        "s" => Language::Assembler,
+        "S" => Language::AssemblerWithCpp,
+        "sx" => return Err(ReasonKind::AssemblerSource),
         "h" | "hh" | "H" | "hp" | "hxx" | "hpp" | "HPP" | "h++" | "tcc" => return Err(ReasonKind::PrecompiledHeader),
         "cppm" | "ixx" | "ccm" | "cxxm" | "c++m" | "pcm" => return Err(ReasonKind::Modules),
         "f" | "for" | "ftn" | "F" | "FOR" | "fpp" | "f90" | "F90" | "f95" | "F95" | "f03" | "F03" | "f08" | "F08"
@@ -120,7 +139,8 @@ mod tests {
         assert_eq!(c("x.cpp"), Ok(Language::Cxx));
         assert_eq!(c("x.mm"), Ok(Language::ObjCxx));
         assert!(c("x.ii").is_ok_and(Language::is_preprocessed));
-        assert_eq!(c("x.S"), Err(ReasonKind::AssemblerSource));
+        assert_eq!(c("x.S"), Ok(Language::AssemblerWithCpp));
+        assert!(c("x.s").is_ok_and(|language| language.is_assembler() && language.is_preprocessed()));
         assert_eq!(c("x.h"), Err(ReasonKind::PrecompiledHeader));
         assert_eq!(c("x.f90"), Err(ReasonKind::OtherLanguage));
         assert_eq!(c("x.o"), Err(ReasonKind::UnknownLanguage));
@@ -129,7 +149,6 @@ mod tests {
 
     #[test]
     fn odd_languages_have_their_reason() {
-        assert_eq!(from_option("assembler-with-cpp"), Err(ReasonKind::AssemblerSource));
         assert_eq!(from_option("c++-header"), Err(ReasonKind::PrecompiledHeader));
         assert_eq!(from_option("f95"), Err(ReasonKind::OtherLanguage));
         assert_eq!(from_option("wat"), Err(ReasonKind::UnknownLanguage));

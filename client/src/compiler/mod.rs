@@ -12,6 +12,7 @@ pub mod detect;
 pub mod environment;
 pub mod flag_words;
 pub mod language;
+pub mod native;
 pub mod outputs;
 mod parse;
 pub mod places;

@@ -43,6 +43,8 @@ pub(super) struct Parsed {
     pub(super) named_outputs: Vec<Output>,
     pub(super) named_inputs: Vec<NamedInput>,
     pub(super) profile: Profile,
+    /// The next argument for clang's compiler proper is the value of the last.
+    frontend_value: bool,
     /// The assembler makes a listing.
     lists: bool,
     /// The listing has headings with the name of a temporary file.
@@ -50,6 +52,8 @@ pub(super) struct Parsed {
     pub(super) explicit_inputs: Vec<PathBuf>,
     pub(super) search_directories: Vec<SearchDirectory>,
     pub(super) diagnostics: Diagnostics,
+    /// An option's meaning depends on this machine's processor.
+    pub(super) asks_machine: bool,
     /// gcc puts a random number into the object.
     pub(super) randomised: bool,
     pub(super) random_seed: bool,
@@ -117,11 +121,13 @@ impl Parsed {
             named_outputs: Vec::new(),
             named_inputs: Vec::new(),
             profile: Profile::default(),
+            frontend_value: false,
             lists: false,
             has_headings: false,
             explicit_inputs: Vec::new(),
             search_directories: Vec::new(),
             diagnostics: Diagnostics::default(),
+            asks_machine: false,
             randomised: false,
             random_seed: false,
             include_arguments: Vec::new(),
@@ -155,6 +161,7 @@ impl Parsed {
             Class::Side(_) | Class::NamedOutput(_) | Class::ReadFile | Class::ProfileUse | Class::ProfileFolder => {
                 self.file(option.class, spelled);
             }
+            Class::Frontend => self.frontend(spelled),
             Class::Preprocessor => self.preprocessor(spelled),
             Class::Language => {
                 self.explicit_language = (spelled.value != "none").then(|| language::from_option(spelled.value));
@@ -166,7 +173,8 @@ impl Parsed {
                 self.keep_for_both(spelled);
             }
             Class::Processor if spelled.value.starts_with("native") => {
-                self.obstacle(ReasonKind::MarchNative, spelled.argument);
+                self.asks_machine = true;
+                self.keep_for_both(spelled);
             }
             Class::Target
                 if ["windows", "win32", "msvc", "darwin", "apple"].iter().any(|os| spelled.value.contains(os)) =>
@@ -291,6 +299,14 @@ impl Parsed {
                 self.profile.folder = value;
             }
             _ => {}
+        }
+    }
+
+    fn frontend(&mut self, spelled: &Spelled<'_>) {
+        self.keep_for_both(spelled);
+        match sub_arguments::frontend(spelled.value, self.frontend_value) {
+            Some(value_follows) => self.frontend_value = value_follows,
+            None => self.obstacle(ReasonKind::PassedThrough, spelled.value),
         }
     }
 

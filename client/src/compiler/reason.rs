@@ -12,6 +12,8 @@ pub enum ReasonKind {
     Link,
     /// `-E`, `-M`, `-MM`.
     PreprocessOnly,
+    /// `-fsyntax-only` with gcc, which opens `/dev/null` for it: fails in a sandbox (seen with gcc 12).
+    SyntaxOnly,
     /// Not in the table of options.
     UnknownOption,
     /// An option lacks its value.
@@ -22,7 +24,7 @@ pub enum ReasonKind {
     StdinInput,
     /// The suffix is none of a language that is handled here.
     UnknownLanguage,
-    /// Assembler source, which may read files that nobody sees.
+    /// Assembler source that compilers differ about (`.sx`).
     AssemblerSource,
     /// The object goes to standard output.
     OutputToStdout,
@@ -96,6 +98,7 @@ impl ReasonKind {
             Self::NotACompile => ("not-a-compile", "the command compiles nothing"),
             Self::Link => ("link", "the command links"),
             Self::PreprocessOnly => ("preprocess-only", "the command only preprocesses"),
+            Self::SyntaxOnly => ("syntax-only", "the command only checks"),
             Self::UnknownOption => ("unknown-option", "the option is not known"),
             Self::MissingValue => ("missing-value", "the option lacks its value"),
             Self::MultipleInputs => ("multiple-inputs", "there is more than one input"),

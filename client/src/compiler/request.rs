@@ -196,6 +196,10 @@ pub struct CompileRequest {
     pub stderr_is_terminal: bool,
     /// Variables for a run on a terminal: see [`on_terminal`](Self::on_terminal).
     pub terminal: Option<Vec<(String, String)>>,
+    /// Why no other machine may run it, though its result can be kept.
+    pub here_only: Option<Reason>,
+    /// Whether `__DATE__` and `__TIME__` come to the same at every hour.
+    pub time_is_fixed: bool,
     /// Whether two runs of the command leave the same bytes. gcc puts a random number into objects for coverage, profiles and link time
     /// optimisation unless `-frandom-seed=` is given, and its assembler puts the name of a temporary file into the headings of listings.
     /// A result made elsewhere holds another one, just as a second local run's would.

@@ -36,6 +36,28 @@ const ASSEMBLER_WITH_VALUE: [&str; 9] = [
     "-mx86-used-note=",
 ];
 
+/// Arguments of clang's compiler proper that name no file and print nothing.
+const FRONTEND: [&str; 7] = [
+    "-disable-O0-optnone",
+    "-disable-llvm-passes",
+    "-disable-llvm-verifier",
+    "-fno-rtti-data",
+    "-mrelax-all",
+    "-no-opaque-pointers",
+    "-opaque-pointers",
+];
+/// The same with a value as the next argument.
+const FRONTEND_WITH_VALUE: [&str; 3] = ["-target-cpu", "-target-feature", "-tune-cpu"];
+
+/// Reads an argument behind `-Xclang`, `is_value` where it belongs to the one before: whether a value of its own follows. `None` where it is
+/// not known to be harmless.
+pub(super) fn frontend(argument: &str, is_value: bool) -> Option<bool> {
+    if is_value || FRONTEND.contains(&argument) {
+        return Some(false);
+    }
+    FRONTEND_WITH_VALUE.contains(&argument).then_some(true)
+}
+
 /// What `-Wa,` says.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Assembler {
@@ -142,6 +164,16 @@ mod tests {
         }
         for list in ["", "-ahl=", "-az", "-al,-ah", "-I,x", "-march=native", "--MD,x.d"] {
             assert_eq!(assembler(list, CompilerFamily::Gcc), None, "{list}");
+        }
+    }
+
+    #[test]
+    fn frontend_arguments() {
+        assert!(FRONTEND.iter().all(|argument| frontend(argument, false) == Some(false)));
+        assert!(FRONTEND_WITH_VALUE.iter().all(|argument| frontend(argument, false) == Some(true)));
+        assert_eq!(frontend("+avx", true), Some(false));
+        for other in ["+avx", "-load", "-ast-dump", ""] {
+            assert_eq!(frontend(other, false), None, "{other}");
         }
     }
 

@@ -22,6 +22,7 @@ use crate::journal::stages::StageClock;
 use crate::journal::{Journal, Record, Where, Why};
 use crate::locale::Locales;
 use crate::toolchain::Toolchains;
+use crate::toolchain::native::Natives;
 
 /// Shared by all sessions.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Context {
     pub hashes: FileHashes,
     /// Compilers by path.
     pub toolchains: Toolchains,
+    /// What this machine's processor is to them.
+    pub natives: Natives,
     /// Locales of users.
     pub locales: Locales,
     /// Inputs of compiles.
@@ -124,6 +127,7 @@ impl Context {
         let Parts { settings, identity, cache, hashes, farm, journal, warnings } = parts;
         Arc::new(Self {
             toolchains: Toolchains::new(hashes.clone()),
+            natives: Natives::default(),
             locales: Locales::default(),
             discovery: Discovery::new(hashes.clone()),
             local_slots: Arc::new(Semaphore::new(settings.local_slots.min(Semaphore::MAX_PERMITS))),

@@ -97,6 +97,9 @@ impl<'a> Executor<'a> {
         let Some(farm) = &self.context.farm else {
             return self.local(why("no-farm", "this machine has not joined a farm"), None).await;
         };
+        if let Some(reason) = &self.request.here_only {
+            return self.local(why(reason.code(), &reason.to_string()), self.local_permit()).await;
+        }
         if self.job.through_symlink {
             let why = why("logical-directory", "the working directory is reached through a symlink (PWD)");
             return self.local(why, self.local_permit()).await;

@@ -1,8 +1,8 @@
 //! What a compile comes to before anything runs: the front-end's word, the key under which its results are known, and the result that
 //! holds, if there is one.
 //!
-//! Blocks (it stats, and reads what has changed), so that one thread does all that a hit needs without handing it on. Starts nothing,
-//! waits for nobody: the toolchain is known here.
+//! Blocks (it stats, and reads what has changed), so that one thread does all that a hit needs without handing it on. Waits for nobody: the
+//! toolchain is known here. Starts a compiler only to learn what `native` is, once.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::cache::Hit;
 use super::context::{Context, RunningEntry};
 use super::invocation::Checked;
 use super::placement::{PlaceError, Placed, place};
-use crate::compiler::decide::decide;
+use crate::compiler::decide::decide_on;
 use crate::compiler::outputs::Existing;
 use crate::compiler::request::{CompileRequest, Decision, Invocation as Asked};
 use crate::journal::question::Question;
@@ -74,7 +74,8 @@ pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> P
         locale: context.locales.spoken(&call.env),
     };
     let read = |path: &Path| std::fs::read(call.cwd.join(path));
-    let request: Arc<CompileRequest> = match decide(&asked, &read) {
+    let native = |options: &[String]| context.natives.read(&compiler, options);
+    let request: Arc<CompileRequest> = match decide_on(&asked, &read, &native) {
         Decision::Distribute(request) => Arc::from(request),
         Decision::Local(reason) => return Planned::local(&call, reason.code(), reason.to_string()),
     };

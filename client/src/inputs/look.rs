@@ -119,7 +119,7 @@ impl<'a> Look<'a> {
         };
         check_place(&place)?;
         let (hashed, scan) = self.hashes.hash_source(&place.to_absolute()).map_err(unreadable(spelled))?;
-        if scan.time_macros {
+        if scan.timestamp || (scan.time_macros && !self.request.time_is_fixed) {
             return Err(DiscoverError::TimeMacros(spelled.to_owned()));
         }
         if scan.embeds {

@@ -39,8 +39,10 @@ pub struct Scan {
     pub computed_include: bool,
     /// A `__has_include` whose operand is not literal.
     pub computed_probe: bool,
-    /// `__TIME__`, `__DATE__` or `__TIMESTAMP__` stand in the text.
+    /// `__TIME__` or `__DATE__` stand in the text.
     pub time_macros: bool,
+    /// `__TIMESTAMP__` does: the time of the source file.
+    pub timestamp: bool,
     /// `.incbin`, `.include`, `#embed`, `#pragma GCC dependency`: a file is read or looked at that no list of dependencies names.
     pub embeds: bool,
 }
@@ -57,8 +59,9 @@ pub fn scan(text: &[u8]) -> Scan {
 }
 
 fn look(text: &[u8], found: &mut Scan) {
-    found.time_macros |= [&b"__TIME__"[..], b"__DATE__", b"__TIMESTAMP__"].iter().any(|word| contains(text, word));
-    found.embeds |= contains(text, b".incbin") || contains(text, b"__has_embed") || reads_unseen(text);
+    found.time_macros |= [&b"__TIME__"[..], b"__DATE__"].iter().any(|word| contains(text, word));
+    found.timestamp |= contains(text, b"__TIMESTAMP__");
+    found.embeds |= contains(text, b"__has_embed") || reads_unseen(text);
     for at in (0..text.len()).filter(|&at| matches!(text[at], b'#' | b'%' | b'?')) {
         let mark = [&b"#"[..], b"%:", b"??="].into_iter().find(|mark| text[at..].starts_with(mark));
         if let Some(mark) = mark
@@ -203,7 +206,11 @@ fn reads_unseen(text: &[u8]) -> bool {
         (own || before.ends_with(b"\\n") || before.ends_with(b"\\t"))
             && after.is_some_and(|byte| matches!(byte, b' ' | b'\t' | b'\\' | b'"' | b'\''))
     };
-    dependency || places(text, b".include").any(include)
+    // Assemblers take their directives in either case.
+    let is =
+        |at: usize, word: &[u8]| text[at..].get(..word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word));
+    let embeds = |at: usize| is(at, b".incbin") || (is(at, b".include") && include(at));
+    dependency || places(text, b".").any(embeds)
 }
 
 /// Where `word` stands.
@@ -418,6 +425,7 @@ mod tests {
         assert!(scan(b"const char *t = __TIME__;").time_macros);
         assert!(scan(b"const char *t = __TI\\\nME__;").time_macros);
         assert!(!scan(b"int a_TIME_b;").time_macros);
+        assert!(scan(b"const char *t = __TIMESTAMP__;").timestamp);
         for text in [
             "asm(\".incbin \\\"x\\\"\");",
             "asm(\"nop\\n.include \\\"x\\\"\");",

@@ -6,6 +6,7 @@
 
 pub mod capture;
 pub mod identify;
+pub mod native;
 pub mod shadows;
 
 pub use identify::{Compiler, IdentifyError, Toolchains};
