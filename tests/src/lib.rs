@@ -7,9 +7,11 @@
 //! | [`client`] | one user's side: commands that find that user's daemon; plain commands |
 //! | [`network`] | namespaces for the members, with links that can be cut |
 //! | [`project`] | C and C++ projects to build, and comparison of what came out |
+//! | [`seen`] | what a command did, as far as anybody can see |
 
 pub mod client;
 pub mod farm;
 pub mod network;
 pub mod programs;
 pub mod project;
+pub mod seen;

@@ -10,4 +10,6 @@ mod probes;
 mod side_by_side;
 mod staleness;
 mod throwaway;
+mod traps;
 mod twins;
+mod waiting;

@@ -4,8 +4,7 @@ use std::fs;
 
 use buildbee_tests::farm::{Farm, Options};
 use buildbee_tests::project::outputs;
-
-use crate::side_by_side::see;
+use buildbee_tests::seen::see;
 
 #[test]
 fn off_leaves_the_daemon_alone_and_strict_never_falls_back() {

@@ -6,9 +6,10 @@ use std::path::Path;
 
 use buildbee_tests::farm::{Farm, Options};
 use buildbee_tests::network::skipped;
+use buildbee_tests::seen::see;
 use nix::unistd::geteuid;
 
-use crate::side_by_side::{same, see};
+use crate::side_by_side::same;
 
 fn sources(folder: &Path) {
     for name in ["src/sub", "include", "out"] {

@@ -1,42 +1,22 @@
 //! One command run plainly and with buildbee in the same folder, made anew for each: everything that can be seen must be the same.
 
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, ExitStatus};
 
 use buildbee_tests::client::plain;
 use buildbee_tests::farm::Farm;
-use buildbee_tests::project::{Files, outputs};
+use buildbee_tests::project::outputs;
+use buildbee_tests::seen::{Seen, see};
 
-/// All that a command does.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) code: Option<i32>,
-    pub(crate) signal: Option<i32>,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-    pub(crate) files: Files,
-}
-
-/// Runs `command` and looks at what it did in `folder`.
-pub(crate) fn see(command: &mut Command, folder: &Path) -> Seen {
-    let output = command.output().unwrap();
-    let status: ExitStatus = output.status;
-    Seen {
-        code: status.code(),
-        signal: status.signal(),
-        stdout: without_temporary_names(&output.stdout),
-        stderr: without_temporary_names(&output.stderr),
-        files: outputs(folder, &[""]),
-    }
-}
+/// Where an action was settled: (cached, remote, local).
+pub(crate) const CACHED: (u64, u64, u64) = (1, 0, 0);
+pub(crate) const REMOTE: (u64, u64, u64) = (0, 1, 0);
 
 /// The variables that stand for compilers in a shell line.
 const COMPILERS: [(&str, &str); 4] = [("CC", "gcc"), ("CXX", "g++"), ("CLANG", "clang"), ("CLANGXX", "clang++")];
 
 /// What compiles leave; everything else in a folder was there before.
-const OUTPUTS: [&str; 2] = [".o", ".d"];
+const OUTPUTS: [&str; 6] = [".o", ".d", ".dep", ".dwo", ".lst", ".gcno"];
 
 /// Runs the shell line `line` in `folder` twice, `$CC` and the other [`COMPILERS`] being the plain ones first and the wrapped ones then. `set_up` fills the empty
 /// folder for each. Returns what was seen the second time, which is what was seen the first time.
@@ -89,19 +69,4 @@ fn brief(seen: &Seen) -> String {
     let files: Vec<_> =
         seen.files.iter().map(|(name, (bytes, mode))| format!("{name} {} {mode:o}", bytes.len())).collect();
     format!("{:?} {:?}\nstdout: {}\nstderr: {}\n{files:#?}", seen.code, seen.signal, seen.stdout, seen.stderr)
-}
-
-/// Compilers name their temporary files at random, six characters after `cc`, in a folder that may be the wrapper's own.
-fn without_temporary_names(text: &[u8]) -> String {
-    let text = String::from_utf8_lossy(text);
-    let mut clean = String::new();
-    let mut rest = text.as_ref();
-    while let Some(at) = rest.find("/tmp/cc") {
-        clean.push_str(&rest[..at]);
-        clean.push_str("/tmp/cc");
-        let after = &rest[at + "/tmp/cc".len()..];
-        rest = after.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric());
-    }
-    clean.push_str(rest);
-    clean
 }

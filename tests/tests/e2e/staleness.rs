@@ -6,9 +6,10 @@ use std::path::Path;
 
 use buildbee_tests::farm::{Farm, Options};
 use buildbee_tests::project::{assert_same, make, outputs, write_c};
+use buildbee_tests::seen::see;
 
 use crate::builds::{clean, plain_build};
-use crate::side_by_side::{same_again, see};
+use crate::side_by_side::same_again;
 
 fn farm() -> Farm {
     Farm::up(Options { n_agents: 1, ..Options::default() })

@@ -7,15 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use buildbee_tests::farm::{Farm, Options};
 
-use crate::side_by_side::{same_again, same_and_counted};
+use crate::side_by_side::{CACHED, REMOTE, same_again, same_and_counted};
 
 /// Content that shows in the object how often it was read.
 const HEADER: &str = "#pragma once\n#ifndef READ\n#define READ\n#else\n#define READ_AGAIN\n#endif\n";
 const SOURCE: &str =
     "#include \"a/x.h\"\n#include \"b/x.h\"\n#ifdef READ_AGAIN\nint twice;\n#else\nint once;\n#endif\n";
-
-const CACHED: (u64, u64, u64) = (1, 0, 0);
-const REMOTE: (u64, u64, u64) = (0, 1, 0);
 
 fn change(path: &Path, milliseconds: u64) {
     let time = SystemTime::UNIX_EPOCH + Duration::from_millis(milliseconds);
