@@ -40,6 +40,13 @@ impl Words {
     }
 }
 
+/// The options of these families by name: `-fPIC`, `-falign-loops=`, `-fabi-version=`. What ends in `=` or `-` takes a value.
+pub fn names() -> impl Iterator<Item = String> {
+    let family =
+        |dash: &'static str, words: &'static Words| words.exact.iter().map(move |word| format!("{dash}{word}"));
+    family("-f", &F).chain(family("-m", &M)).chain(family("-g", &G))
+}
+
 /// Whether an option is one of these families and harmless.
 pub fn is_harmless(argument: &str) -> bool {
     if argument.len() > MAX_OPTION_BYTES {
