@@ -72,8 +72,11 @@ impl Waiting {
 }
 
 fn wait_and_become(bwrap: &CStr, null: BorrowedFd<'_>, socket: &OwnedFd, parent: Pid) {
-    let ready =
-        own_process(null, socket.as_fd(), parent).map_err(step(Step::Process)).and_then(|()| namespaces::enter());
+    // Without the helper that forked it nobody would ever end this process: it holds the other end of its socket until here.
+    if own_process(null, socket.as_fd(), parent).is_err() {
+        return;
+    }
+    let ready = namespaces::enter();
     let Some((status, order)) = receive_order(socket.as_fd()) else { return };
     let Err(failure) = ready.and_then(|()| become_bubblewrap(bwrap, order, &status));
     // Nobody is left to tell if even this fails; the helper then sees an end without a status.
