@@ -35,6 +35,7 @@ bench: packages release ## figures beside ccache, sccache, distcc and icecc; inf
 	tests/bench/c --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
 
 real: packages release ## real projects built in all ways, every file compared; for a night, not part of test
+	tests/real/build-tools "$(TARGET_DIR)/release"
 	tests/real/run --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
 	[ "$$(id -u)" -ne 0 ] || tests/real/as-nobody --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
 

@@ -1,7 +1,7 @@
 //! `buildbee env`: what a shell evaluates to build through the wrapper. Pure but for a look at the compilers in `PATH`.
 //!
 //! `CC` has two words, so that it works with every compiler that is there. What can't live with two words gets a folder of links
-//! instead (`--links`), and then nothing but `PATH` says so.
+//! instead (`--links`), and then plain names.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -23,6 +23,11 @@ pub enum Shell {
     /// fish.
     Fish,
 }
+
+/// C compilers where none is set, best first.
+const C_COMPILERS: [&str; 3] = ["cc", "gcc", "clang"];
+/// The same for C++.
+const CXX_COMPILERS: [&str; 3] = ["c++", "g++", "clang++"];
 
 /// Why there is nothing to evaluate.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -66,11 +71,14 @@ pub fn assignments(shell: Shell, now: &Variables, wrapper: &Path, links: Option<
         if found_before(folder, OsStr::new(&now.path)).is_some() {
             prepend(&mut out, shell, folder)?;
         }
-    } else {
-        let choices = [("CC", &now.cc, ["cc", "gcc", "clang"]), ("CXX", &now.cxx, ["c++", "g++", "clang++"])];
-        for (name, set, usual) in choices {
-            set_variable(&mut out, shell, name, &wrapped(set.as_deref(), usual, &now.path));
-        }
+    }
+    for (name, set, usual) in [("CC", &now.cc, C_COMPILERS), ("CXX", &now.cxx, CXX_COMPILERS)] {
+        let compiler = compiler(set.as_deref(), usual, &now.path);
+        // With links it is named all the same: Meson puts ccache, if there is one, before a compiler that nobody names.
+        let value = if links.is_some() { compiler } else { wrapped(&compiler) };
+        set_variable(&mut out, shell, name, &value);
+    }
+    if links.is_none() {
         for name in ["CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER"] {
             set_variable(&mut out, shell, name, OWN_NAME);
         }
@@ -79,15 +87,21 @@ pub fn assignments(shell: Shell, now: &Variables, wrapper: &Path, links: Option<
     Ok(out)
 }
 
-/// The compiler that is set, or the first of the usual ones that is there, behind the wrapper.
-fn wrapped(set: Option<&str>, usual: [&str; 3], path: &str) -> String {
-    let set = set.map(str::trim).filter(|set| !set.is_empty());
-    let compiler = set.unwrap_or_else(|| {
+/// The compiler that is set, without the wrapper, or the first of the usual ones that is there.
+fn compiler(set: Option<&str>, usual: [&str; 3], path: &str) -> String {
+    let mut words: Vec<&str> = set.unwrap_or_default().split_whitespace().collect();
+    if words.first().is_some_and(|first| Path::new(first).file_name() == Some(OsStr::new(OWN_NAME))) {
+        words.remove(0);
+    }
+    if words.is_empty() {
         let there = usual.into_iter().find(|name| in_path(name, OsStr::new(path)).is_some());
-        there.unwrap_or(usual[0])
-    });
-    let first = Path::new(compiler.split_whitespace().next().unwrap_or_default()).file_name();
-    if first == Some(OsStr::new(OWN_NAME)) { compiler.to_owned() } else { format!("{OWN_NAME} {compiler}") }
+        return there.unwrap_or(usual[0]).to_owned();
+    }
+    words.join(" ")
+}
+
+fn wrapped(compiler: &str) -> String {
+    format!("{OWN_NAME} {compiler}")
 }
 
 fn has_links(folder: &Path) -> bool {
@@ -166,16 +180,23 @@ mod tests {
     }
 
     #[test]
-    fn links_need_nothing_but_path() {
+    fn links_need_no_second_word() {
         let folder = tempfile::tempdir().unwrap();
         let wrapper = wrapper_in(folder.path());
-        let now = Variables { path: folder.path().display().to_string(), ..Variables::default() };
+        let cc = Some("buildbee clang".to_owned());
+        let now = Variables { path: folder.path().display().to_string(), cc, cxx: None };
         let links = folder.path().join("links");
         std::fs::create_dir(&links).unwrap();
         assert!(assignments(Shell::Fish, &now, &wrapper, Some(&links)).is_err(), "no links yet");
         std::os::unix::fs::symlink(&wrapper, links.join("gcc")).unwrap();
         let text = assignments(Shell::Fish, &now, &wrapper, Some(&links)).unwrap();
-        assert_eq!(text, format!("set -gx PATH '{}' $PATH;\nset -gx RUSTC_WRAPPER 'buildbee';\n", links.display()));
+        let folder = links.display();
+        assert_eq!(
+            text,
+            format!(
+                "set -gx PATH '{folder}' $PATH;\nset -gx CC 'clang';\nset -gx CXX 'c++';\nset -gx RUSTC_WRAPPER 'buildbee';\n"
+            )
+        );
     }
 
     #[test]

@@ -78,8 +78,12 @@ impl Checked {
         &self.search
     }
 
-    /// Which driver the program is by its name; `None` for what is no compiler's name.
+    /// Which driver the program is by its name; `None` for what is no compiler's name, and for a compiler at a relative path: gcc and
+    /// clang write that path into what they make, where they name files beside themselves.
     pub fn named(&self) -> Option<DriverLanguage> {
+        if self.program.is_relative() {
+            return None;
+        }
         let name = self.program.file_name()?.to_str()?;
         detect::from_program_name(name).map(|named| named.driver)
     }
@@ -90,8 +94,12 @@ impl Checked {
             let error = CaptureError::Wrapper(self.program.clone());
             return ("another-wrapper".to_owned(), error.to_string());
         }
-        let text = format!("{} is not the name of a compiler that is known here", self.program.display());
-        ("unknown-compiler".to_owned(), text)
+        let shown = self.program.display();
+        if self.program.is_relative() {
+            let text = format!("{shown} is a relative path, which the compiler writes into what it makes");
+            return ("relative-compiler".to_owned(), text);
+        }
+        ("unknown-compiler".to_owned(), format!("{shown} is not the name of a compiler that is known here"))
     }
 
     /// For the journal, before anything else is known.

@@ -1,7 +1,7 @@
 //! The single checks. Each looks, says what it found, and changes nothing that a build would not change.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use buildbee_p2p::enrolment::Enrolment;
@@ -11,8 +11,9 @@ use buildbee_proto::local::AdminCall;
 use super::Check;
 use crate::cli::ask::{Start, ask, trust_folder};
 use crate::cli::documents::{self, Status};
-use crate::cli::programs::{self, in_path, same_file};
+use crate::cli::programs::{self, in_path, is_program, same_file};
 use crate::config::Settings;
+use crate::wrapper::links::{StandIn, stand_in};
 use crate::wrapper::program::OWN_NAME;
 use crate::wrapper::settings::WrapperSettings;
 
@@ -44,6 +45,7 @@ pub(super) fn all(settings: &Settings) -> Vec<Check> {
     checks.push(clock(settings));
     checks.push(compilers(&path));
     checks.push(wrapper_in_path(&path));
+    checks.extend(links_too_late(&path));
     checks
 }
 
@@ -248,6 +250,52 @@ fn wrapper_in_path(path: &OsStr) -> Check {
     Check::ok(name, format!("{}{links}", found.display()))
 }
 
+/// A wrapper of another kind before ours takes our link for the compiler, and caches by how the link looks.
+fn links_too_late(path: &OsStr) -> Option<Check> {
+    COMPILERS.into_iter().find_map(|name| {
+        let places = std::env::split_paths(path).map(|folder| folder.join(name)).filter(|place| is_program(place));
+        let links: Vec<(PathBuf, StandIn)> =
+            places.map_while(|place| stand_in(&place).map(|found| (place, found))).collect();
+        let [(first, StandIn::Other(other)), later @ ..] = links.as_slice() else { return None };
+        let (ours, _) = later.iter().find(|(_, found)| *found == StandIn::Own)?;
+        let text = format!(
+            "{} of {other} comes before {} and takes it for the compiler\nhint: put the folder of links to buildbee first in PATH",
+            first.display(),
+            ours.display()
+        );
+        Some(Check::warn("links", text))
+    })
+}
+
 fn unix_now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn links_behind_another_wrappers_are_reported() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = |name: &str| {
+            std::fs::write(folder.path().join(name), "").unwrap();
+            let executable = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(folder.path().join(name), executable).unwrap();
+        };
+        let links = |name: &str| {
+            std::fs::create_dir(folder.path().join(format!("{name}-links"))).unwrap();
+            program(name);
+            symlink(format!("../{name}"), folder.path().join(format!("{name}-links/gcc"))).unwrap();
+            folder.path().join(format!("{name}-links"))
+        };
+        let (ccache, ours) = (links("ccache"), links("buildbee"));
+        let path = |folders: [&Path; 2]| std::env::join_paths(folders).unwrap();
+        assert_eq!(links_too_late(&path([&ours, &ccache])), None);
+        assert_eq!(links_too_late(&path([&ccache, Path::new("/usr/bin")])), None);
+        let check = links_too_late(&path([&ccache, &ours])).unwrap();
+        assert!(check.text.contains("of ccache comes before") && check.hint.is_some(), "{check:?}");
+    }
 }

@@ -25,6 +25,9 @@ pub fn for_reason(code: &str) -> Option<&'static str> {
         "unknown-compiler" => {
             "buildbee knows gcc and clang under their usual names (gcc, g++-12, aarch64-linux-gnu-gcc, clang …)"
         }
+        "relative-compiler" => {
+            "name the compiler by its whole path, or by its name alone with its folder (by its whole path) in PATH"
+        }
         "toolchain-late" | "inputs-late" => "nothing: it is known by now, the next compile will use it",
         "other-namespace" => "run the daemon inside the container or sandbox too, with a BUILDBEE_SOCKET of its own",
         "no-agents" | "agent-unreachable" => {

@@ -10,6 +10,14 @@ fn last_reason(home: &Home) -> String {
     last["actions"][0]["reason"].as_str().unwrap_or_default().to_owned()
 }
 
+/// Makes another wrapper, and a folder with a link to it that stands in for gcc.
+const STAND_IN: &str = r#"
+printf '#!/bin/sh\ncase $0 in *gcc) exec /usr/bin/gcc "$@";; *) exec "$@";; esac\n' > ccache
+chmod 755 ccache
+mkdir others
+ln -s ../ccache others/gcc
+"#;
+
 /// Runs a script that must succeed, with the variables and in the folder of `home`.
 fn shell(home: &Home, script: &str) {
     let wrapper = home.command(&[]);
@@ -28,7 +36,8 @@ fn links_stand_in_for_compilers_that_come_later_in_path() {
     assert!(std::fs::read_link(links.join("gcc")).unwrap().ends_with("buildbee"));
     assert!(!links.join("gcc-ar").exists());
     // The link, then a folder of another wrapper, then the compiler.
-    let path = format!("{}:/usr/lib/ccache:/usr/bin:/bin", links.display());
+    shell(&home, STAND_IN);
+    let path = format!("{}:{}:/usr/bin:/bin", links.display(), home.path("others").display());
     for expected in ["local", "cached"] {
         shell(&home, &format!("PATH='{path}' && exec gcc -c x.c"));
         let last = home.document(&["explain", "--json", "--last", "1"])["actions"][0].clone();
@@ -78,9 +87,15 @@ fn what_stands_before_a_compiler_runs_locally_with_the_reason() {
     home.says(&[script.to_str().unwrap(), "-c", "x.c"]);
     assert_eq!(last_reason(&home), "wrapper-script");
     assert!(home.says(&["explain", "--last", "1"]).contains("hint      name the compiler that it runs"));
-    for words in [["ccache", "gcc", "-c", "x.c"].as_slice(), &["/usr/lib/ccache/gcc", "-c", "x.c"]] {
+    shell(&home, STAND_IN);
+    let link = home.path("others/gcc");
+    for (words, reason) in [
+        (["./ccache", "gcc", "-c", "x.c"].as_slice(), "another-wrapper"),
+        (&[link.to_str().unwrap(), "-c", "x.c"], "another-wrapper"),
+        (&["others/gcc", "-c", "x.c"], "relative-compiler"),
+    ] {
         home.says(words);
-        assert_eq!(last_reason(&home), "another-wrapper", "{words:?}");
+        assert_eq!(last_reason(&home), reason, "{words:?}");
     }
 }
 

@@ -256,3 +256,34 @@ fn compilers_can_be_interrupted() {
     assert_eq!(standard, [0, 0], "blocked and ignored: {}", stdout(&output));
     daemon.join().unwrap();
 }
+
+#[test]
+fn a_compiler_gets_makes_jobserver() {
+    for report in [true, false] {
+        let stage = Stage::new();
+        let daemon = stage.daemon(move |mut caller| {
+            caller.invocation();
+            caller.run_locally(report);
+            if report {
+                assert_eq!(caller.local_done().exit_code, Some(0));
+                caller.say(&done(0, "", ""));
+            }
+        });
+        // gcc -flto=jobserver runs make; one that can't reach the jobserver says so.
+        std::fs::write(stage.path("inner.mk"), "all: a b\na b:\n\t@echo $@\n").unwrap();
+        std::fs::write(stage.path("outer.mk"), "all:\n\t+@bin/buildbee make --no-print-directory -f inner.mk\n")
+            .unwrap();
+        let wrapper = stage.wrapper();
+        let variables = wrapper.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let output = Command::new("make")
+            .args(["-j2", "-f", "outer.mk"])
+            .env_clear()
+            .envs(variables)
+            .current_dir(stage.path(""))
+            .output()
+            .unwrap();
+        assert!(output.status.success() && stderr(&output).is_empty(), "{}", stderr(&output));
+        assert_eq!(stdout(&output).split_whitespace().count(), 2);
+        daemon.join().unwrap();
+    }
+}

@@ -1,0 +1,5 @@
+#include <stdint.h>
+
+int a(void) {
+    return 1;
+}

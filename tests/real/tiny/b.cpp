@@ -1,0 +1,5 @@
+#include <string>
+
+extern "C" int b() {
+    return std::string("x").size();
+}

@@ -1,0 +1,6 @@
+int a(void);
+int b(void);
+
+int main(void) {
+    return a() + b() - 2;
+}
