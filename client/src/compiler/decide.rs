@@ -32,16 +32,7 @@ fn request(
     read: &ReadFile<'_>,
     native: &ReadNative<'_>,
 ) -> Result<CompileRequest, Reason> {
-    let mut argv = response_file::expand(invocation.argv, invocation.cwd, read)?;
-    let mut parsed = parse(&argv, invocation.family);
-    let mut stage = check_mode(&mut parsed)?;
-    let mut here_only = None;
-    if parsed.asks_machine {
-        let expanded = native::expand(&argv, invocation.family, native)?;
-        (argv, here_only) = (expanded.argv, expanded.here_only);
-        parsed = parse(&argv, invocation.family);
-        stage = check_mode(&mut parsed)?;
-    }
+    let Arguments { argv, mut parsed, stage, mut here_only } = arguments(invocation, read, native)?;
     environment::check(invocation.env)?;
     if let Some(argument) = argv.iter().find(|argument| argument.contains('\0')) {
         return Err(Reason::about(ReasonKind::UnknownOption, argument.replace('\0', "\u{fffd}")));
@@ -102,6 +93,28 @@ fn request(
         time_is_fixed: environment::time_is_fixed(invocation),
         here_only,
     })
+}
+
+/// A compile's arguments, none of which asks the machine any more.
+struct Arguments {
+    argv: Vec<String>,
+    parsed: Parsed,
+    stage: Stage,
+    here_only: Option<Reason>,
+}
+
+fn arguments(invocation: &Invocation<'_>, read: &ReadFile<'_>, native: &ReadNative<'_>) -> Result<Arguments, Reason> {
+    let mut argv = response_file::expand(invocation.argv, invocation.cwd, read)?;
+    let mut parsed = parse(&argv, invocation.family);
+    let mut stage = check_mode(&mut parsed)?;
+    let mut here_only = None;
+    if parsed.asks_machine {
+        let expanded = native::expand(&argv, invocation.family, native)?;
+        (argv, here_only) = (expanded.argv, expanded.here_only);
+        parsed = parse(&argv, invocation.family);
+        stage = check_mode(&mut parsed)?;
+    }
+    Ok(Arguments { argv, parsed, stage, here_only })
 }
 
 /// Reasons in the order in which they tell most: another mode, a link, then what stands in a compile's way.
