@@ -11,6 +11,9 @@ use std::marker::PhantomData;
 use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use crate::limits::MAX_PATH_BYTES;
+use crate::path::RelPath;
+
 /// A list of at most `MAX` items.
 pub(crate) fn list<'de, D, T, const MAX: usize>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
@@ -26,6 +29,11 @@ where
     D: Deserializer<'de>,
 {
     Text::<MAX>::deserialize(deserializer).map(|text| text.0)
+}
+
+/// A path.
+pub(crate) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RelPath, D::Error> {
+    RelPath::try_from(text::<D, MAX_PATH_BYTES>(deserializer)?).map_err(Error::custom)
 }
 
 /// Perhaps a text, of at most `MAX` bytes.

@@ -9,7 +9,8 @@ use crate::bounded;
 use crate::codec::{Bytes, Message};
 use crate::digest::Digest;
 use crate::error::WireError;
-use crate::limits::{MAX_BLOB_FRAME, MAX_BLOBS_PER_REQUEST, MAX_CACHE_FRAME};
+use crate::hint::Hint;
+use crate::limits::{MAX_BLOB_FRAME, MAX_BLOBS_PER_REQUEST, MAX_CACHE_FRAME, MAX_HINTS};
 
 /// Asks for blobs. At most `MAX_BLOBS_PER_REQUEST` digests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +53,18 @@ pub enum CacheRequest {
         /// Canonical bytes of the `SignedResult`.
         result: Bytes,
     },
+    /// Where was the same compile done in another folder?
+    Hints {
+        /// Digest of the action as it would be in no particular folder.
+        key: Digest,
+    },
+    /// Here it was. From any member: a hint is believed by nobody.
+    Hint {
+        /// As in `Hints`.
+        key: Digest,
+        /// Where.
+        hint: Hint,
+    },
 }
 
 /// Answers to [`CacheRequest`].
@@ -63,6 +76,8 @@ pub enum CacheReply {
     Noted,
     /// No.
     Refused(WireError),
+    /// Folders, newest first.
+    Hints(#[serde(deserialize_with = "bounded::list::<_, _, MAX_HINTS>")] Vec<Hint>),
 }
 
 impl Message for BlobRequest {

@@ -20,6 +20,7 @@ pub mod digest;
 pub mod error;
 pub mod exchange;
 pub mod execute;
+pub mod hint;
 pub mod lease;
 pub mod limits;
 pub mod local;

@@ -23,6 +23,8 @@ pub const MAX_OUTPUTS: usize = 4_096;
 pub const MAX_RESULT_BYTES: usize = 8 << 20;
 /// Results a manifest keeps; the oldest go first.
 pub const MAX_MANIFEST_ENTRIES: usize = 16;
+/// Folders that are remembered for one portable key; the oldest go first.
+pub const MAX_HINTS: usize = 8;
 /// Files, absences and symlinks in one read set.
 pub const MAX_READ_SET: usize = 100_000;
 

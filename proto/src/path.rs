@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::limits::{MAX_COMPONENT_BYTES, MAX_PATH_BYTES, MAX_PATH_DEPTH};
 
 /// Why a text is no path or name.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PathError {
     /// A component is empty, `.` or `..`, or holds `/` or NUL.
     #[error("{0:?} is not a valid file name")]

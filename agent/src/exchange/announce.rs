@@ -70,7 +70,7 @@ async fn tell(node: &Node, peer: PeerId, result: &SignedResult) -> Result<(), St
     match read_message::<CacheReply, _>(&mut stream).await.map_err(|error| error.to_string())? {
         Some(CacheReply::Noted) => Ok(()),
         Some(CacheReply::Refused(error)) => Err(error.to_string()),
-        Some(CacheReply::Found(_)) => Err("an answer to another question".to_owned()),
+        Some(CacheReply::Found(_) | CacheReply::Hints(_)) => Err("an answer to another question".to_owned()),
         None => Err("the stream ended early".to_owned()),
     }
 }

@@ -1,4 +1,5 @@
-//! Answers cache streams: which result an action has, and announcements of results that this agent is responsible for.
+//! Answers cache streams: which result an action has, where a compile was done in another folder, and announcements of both for keys that
+//! this agent is responsible for.
 //!
 //! A result is only named if all its blobs are here. Announcements are noted in a bounded queue; [`adopt`](super::adopt) works it off.
 
@@ -11,6 +12,7 @@ use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::exchange::{CacheReply, CacheRequest};
+use buildbee_proto::hint::Hint;
 use buildbee_proto::outcome::SignedResult;
 use buildbee_proto::peer::{PeerId, Role};
 use buildbee_store::Store;
@@ -55,6 +57,11 @@ impl CacheServer {
                     Ok(()) => CacheReply::Noted,
                     Err(error) => CacheReply::Refused(error),
                 },
+                CacheRequest::Hints { key } => CacheReply::Hints(self.hints(key).await),
+                CacheRequest::Hint { key, hint } => {
+                    self.add_hint(key, hint).await;
+                    CacheReply::Noted
+                }
             };
             if !matches!(timeout(WRITE_DEADLINE, write_message(&mut stream, &reply)).await, Ok(Ok(()))) {
                 return;
@@ -68,6 +75,21 @@ impl CacheServer {
         let store = self.store.clone();
         let found = tokio::task::spawn_blocking(move || complete_result(&store, &action)).await;
         found.ok().flatten().map(|signed| Bytes(signed.to_canonical()))
+    }
+
+    async fn hints(&self, key: Digest) -> Vec<Hint> {
+        let store = self.store.clone();
+        let found = tokio::task::spawn_blocking(move || store.hints(&key).ok().flatten()).await;
+        found.ok().flatten().map(|hints| hints.entries).unwrap_or_default()
+    }
+
+    /// A hint that can't be kept is one that nobody gets; the store's size bounds what a zealous peer can do.
+    async fn add_hint(&self, key: Digest, hint: Hint) {
+        let store = self.store.clone();
+        let added = tokio::task::spawn_blocking(move || store.add_hint(&key, hint)).await;
+        if let Ok(Err(error)) = added {
+            tracing::debug!(key = %key.short(), %error, "a hint is not kept");
+        }
     }
 
     fn note(&self, from: &Sender, result: &Bytes) -> Result<(), WireError> {

@@ -18,6 +18,7 @@ pub(crate) enum Kind {
     Blob,
     Result,
     Manifest,
+    Hints,
 }
 
 /// Names an entry: a blob by its digest, a record by the digest of what it is about.
@@ -85,7 +86,7 @@ pub(crate) struct Index {
     /// How many live pins name each digest. Bounded by its holders: it never has more digests than the lists in live `Pin`s.
     pins: HashMap<Digest, usize>,
     /// Entries by kind.
-    counts: [usize; 3],
+    counts: [usize; 4],
     cap_bytes: u64,
     max_entries: usize,
     used_bytes: u64,
@@ -104,7 +105,7 @@ impl Index {
             entries: HashMap::new(),
             order: BTreeMap::new(),
             pins: HashMap::new(),
-            counts: [0; 3],
+            counts: [0; 4],
             cap_bytes,
             max_entries,
             used_bytes: 0,

@@ -12,7 +12,7 @@ use crate::error::OpenError;
 use crate::index::{Key, Kind};
 
 /// Version of everything that this crate writes. Newest first:
-/// - 1: blobs, executables, results, manifests, recency.
+/// - 1: blobs, executables, results, manifests, hints, recency.
 pub(crate) const FORMAT_VERSION: u64 = 1;
 /// What precedes the version in the format file.
 const FORMAT_NAME: &str = "buildbee-store ";
@@ -34,10 +34,11 @@ pub(crate) enum Family {
     Executables,
     Results,
     Manifests,
+    Hints,
 }
 
 impl Family {
-    pub(crate) const ALL: [Self; 4] = [Self::Blobs, Self::Executables, Self::Results, Self::Manifests];
+    pub(crate) const ALL: [Self; 5] = [Self::Blobs, Self::Executables, Self::Results, Self::Manifests, Self::Hints];
 
     /// Folder name.
     pub(crate) fn name(self) -> &'static str {
@@ -46,6 +47,7 @@ impl Family {
             Self::Executables => "executables",
             Self::Results => "results",
             Self::Manifests => "manifests",
+            Self::Hints => "hints",
         }
     }
 
@@ -55,6 +57,7 @@ impl Family {
             Kind::Blob => Self::Blobs,
             Kind::Result => Self::Results,
             Kind::Manifest => Self::Manifests,
+            Kind::Hints => Self::Hints,
         }
     }
 
@@ -64,6 +67,7 @@ impl Family {
             Self::Blobs | Self::Executables => Kind::Blob,
             Self::Results => Kind::Result,
             Self::Manifests => Kind::Manifest,
+            Self::Hints => Kind::Hints,
         }
     }
 
@@ -71,7 +75,7 @@ impl Family {
     pub(crate) fn mode(self) -> u32 {
         match self {
             Self::Executables => 0o555,
-            Self::Blobs | Self::Results | Self::Manifests => 0o444,
+            Self::Blobs | Self::Results | Self::Manifests | Self::Hints => 0o444,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The one on-disk store of a farm's machine: blobs by digest, signed action results by action, manifests by key.
+//! The one on-disk store of a farm's machine: blobs by digest, signed action results by action, manifests and hints by key.
 //!
 //! The agent and the client's daemon each open one. All calls are synchronous and may touch the disk: async callers go through
 //! `spawn_blocking`, except for the calls that say *in memory*. A [`Store`] is a cheap clone of one shared handle.
@@ -15,7 +15,7 @@
 //! - `format`: name and version of this layout. `lock`: held while a process has the store open; names its pid.
 //! - `blobs/ab/<hex>-<size>`: read-only inodes (0444), one fixed modification time. `executables/ab/…`: the same content as a second
 //!   inode (0555), made when somebody first needs to run it.
-//! - `results/ab/<digest>`, `manifests/ab/<digest>`: canonical bytes behind a checksum.
+//! - `results/ab/<digest>`, `manifests/ab/<digest>`, `hints/ab/<digest>`: canonical bytes behind a checksum.
 //! - `tmp/`: files being written. `recency`: order of use.
 //!
 //! Not here: checking signatures (callers do, before use), fetching what is missing, compressing.

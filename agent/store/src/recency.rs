@@ -179,6 +179,7 @@ fn to_row(key: &Key, tick: u64) -> [u8; ROW_BYTES] {
         Kind::Blob => 0,
         Kind::Result => 1,
         Kind::Manifest => 2,
+        Kind::Hints => 3,
     };
     row[1] = match key.digest.function {
         DigestFunction::Blake3 => 0,
@@ -195,6 +196,7 @@ fn from_row(row: &[u8]) -> Option<(Key, u64)> {
         0 => Kind::Blob,
         1 => Kind::Result,
         2 => Kind::Manifest,
+        3 => Kind::Hints,
         _ => return None,
     };
     let function = match row.get(1)? {
@@ -218,7 +220,7 @@ mod tests {
 
     #[test]
     fn rows_round_trip() {
-        for kind in [Kind::Blob, Kind::Result, Kind::Manifest] {
+        for kind in [Kind::Blob, Kind::Result, Kind::Manifest, Kind::Hints] {
             for function in [DigestFunction::Blake3, DigestFunction::Sha256] {
                 let key = Key { kind, digest: Digest { function, ..Digest::of(b"bee") } };
                 assert_eq!(from_row(&to_row(&key, 5)), Some((key, 5)));

@@ -1,4 +1,4 @@
-//! Action results and manifests: small records of canonical bytes behind a checksum, each in a file of its own, checked at every read.
+//! Action results, manifests and hints: small records of canonical bytes behind a checksum, each in a file of its own, checked at every read.
 //!
 //! Signatures are not checked here: whoever uses a result checks it first, wherever it comes from.
 
@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::digest::Digest;
+use buildbee_proto::hint::{Hint, Hints};
 use buildbee_proto::limits::MAX_RESULT_BYTES;
 use buildbee_proto::manifest::Manifest;
 use buildbee_proto::outcome::SignedResult;
@@ -84,6 +85,24 @@ impl Store {
     /// Counts a manifest that the caller has kept as used. False if it is not here any more. *In memory.*
     pub fn use_manifest(&self, key: &Digest) -> bool {
         self.inner.touch([Key { kind: Kind::Manifest, digest: *key }])
+    }
+
+    /// Adds `hint` to those for `key`. Of two at the same time one may be lost, as a hint may.
+    pub fn add_hint(&self, key: &Digest, hint: Hint) -> Result<(), PutError> {
+        let mut hints = self.hints(key).ok().flatten().unwrap_or_default();
+        if hints.entries.first() == Some(&hint) {
+            return Ok(());
+        }
+        hints.remember(hint);
+        self.put_record(Key { kind: Kind::Hints, digest: *key }, &hints.to_canonical())
+    }
+
+    /// The hints for `key`, if there are any.
+    pub fn hints(&self, key: &Digest) -> Result<Option<Hints>, ReadError> {
+        let key = Key { kind: Kind::Hints, digest: *key };
+        let hints = self.record(&key)?;
+        self.inner.touch([key]);
+        Ok(hints)
     }
 
     fn put_record(&self, key: Key, payload: &[u8]) -> Result<(), PutError> {

@@ -52,7 +52,7 @@ pub(crate) fn recover(layout: &Layout, index: &mut Index) -> Result<(Recency, Re
         recovery.n_temporary += 1;
     }
     let mut found = Vec::new();
-    for family in [Family::Blobs, Family::Results, Family::Manifests] {
+    for family in [Family::Blobs, Family::Results, Family::Manifests, Family::Hints] {
         scan(layout, family, &mut found, &mut recovery.n_dropped)?;
     }
     let (journal, remembered) = Recency::open(&layout.recency());

@@ -68,7 +68,7 @@ pub struct Usage {
 /// What clearing took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cleared {
-    /// Blobs, results and manifests that are gone.
+    /// Blobs and records that are gone.
     pub n_entries: usize,
     /// Pinned blobs that stay.
     pub n_pinned: usize,
@@ -284,7 +284,9 @@ impl Inner {
         index.release(std::mem::take(&mut reservation.bytes));
         match family {
             Family::Executables => index.set_twin(key, Twin::Present { verified: true }),
-            Family::Blobs | Family::Results | Family::Manifests => index.insert(*key, charge_bytes, true),
+            Family::Blobs | Family::Results | Family::Manifests | Family::Hints => {
+                index.insert(*key, charge_bytes, true);
+            }
         }
         drop(index);
         drop(stripe);
@@ -299,7 +301,7 @@ impl Inner {
         let settled = match family {
             Family::Blobs => entry.is_some_and(|entry| entry.verified),
             Family::Executables => entry.is_none_or(|entry| entry.twin == Twin::Present { verified: true }),
-            Family::Results | Family::Manifests => false,
+            Family::Results | Family::Manifests | Family::Hints => false,
         };
         if settled {
             index.touch(key);
@@ -348,7 +350,7 @@ impl Inner {
                     index.set_twin(key, Twin::Absent);
                     known
                 }
-                Family::Blobs | Family::Results | Family::Manifests => index.remove(key),
+                Family::Blobs | Family::Results | Family::Manifests | Family::Hints => index.remove(key),
             }
         };
         if !known {
@@ -358,7 +360,7 @@ impl Inner {
         self.n_bad.fetch_add(1, Ordering::Relaxed);
         match family {
             Family::Executables => delete_file(&path),
-            Family::Blobs | Family::Results | Family::Manifests => self.delete_files(key),
+            Family::Blobs | Family::Results | Family::Manifests | Family::Hints => self.delete_files(key),
         }
         true
     }

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use buildbee_proto::digest::{Digest, DigestFunction};
+use buildbee_proto::hint::Hint;
 use buildbee_proto::limits::MAX_MANIFEST_ENTRIES;
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
 use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance, ReadSet, SignedResult};
@@ -278,12 +279,19 @@ fn records_are_kept_and_replaced() {
     }
     let key = Digest { function: DigestFunction::Sha256, ..Digest::of(b"key") };
     store.put_manifest(&key, &manifest).unwrap();
+    let hint = |folder: &str| Hint { root: RelPath::try_from(folder).unwrap(), action: Digest::of(folder.as_bytes()) };
+    for folder in ["home/a", "home/b", "home/a"] {
+        store.add_hint(&key, hint(folder)).unwrap();
+    }
     drop(store);
 
     let store = open(dir.path());
     assert_eq!(store.result(&first.result.action).unwrap(), Some(second));
     assert_eq!(store.manifest(&key).unwrap(), Some(manifest));
     assert_eq!(store.manifest(&Digest::of(b"other")).unwrap(), None);
+    let hints = store.hints(&key).unwrap().unwrap();
+    assert_eq!(hints.entries, [hint("home/a"), hint("home/b")]);
+    assert_eq!(store.hints(&Digest::of(b"other")).unwrap(), None);
     let usage = store.usage();
     assert_eq!((usage.blobs, usage.results, usage.manifests), (2, 1, 1));
     assert!(store.remove_result(&first.result.action));

@@ -1,5 +1,6 @@
 //! Reads everything that the store holds and drops what is bad. For `buildbee cache verify` and for quiet times.
 
+use buildbee_proto::hint::Hints;
 use buildbee_proto::manifest::Manifest;
 use buildbee_proto::outcome::SignedResult;
 
@@ -32,6 +33,8 @@ pub struct VerifyReport {
     pub results: usize,
     /// Good manifests.
     pub manifests: usize,
+    /// Good lists of hints.
+    pub hints: usize,
     /// Bytes of content of the good blobs and executables.
     pub bytes: u64,
     /// Bad files, all dropped.
@@ -74,6 +77,10 @@ impl Store {
             },
             Kind::Manifest => match self.inspect_record::<Manifest>(key) {
                 Ok(_) => report.manifests += 1,
+                Err(defect) => self.note_bad(family, key, &defect, report),
+            },
+            Kind::Hints => match self.inspect_record::<Hints>(key) {
+                Ok(_) => report.hints += 1,
                 Err(defect) => self.note_bad(family, key, &defect, report),
             },
         }

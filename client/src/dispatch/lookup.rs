@@ -47,7 +47,7 @@ async fn ask(node: &Node, peer: PeerId, action: &Digest) -> Result<Option<Signed
     let mut stream = node.open(peer, Protocol::Cache).await?;
     write_message(&mut stream, &CacheRequest::Find { action: *action }).await?;
     match read_message::<CacheReply, _>(&mut stream).await? {
-        Some(CacheReply::Found(None) | CacheReply::Noted) => Ok(None),
+        Some(CacheReply::Found(None) | CacheReply::Noted | CacheReply::Hints(_)) => Ok(None),
         Some(CacheReply::Found(Some(bytes))) => Ok(Some(SignedResult::from_canonical(&bytes.0)?)),
         Some(CacheReply::Refused(error)) => Err(AttemptError::Refused(error)),
         None => Err(AttemptError::Gone),

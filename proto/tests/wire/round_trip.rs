@@ -57,6 +57,8 @@ proptest! {
     #[test]
     fn manifest(value in content::manifest()) { check_content(&value)?; }
     #[test]
+    fn hints(value in content::hints()) { check_content(&value)?; }
+    #[test]
     fn membership(value in content::membership()) { check_content(&value)?; }
     #[test]
     fn signed_membership(value in content::signed(content::membership())) { check_content(&value)?; }

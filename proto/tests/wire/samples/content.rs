@@ -2,6 +2,7 @@
 
 use buildbee_proto::action::{Action, Command};
 use buildbee_proto::digest::{Digest, DigestFunction};
+use buildbee_proto::hint::{Hint, Hints};
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
 use buildbee_proto::membership::{Membership, Roster, Signed, Ticket};
 use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance, ReadSet, SignedResult};
@@ -119,6 +120,10 @@ pub(crate) fn manifest() -> Manifest {
     }
 }
 
+pub(crate) fn hint() -> Hint {
+    Hint { root: path("home/bee/src"), action: blake3(60) }
+}
+
 pub(crate) fn membership(role: Role) -> Membership {
     Membership {
         farm: peer(19),
@@ -167,6 +172,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         content("SignedResult", &signed_result()),
         content("Manifest", &manifest()),
         content("Manifest empty", &Manifest::default()),
+        content("Hints", &Hints { entries: vec![hint()] }),
         content("Ticket", &ticket()),
         content("Signed Ticket", &signed(ticket())),
         content("Roster", &roster()),

@@ -14,7 +14,7 @@ use buildbee_proto::peer::Role;
 use buildbee_proto::toolchain::ToolchainId;
 use buildbee_proto::version::{LOCAL_VERSION, Protocol};
 
-use super::content::{blake3, peer, sha256};
+use super::content::{blake3, hint, peer, sha256};
 use super::{Sample, message};
 
 pub(crate) fn bytes(text: &str) -> Bytes {
@@ -239,18 +239,25 @@ fn blob_samples() -> Vec<Sample> {
 }
 
 fn cache_samples() -> Vec<Sample> {
-    let requests =
-        [CacheRequest::Find { action: blake3(58) }, CacheRequest::Announce { result: bytes("signed result") }];
+    let requests = [
+        CacheRequest::Find { action: blake3(58) },
+        CacheRequest::Announce { result: bytes("signed result") },
+        CacheRequest::Hints { key: blake3(59) },
+        CacheRequest::Hint { key: blake3(59), hint: hint() },
+    ];
     let replies = [
         CacheReply::Found(Some(bytes("signed result"))),
         CacheReply::Found(None),
         CacheReply::Noted,
         CacheReply::Refused(error()),
+        CacheReply::Hints(vec![hint(), hint()]),
     ];
     let requests = requests.iter().map(|request| {
         let variant = match request {
             CacheRequest::Find { .. } => "Find",
             CacheRequest::Announce { .. } => "Announce",
+            CacheRequest::Hints { .. } => "Hints",
+            CacheRequest::Hint { .. } => "Hint",
         };
         message(&format!("CacheRequest {variant}"), request)
     });
@@ -260,6 +267,7 @@ fn cache_samples() -> Vec<Sample> {
             CacheReply::Found(None) => "Found none",
             CacheReply::Noted => "Noted",
             CacheReply::Refused(_) => "Refused",
+            CacheReply::Hints(_) => "Hints",
         };
         message(&format!("CacheReply {variant}"), reply)
     });

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use buildbee_proto::action::{Action, Command};
 use buildbee_proto::digest::{Digest, DigestFunction};
-use buildbee_proto::limits::MAX_ADDRESSES_PER_PEER;
+use buildbee_proto::hint::{Hint, Hints};
+use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_HINTS};
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
 use buildbee_proto::membership::{Membership, Roster, Signed, Ticket};
 use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance, ReadSet, SignedResult};
@@ -175,6 +176,14 @@ pub(crate) fn signed_result() -> impl Strategy<Value = SignedResult> {
 pub(crate) fn manifest() -> impl Strategy<Value = Manifest> {
     let entry = (digest(), read_set()).prop_map(|(action, read_set)| ManifestEntry { action, read_set });
     vec(entry, 0..ITEMS).prop_map(|entries| Manifest { entries })
+}
+
+pub(crate) fn hint() -> impl Strategy<Value = Hint> {
+    (path(), digest()).prop_map(|(root, action)| Hint { root, action })
+}
+
+pub(crate) fn hints() -> impl Strategy<Value = Hints> {
+    vec(hint(), 0..=MAX_HINTS).prop_map(|entries| Hints { entries })
 }
 
 pub(crate) fn membership() -> impl Strategy<Value = Membership> {

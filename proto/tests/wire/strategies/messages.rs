@@ -9,6 +9,7 @@ use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobRequest, CacheReply, CacheRequest};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Stage};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
+use buildbee_proto::limits::MAX_HINTS;
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalOutcome, LocalReply, LocalRequest};
 use buildbee_proto::toolchain::ToolchainId;
 use proptest::array::uniform16;
@@ -16,7 +17,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-use super::content::{digest, peer, role};
+use super::content::{digest, hint, peer, role};
 
 /// Lists in messages are at most this long here.
 const ITEMS: usize = 6;
@@ -175,6 +176,8 @@ pub(crate) fn cache_request() -> impl Strategy<Value = CacheRequest> {
     prop_oneof![
         digest().prop_map(|action| CacheRequest::Find { action }),
         bytes().prop_map(|result| CacheRequest::Announce { result }),
+        digest().prop_map(|key| CacheRequest::Hints { key }),
+        (digest(), hint()).prop_map(|(key, hint)| CacheRequest::Hint { key, hint }),
     ]
 }
 
@@ -182,7 +185,8 @@ pub(crate) fn cache_reply() -> impl Strategy<Value = CacheReply> {
     prop_oneof![
         option::of(bytes()).prop_map(CacheReply::Found),
         Just(CacheReply::Noted),
-        error().prop_map(CacheReply::Refused)
+        error().prop_map(CacheReply::Refused),
+        vec(hint(), 0..=MAX_HINTS).prop_map(CacheReply::Hints),
     ]
 }
 
