@@ -67,6 +67,8 @@ pub struct Record {
     pub stages: Stages,
     /// The action's digest, where it got that far.
     pub action: Option<String>,
+    /// Why its result, made now, is of no use in another folder; absent where it is, and where none was made.
+    pub directory: Option<String>,
     /// Arguments that were added to the user's.
     pub added_arguments: Vec<String>,
     /// What it reads, where that had to be found: on every miss.
@@ -113,6 +115,7 @@ impl Record {
             wall_ms: 0,
             stages: Stages::default(),
             action: None,
+            directory: None,
             added_arguments: Vec::new(),
             inputs: None,
             sent_bytes: 0,

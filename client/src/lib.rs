@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`compiler`] | front-ends: what a compiler command line means; pure |
 //! | [`toolchain`] | from a compiler's path to the toolchain that it is part of |
+//! | [`portable`] | results shared between checkouts in different folders; pure |
 //! | [`inputs`] | what a compile reads, as read set and as Merkle tree |
 //! | [`dispatch`] | agents, leases, attempts |
 //! | [`daemon`] | answers wrappers and the command line; ties the others together |
@@ -29,6 +30,7 @@ pub mod farm_up;
 pub mod inputs;
 pub mod journal;
 pub mod locale;
+pub mod portable;
 pub mod toolchain;
 pub mod ui;
 pub mod wrapper;

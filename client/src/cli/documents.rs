@@ -142,6 +142,8 @@ pub struct ExplainedAction {
     pub stages_ms: BTreeMap<String, f64>,
     /// The action's name.
     pub action: Option<String>,
+    /// Why its result is of no use to a checkout in another folder.
+    pub directory: Option<String>,
     /// Not the user's.
     pub added_arguments: Vec<String>,
     /// On a miss.

@@ -12,6 +12,7 @@ use buildbee_proto::outcome::SignedResult;
 
 use super::cache::Hit;
 use super::context::Context;
+use super::elsewhere::{Elsewhere, Found, Keeper};
 use super::execute::{Ended, Executor};
 use super::invocation::Checked;
 use super::link::{LinkError, WrapperLink, run_alone};
@@ -23,6 +24,7 @@ use crate::dispatch::lender::Source;
 use crate::dispatch::lookup;
 use crate::journal::stages::{Stage, StageClock};
 use crate::journal::{Record, Where, Why};
+use crate::portable::Obstacle;
 use crate::toolchain::Compiler;
 
 /// How long a compile may wait for the first look at its compiler, and then for its inputs, where a farm would run it.
@@ -160,13 +162,25 @@ impl Session {
             self.clock.ended(Stage::Lookup);
             return self.finish_cached(plan, record, hit).await;
         }
-        let found = self.at_peers(&job).await;
+        let elsewhere = Elsewhere::of(&self.context, &job, &plan.request, &plan.call.cwd);
+        let found = self.at_others(&job, elsewhere.as_ref().ok()).await;
         self.clock.ended(Stage::Lookup);
         if let Some((agent, hit)) = found {
             self.keep(plan, &job, &hit).await;
-            let record = Record { agent: Some(agent), received_bytes: hit.size(), ..record };
-            return self.finish_cached(plan, record, hit).await;
+            let received_bytes = if agent.is_some() { hit.size() } else { 0 };
+            return self.finish_cached(plan, Record { agent, received_bytes, ..record }, hit).await;
         }
+        self.run_somewhere(plan, &job, record, elsewhere).await
+    }
+
+    /// Has a compile run that nobody has done before.
+    async fn run_somewhere(
+        &self,
+        plan: &Arc<Plan>,
+        job: &Job,
+        record: Record,
+        elsewhere: Result<Elsewhere<'_>, Obstacle>,
+    ) -> Result<(), LinkError> {
         let _loan = self.context.farm.as_ref().map(|farm| {
             let files = job.inputs.files.iter().map(|(digest, path)| (*digest, Source::File(path.clone())));
             let directories = job.inputs.tree.directories.iter();
@@ -174,7 +188,7 @@ impl Session {
             farm.lend(&plan.compiler, files.chain(directories))
         });
         let (link, listed, clock) = (&self.link, &plan.listed, &self.clock);
-        let executor = Executor::new(&self.context, link, &job, listed, &plan.request, clock, plan.call.strict);
+        let executor = Executor::new(&self.context, link, job, listed, &plan.request, clock, plan.call.strict);
         match executor.run().await? {
             Ended::Remote { agent, result } => {
                 self.clock.ran(Duration::from_millis(result.signed.result.provenance.wall_ms));
@@ -183,19 +197,24 @@ impl Session {
                 if let Err(error) = self.put_in_place(plan, &hit).await {
                     return self.pass(record, ("output-unwritable".into(), error)).await;
                 }
-                self.keep(plan, &job, &hit).await;
-                let record = Record { agent: Some(agent), sent_bytes, received_bytes: hit.size(), ..record };
+                self.keep(plan, job, &hit).await;
+                let directory = share(elsewhere, &hit, Keeper::Farm).await;
+                let received_bytes = hit.size();
+                let record = Record { agent: Some(agent), sent_bytes, received_bytes, directory, ..record };
                 self.done(record, &hit, Where::Remote).await
             }
             Ended::Unshown { result } => {
-                self.keep(plan, &job, &Hit { signed: result.signed, blobs: result.blobs }).await;
+                self.keep(plan, job, &Hit { signed: result.signed, blobs: result.blobs }).await;
                 self.show_otherwise(plan).await
             }
             Ended::Local { why, outcome } => {
                 self.clock.ran(Duration::from_millis(outcome.wall_ms));
-                self.keep_local(plan, job, &outcome).await;
+                let directory = match self.keep_local(plan, job, &outcome).await {
+                    Some(hit) => share(elsewhere, &hit, Keeper::User).await,
+                    None => None,
+                };
                 self.clock.ended(Stage::Place);
-                self.context.ended(record, &self.clock, Where::Local, Some(why));
+                self.context.ended(Record { directory, ..record }, &self.clock, Where::Local, Some(why));
                 let reply = LocalReply::Done {
                     exit_code: outcome.exit_code.unwrap_or(1),
                     stdout: Bytes::default(),
@@ -207,10 +226,26 @@ impl Session {
         }
     }
 
+    /// What peers hold, and what this user and they have made in other folders.
+    async fn at_others(&self, job: &Job, elsewhere: Option<&Elsewhere<'_>>) -> Option<Found> {
+        let Some(elsewhere) = elsewhere else {
+            return self.at_peers(job).await.map(|(agent, hit)| (Some(agent), hit));
+        };
+        if let Some(found) = elsewhere.in_own_cache().await {
+            return Some(found);
+        }
+        let (same, hints) = tokio::join!(self.at_peers(job), elsewhere.hints_of_peers());
+        match same {
+            Some((agent, hit)) => Some((Some(agent), hit)),
+            None => elsewhere.follow(&hints).await,
+        }
+    }
+
     async fn at_peers(&self, job: &Job) -> Option<(String, Arc<Hit>)> {
         let farm = self.context.farm.as_ref()?;
         let (roster, responsive) = (farm.roster()?, farm.responsive_agents());
-        let (peer, found) = lookup::find(farm.node(), &roster.value, &responsive, job).await?;
+        let wanted = lookup::Wanted { action: &job.action, outputs: &job.outputs };
+        let (peer, found) = lookup::find(farm.node(), &roster.value, &responsive, wanted).await?;
         let hit = Hit { signed: found.signed, blobs: found.blobs };
         self.context.journal.moved(0, hit.size());
         Some((farm.name_of(&peer), Arc::new(hit)))
@@ -223,23 +258,18 @@ impl Session {
     }
 
     /// Keeps what the wrapper's run made, with what it printed on the terminal as that of a run on a terminal.
-    async fn keep_local(&self, plan: &Arc<Plan>, job: Job, outcome: &LocalOutcome) {
+    async fn keep_local(&self, plan: &Arc<Plan>, job: &Job, outcome: &LocalOutcome) -> Option<Hit> {
         if plan.listed.contested() {
             self.context.journal.noted("output-contested");
-            return;
+            return None;
         }
-        let shown = plan.request.accepts_stderr(&outcome.stderr.0);
-        let (key, job) = match plan.on_terminal() {
-            Some(plan) if !shown => {
-                match Job::new(Arc::clone(&plan.compiler), &plan.request, job.inputs, &plan.call.cwd) {
-                    Ok(job) => (plan.key, job),
-                    Err(_) => return,
-                }
-            }
-            _ if shown => (plan.key, job),
-            _ => return,
-        };
-        LocalRun { plan_key: key, job: &job, outcome }.keep(&self.context).await;
+        if plan.request.accepts_stderr(&outcome.stderr.0) {
+            return LocalRun { plan_key: plan.key, job, outcome }.keep(&self.context).await;
+        }
+        let plan = plan.on_terminal()?;
+        let job = Job::new(Arc::clone(&plan.compiler), &plan.request, job.inputs.clone(), &plan.call.cwd).ok()?;
+        LocalRun { plan_key: plan.key, job: &job, outcome }.keep(&self.context).await;
+        None
     }
 
     async fn finish_cached(&self, plan: &Arc<Plan>, record: Record, hit: Arc<Hit>) -> Result<(), LinkError> {
@@ -279,4 +309,13 @@ impl Session {
         self.context.ended(record, &self.clock, Where::Local, Some(why));
         self.link.send(&reply).await
     }
+}
+
+/// Leaves a hint for other folders; why not, where the folder matters.
+async fn share(elsewhere: Result<Elsewhere<'_>, Obstacle>, hit: &Hit, keeper: Keeper) -> Option<String> {
+    let shared = match elsewhere {
+        Ok(elsewhere) => elsewhere.publish(hit, keeper).await,
+        Err(obstacle) => Err(obstacle),
+    };
+    shared.err().map(|obstacle| obstacle.to_string())
 }

@@ -24,6 +24,9 @@ use crate::locale::Locales;
 use crate::toolchain::Toolchains;
 use crate::toolchain::native::Natives;
 
+/// Results that peers are told of at once; of further ones they are not.
+const MAX_TELLING: usize = 32;
+
 /// Shared by all sessions.
 #[derive(Debug)]
 pub struct Context {
@@ -49,6 +52,8 @@ pub struct Context {
     pub farm: Option<Farm>,
     /// Actions that may run here by choice.
     pub local_slots: Arc<Semaphore>,
+    /// Peers may be told of so many results at once.
+    pub telling: Arc<Semaphore>,
     /// Ends the daemon.
     pub stop: CancellationToken,
     /// Problems found at the start that the user should hear of in `status`.
@@ -131,6 +136,7 @@ impl Context {
             locales: Locales::default(),
             discovery: Discovery::new(hashes.clone()),
             local_slots: Arc::new(Semaphore::new(settings.local_slots.min(Semaphore::MAX_PERMITS))),
+            telling: Arc::new(Semaphore::new(MAX_TELLING)),
             stop: CancellationToken::new(),
             started: Instant::now(),
             n_sessions: AtomicUsize::new(0),

@@ -9,6 +9,7 @@ use buildbee_proto::digest::Digest;
 use buildbee_proto::local::LocalOutcome;
 use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance};
 
+use super::cache::Hit;
 use super::context::Context;
 use crate::dispatch::attempt::MAX_RESULT_CONTENT_BYTES;
 use crate::dispatch::job::Job;
@@ -31,10 +32,10 @@ pub struct LocalRun<'a> {
 }
 
 impl LocalRun<'_> {
-    /// Keeps the result if the compile succeeded and every input is, after it, what it was before.
-    pub async fn keep(&self, context: &Arc<Context>) {
+    /// Keeps the result if the compile succeeded and every input is, after it, what it was before. Returns what is kept.
+    pub async fn keep(&self, context: &Arc<Context>) -> Option<Hit> {
         if self.outcome.exit_code != Some(0) || !self.outcome.complete || context.cache.store().is_none() {
-            return;
+            return None;
         }
         let (context, guards) = (Arc::clone(context), self.job.inputs.guards.clone());
         let outputs: Vec<_> = self.job.outputs.clone();
@@ -50,7 +51,7 @@ impl LocalRun<'_> {
             };
             if !guards.iter().all(unchanged) || !context.cache.holds(&index.1) {
                 context.journal.noted("input-changed-meanwhile");
-                return;
+                return None;
             }
             let mut blobs = BTreeMap::new();
             let mut files = Vec::new();
@@ -61,7 +62,7 @@ impl LocalRun<'_> {
                     continue;
                 }
                 // A compiler that succeeds writes the others; who removed one may have replaced another.
-                let Some(content) = read(&path) else { return };
+                let content = read(&path)?;
                 let digest = Digest::of(&content);
                 files.push(OutputFile { path: place, digest, mode: NEW_FILE_MODE });
                 blobs.insert(digest, content);
@@ -81,10 +82,12 @@ impl LocalRun<'_> {
             };
             let [stdout, stderr] = streams;
             let result = ActionResult { action, exit_code: 0, outputs: files, stdout, stderr, provenance };
-            context.cache.keep(&context.identity.sign_result(result), &blobs, index);
+            let signed = context.identity.sign_result(result);
+            context.cache.keep(&signed, &blobs, index);
+            Some(Hit { signed, blobs })
         };
         // A panic in there loses a cache entry, not the compile.
-        let _ = tokio::task::spawn_blocking(keep).await;
+        tokio::task::spawn_blocking(keep).await.ok().flatten()
     }
 }
 

@@ -10,6 +10,7 @@ pub mod cache;
 pub mod compile;
 pub mod context;
 pub mod door;
+pub mod elsewhere;
 pub mod execute;
 pub mod invocation;
 pub mod link;

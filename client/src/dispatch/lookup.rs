@@ -16,19 +16,33 @@ use buildbee_proto::responsible::keepers;
 use buildbee_proto::version::Protocol;
 
 use super::attempt::{AttemptError, MAX_RESULT_CONTENT_BYTES, RemoteResult, fits, named, read_blob, transfer_time};
-use super::job::Job;
+use crate::inputs::discover::OutputPlace;
 
 /// A peer answers within this time, or is passed over.
 const DEADLINE: Duration = Duration::from_millis(250);
 
-/// The result of `job` from a peer that keeps it, with the peer's id. Never an error: what can't be had is a miss.
-pub async fn find(node: &Node, roster: &Roster, responsive: &[PeerId], job: &Job) -> Option<(PeerId, RemoteResult)> {
-    let asked = keepers(&job.action, roster).into_iter().filter(|peer| responsive.contains(peer));
+/// An action whose result is looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// Its digest.
+    pub action: &'a Digest,
+    /// Its outputs, sorted.
+    pub outputs: &'a [OutputPlace],
+}
+
+/// The result of an action from a peer that keeps it, with the peer's id. Never an error: what can't be had is a miss.
+pub async fn find(
+    node: &Node,
+    roster: &Roster,
+    responsive: &[PeerId],
+    wanted: Wanted<'_>,
+) -> Option<(PeerId, RemoteResult)> {
+    let asked = keepers(wanted.action, roster).into_iter().filter(|peer| responsive.contains(peer));
     let asked =
-        asked.map(|peer| async move { (peer, tokio::time::timeout(DEADLINE, ask(node, peer, &job.action)).await) });
+        asked.map(|peer| async move { (peer, tokio::time::timeout(DEADLINE, ask(node, peer, wanted.action)).await) });
     for (peer, answer) in futures::future::join_all(asked).await {
         match answer {
-            Ok(Ok(Some(signed))) if acceptable(&signed, roster, job) => match fetch(node, peer, signed).await {
+            Ok(Ok(Some(signed))) if acceptable(&signed, roster, wanted) => match fetch(node, peer, signed).await {
                 Ok(result) => return Some((peer, result)),
                 Err(error) => tracing::debug!(peer = %peer.short(), %error, "a cached result could not be fetched"),
             },
@@ -55,10 +69,10 @@ async fn ask(node: &Node, peer: PeerId, action: &Digest) -> Result<Option<Signed
 }
 
 /// Good are results of this very action that succeeded in the sandbox of an agent of this farm.
-fn acceptable(signed: &SignedResult, roster: &Roster, job: &Job) -> bool {
+fn acceptable(signed: &SignedResult, roster: &Roster, wanted: Wanted<'_>) -> bool {
     let result = &signed.result;
     result.exit_code == 0
-        && fits(result, &job.action, &job.outputs).is_ok()
+        && fits(result, wanted.action, wanted.outputs).is_ok()
         && roster.has_agent(&result.provenance.peer)
         && verify_result(signed)
 }

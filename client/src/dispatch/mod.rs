@@ -6,6 +6,7 @@
 pub mod attempt;
 pub mod board;
 pub mod farm;
+pub mod hints;
 pub mod job;
 pub mod lender;
 pub mod lookup;

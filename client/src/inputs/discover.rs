@@ -31,7 +31,7 @@ use crate::toolchain::Compiler;
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What a compile reads.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Inputs {
     /// What must be as it is for the result to hold.
     pub read_set: ReadSet,

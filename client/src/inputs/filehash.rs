@@ -130,6 +130,11 @@ impl FileHashes {
         self.read(path, true)
     }
 
+    /// What a text asks for that was scanned before; `None` where that is not remembered.
+    pub fn scan_of(&self, text: &Digest) -> Option<Arc<Scan>> {
+        self.memory().scans.get(text).cloned()
+    }
+
     /// The file that stands at `path` itself, if it has this content now. A symlink to one does not count: gcc shortens names of system
     /// headers by following symlinks.
     pub fn with_content(&self, path: &Path, digest: &Digest) -> Option<FileIdentity> {

@@ -43,9 +43,16 @@ pub struct Scan {
     pub time_macros: bool,
     /// `__TIMESTAMP__` does: the time of the source file.
     pub timestamp: bool,
+    /// `__FILE__` or one of its kin stands in the text.
+    pub own_name: bool,
+    /// A name in `includes` or `probes` is absolute or has `..` in it.
+    pub far_names: bool,
     /// `.incbin`, `.include`, `#embed`, `#pragma GCC dependency`: a file is read or looked at that no list of dependencies names.
     pub embeds: bool,
 }
+
+/// What a compiler replaces by the name under which it opened a file.
+const OWN_NAME: [&[u8]; 4] = [b"__FILE__", b"__BASE_FILE__", b"__builtin_FILE", b"__builtin_source_location"];
 
 /// Scans a whole file.
 pub fn scan(text: &[u8]) -> Scan {
@@ -55,12 +62,18 @@ pub fn scan(text: &[u8]) -> Scan {
         // `??/` is a backslash in some dialects only: both readings count.
         look(&joined(text, true), &mut found);
     }
+    found.far_names = found
+        .includes
+        .iter()
+        .chain(&found.probes)
+        .any(|include| include.name.starts_with('/') || include.name.split('/').any(|part| part == ".."));
     found
 }
 
 fn look(text: &[u8], found: &mut Scan) {
     found.time_macros |= [&b"__TIME__"[..], b"__DATE__"].iter().any(|word| contains(text, word));
     found.timestamp |= contains(text, b"__TIMESTAMP__");
+    found.own_name |= OWN_NAME.iter().any(|word| contains(text, word));
     found.embeds |= contains(text, b"__has_embed") || reads_unseen(text);
     for at in (0..text.len()).filter(|&at| matches!(text[at], b'#' | b'%' | b'?')) {
         let mark = [&b"#"[..], b"%:", b"??="].into_iter().find(|mark| text[at..].starts_with(mark));
@@ -426,6 +439,8 @@ mod tests {
         assert!(scan(b"const char *t = __TI\\\nME__;").time_macros);
         assert!(!scan(b"int a_TIME_b;").time_macros);
         assert!(scan(b"const char *t = __TIMESTAMP__;").timestamp);
+        assert!(scan(b"const char *f = __FILE__;").own_name);
+        assert!(!scan(b"const char *f = __FILE_NAME__;").own_name);
         for text in [
             "asm(\".incbin \\\"x\\\"\");",
             "asm(\"nop\\n.include \\\"x\\\"\");",

@@ -52,6 +52,9 @@ fn full_action(action: &ExplainedAction) -> String {
     if !action.added_arguments.is_empty() {
         row(&mut out, "added", &clean(&action.added_arguments.join(" ")));
     }
+    if let Some(reason) = &action.directory {
+        row(&mut out, "sharing", &clean(&format!("not with other folders: {reason}")));
+    }
     if let Some(inputs) = &action.inputs {
         let absent = plural(inputs.absent, "name");
         let text = format!("{}, {}; {absent} looked for in vain", plural(inputs.files, "file"), size(inputs.bytes));

@@ -1,0 +1,78 @@
+//! What the texts of a compile say of places: whether they use their own file's name, and whether they name files by paths that lead out
+//! of the project.
+
+use buildbee_proto::digest::Digest;
+use buildbee_proto::path::RelPath;
+
+use super::Obstacle;
+use super::root::is_system;
+use crate::inputs::filehash::FileHashes;
+use crate::inputs::scan::Scan;
+
+/// System headers that hand `__FILE__` on to a function and do nothing else with it: then the name stands in the object as it is, or not
+/// at all. By the ends of their paths.
+const HARMLESS: [&str; 7] = [
+    "/assert.h",
+    "/bits/c++config.h",
+    "/debug/assertions.h",
+    "/debug/formatter.h",
+    "/debug/macros.h",
+    "/debug/string",
+    "/pstl/pstl_config.h",
+];
+
+/// Fails for the first text that makes the folder matter. `absolute`: files have absolute names that `__FILE__` shows.
+pub(super) fn check(
+    files: &[(RelPath, Digest)],
+    root: &RelPath,
+    absolute: bool,
+    hashes: &FileHashes,
+) -> Result<(), Obstacle> {
+    for (path, digest) in files {
+        let scan = hashes.scan_of(digest).ok_or_else(|| Obstacle::Forgotten(path.clone()))?;
+        if absolute && scan.own_name && !(is_system(path) && HARMLESS.iter().any(|end| path.as_str().ends_with(end))) {
+            return Err(Obstacle::OwnName(path.clone()));
+        }
+        if scan.far_names && names_far(&scan, root) {
+            return Err(Obstacle::FarName(path.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a name is absolute and not the system's, or goes up and comes back through a folder that is called like one above the
+/// project.
+fn names_far(scan: &Scan, root: &RelPath) -> bool {
+    scan.includes.iter().chain(&scan.probes).any(|include| {
+        if let Some(path) = include.name.strip_prefix('/') {
+            let path = RelPath::try_from(path.trim_start_matches('/'));
+            return !path.is_ok_and(|path| is_system(&path));
+        }
+        let after_up = include.name.split('/').skip_while(|part| *part != "..");
+        after_up.filter(|part| *part != "..").any(|part| root.components().any(|name| name == part))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inputs::scan::scan;
+
+    #[test]
+    fn names_that_lead_out_of_the_project_are_seen() {
+        let root = RelPath::try_from("home/bee/project").unwrap();
+        for (text, far) in [
+            ("#include \"x.h\"", false),
+            ("#include \"../x.h\"", false),
+            ("#include \"../include/x.h\"", false),
+            ("#include \"../project/x.h\"", true),
+            ("#include <a/../../bee/x.h>", true),
+            ("#include \"/home/bee/project/x.h\"", true),
+            ("#include \"/usr/include/x.h\"", false),
+            ("#if __has_include(\"/srv/x.h\")\n#endif", true),
+        ] {
+            let scan = scan(text.as_bytes());
+            assert_eq!(scan.far_names && names_far(&scan, &root), far, "{text}");
+        }
+    }
+}
