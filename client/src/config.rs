@@ -15,6 +15,7 @@
 //! | `BUILDBEE_IDLE_TIMEOUT` | `idle_timeout` | `1h` |
 //! | `BUILDBEE_MDNS` | `mdns` | `true` |
 //! | `BUILDBEE_LOG` | | `info` (a tracing filter, for the daemon's log file) |
+//! | `BUILDBEE_BASE_DIR` | | none (read by the wrapper for each compile: see `wrapper/base_dir.rs`) |
 //! | `BUILDBEE` | | `off`: run the compiler at once; `strict`: fail where a farm failure would end in a local run |
 
 use std::collections::BTreeMap;

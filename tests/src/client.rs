@@ -16,9 +16,10 @@ use serde_json::Value;
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Variables of whoever runs the tests that would change what compilers, make or buildbee do.
-const NOT_INHERITED: [&str; 16] = [
+const NOT_INHERITED: [&str; 17] = [
     "BUILDBEE",
     "BUILDBEE_WRAPPED",
+    "BUILDBEE_BASE_DIR",
     "BUILDBEE_CACHE_SIZE",
     "BUILDBEE_IDLE_TIMEOUT",
     "MAKEFLAGS",

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 #[path = "../wrapper/mod.rs"]
 pub mod wrapper;
 
+use wrapper::base_dir::add_prefix_map;
 use wrapper::become_compiler::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, become_command_line, become_compiler};
 use wrapper::output::complain;
 use wrapper::program::{self, Compiler, NotFound, OwnFile, Request};
@@ -31,14 +32,14 @@ fn main() -> ExitCode {
         Request::Compiler { name, arguments, masquerade } => {
             let own = OwnFile::of_this_process();
             match program::find(&name, arguments, masquerade, settings.path.as_deref(), own) {
-                Ok(compiler) => compile(&settings, &compiler),
+                Ok(compiler) => compile(&settings, compiler),
                 Err(problem) => give_up(not_found(&name.to_string_lossy(), problem)),
             }
         }
     }
 }
 
-fn compile(settings: &WrapperSettings, compiler: &Compiler) -> ExitCode {
+fn compile(settings: &WrapperSettings, mut compiler: Compiler) -> ExitCode {
     if settings.nesting > MAX_NESTING {
         return give_up((
             EXIT_NOT_FOUND,
@@ -49,8 +50,12 @@ fn compile(settings: &WrapperSettings, compiler: &Compiler) -> ExitCode {
         ));
     }
     if settings.mode == Mode::Off || settings.nesting > 0 {
-        return give_up(become_compiler(compiler, settings.nesting));
+        return give_up(become_compiler(&compiler, settings.nesting));
     }
+    if let (Some(base), Ok(cwd)) = (&settings.base_dir, std::env::current_dir()) {
+        add_prefix_map(&mut compiler, base, &cwd);
+    }
+    let compiler = &compiler;
     let ending = match socket::path(settings).and_then(|path| start::connect_or_start(&path, true)) {
         #[expect(clippy::disallowed_methods, reason = "the compiler's environment is part of the question")]
         Ok(stream) => {

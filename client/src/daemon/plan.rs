@@ -20,6 +20,8 @@ use crate::compiler::request::{CompileRequest, Decision, Invocation as Asked};
 use crate::journal::question::Question;
 use crate::journal::{Record, Why};
 use crate::toolchain::Compiler;
+use crate::wrapper::base_dir::prefix_map;
+use crate::wrapper::settings::BASE_DIR_VARIABLE;
 
 /// What stands fixed once the front-end has decided.
 #[derive(Clone, Debug)]
@@ -149,10 +151,16 @@ impl Plan {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         Record {
             cwd: text(&self.call.cwd),
-            added_arguments: self.request.added_arguments.clone(),
+            added_arguments: self.added_by_wrapper().into_iter().chain(self.request.added_arguments.clone()).collect(),
             question: Some(self.key),
             ..Record::of(&text(&self.request.source), &text(&self.request.object), &text(&self.compiler.program))
         }
+    }
+
+    fn added_by_wrapper(&self) -> Option<String> {
+        let (_, base) = self.call.env.iter().find(|(name, _)| name == BASE_DIR_VARIABLE)?;
+        let argument = prefix_map(Path::new(base), &self.call.cwd)?;
+        self.call.argv.first().filter(|first| argument.as_os_str() == first.as_str()).cloned()
     }
 
     /// Whether the messages of `hit` are those that a local run would show here.

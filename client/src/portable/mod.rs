@@ -33,6 +33,9 @@ pub enum Obstacle {
     /// An option writes text so that it can't be found again, or makes something of a path that can't be seen.
     #[error("{0} may hide the folder in the result")]
     Hidden(String),
+    /// What no other machine may run, is known to this one alone.
+    #[error("{0}")]
+    Machine(String),
     /// Only objects and dependency files are understood.
     #[error("it writes other files than an object and a dependency file")]
     Outputs,
@@ -49,10 +52,10 @@ pub enum Obstacle {
     #[error("gcc names headers below {0} (-isystem) by the shorter of two paths, one of which holds the folder")]
     Shortened(String),
     /// `comp_dir`.
-    #[error("debug information holds the working directory (-g without -ffile-prefix-map; `base_dir` adds it)")]
+    #[error("debug information holds the working directory (-g without -ffile-prefix-map; BUILDBEE_BASE_DIR adds it)")]
     Debug,
     /// `__FILE__` and its kin, where paths are absolute.
-    #[error("{0} may use its own name (__FILE__), and paths are absolute (`base_dir` helps)")]
+    #[error("{0} may use its own name (__FILE__), and paths are absolute (BUILDBEE_BASE_DIR helps)")]
     OwnName(RelPath),
     /// A text names a file by a path that means something else elsewhere.
     #[error("{0} includes a file by a path that leads out of the project")]

@@ -50,9 +50,6 @@ pub(super) fn check(request: &CompileRequest, root: &str) -> Result<Spelling, Ob
     let mut weighed = Weighed::default();
     let mut arguments = request.argv.iter();
     while let Some(argument) = arguments.next() {
-        if HIDING.iter().any(|name| argument.starts_with(name)) || argument.contains("compress-debug") {
-            return Err(Obstacle::Hidden(argument.clone()));
-        }
         let option = lookup(argument, request.family).filter(|_| argument.starts_with('-'));
         let takes_next = option.is_some_and(|option| match option.attached {
             Attached::Separate => true,
@@ -60,8 +57,13 @@ pub(super) fn check(request: &CompileRequest, root: &str) -> Result<Spelling, Ob
             Attached::None | Attached::Joined => false,
         });
         let value = if takes_next { arguments.next() } else { None };
+        let words = || [Some(argument), value].into_iter().flatten();
+        // Values too: `-Xclang -emit-llvm`.
+        if let Some(hiding) = words().find(|word| hides(word)) {
+            return Err(Obstacle::Hidden(hiding.clone()));
+        }
         weighed.option(argument, option.map(|option| option.class), root);
-        if [Some(argument), value].into_iter().flatten().any(|text| text.contains(root)) {
+        if words().any(|text| text.contains(root)) {
             weighed.holder(argument, option.map(|option| option.class), root)?;
         }
     }
@@ -80,6 +82,10 @@ pub(super) fn check(request: &CompileRequest, root: &str) -> Result<Spelling, Ob
         return Err(Obstacle::Debug);
     }
     Ok(Spelling { absolute: weighed.absolute, macros_mapped: weighed.macros_mapped, wrapped: weighed.wrapped })
+}
+
+fn hides(word: &str) -> bool {
+    HIDING.iter().any(|name| word.starts_with(name)) || word.contains("compress-debug")
 }
 
 /// Whether gcc opens headers of a folder by their real path where that is shorter: it is, or is not, by the length of the project's

@@ -47,6 +47,9 @@ impl<'a> Template<'a> {
         if job.through_symlink {
             return Err(Obstacle::Root(job.inputs.logical_directory.display().to_string()));
         }
+        if let Some(reason) = &request.here_only {
+            return Err(Obstacle::Machine(reason.to_string()));
+        }
         let kind = kind(job, request)?;
         let read_set = &job.inputs.read_set;
         let project = Project::of(cwd, request, &options::mapped(request), read_set)?;

@@ -7,6 +7,7 @@
 //! peer-to-peer stack nor a command line parser, and into the library, where the command line uses [`socket`], [`start`] and
 //! [`link`] to talk to the same daemon.
 
+pub mod base_dir;
 pub mod become_compiler;
 pub mod link;
 pub mod links;

@@ -7,6 +7,9 @@ use std::path::PathBuf;
 /// plain run. Its value counts the wrappers above.
 pub const NESTED_VARIABLE: &str = "BUILDBEE_WRAPPED";
 
+/// The folder that debug information and `__FILE__` are to be relative to: see [`base_dir`](super::base_dir).
+pub const BASE_DIR_VARIABLE: &str = "BUILDBEE_BASE_DIR";
+
 /// What `BUILDBEE` asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -27,6 +30,8 @@ pub struct WrapperSettings {
     pub socket: Option<PathBuf>,
     /// `XDG_RUNTIME_DIR`, if absolute.
     pub runtime_dir: Option<PathBuf>,
+    /// [`BASE_DIR_VARIABLE`], if absolute.
+    pub base_dir: Option<PathBuf>,
     /// `PATH`.
     pub path: Option<OsString>,
     /// `TMPDIR`, if absolute.
@@ -53,6 +58,7 @@ impl WrapperSettings {
             },
             socket: lookup("BUILDBEE_SOCKET").filter(|path| !path.is_empty()).map(PathBuf::from),
             runtime_dir: absolute("XDG_RUNTIME_DIR"),
+            base_dir: absolute(BASE_DIR_VARIABLE),
             path: lookup("PATH"),
             temporary_dir: absolute("TMPDIR"),
             // Whatever it holds, it was set by somebody who meant "no further".

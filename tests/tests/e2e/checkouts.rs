@@ -8,7 +8,7 @@ use buildbee_tests::client::{Client, plain};
 use buildbee_tests::farm::{Farm, Options};
 use serde_json::Value;
 
-use crate::side_by_side::{Seen, see};
+use buildbee_tests::seen::{Seen, see};
 
 /// Folders of the checkouts, by the users that have them.
 const CHECKOUTS: [&str; 2] = ["ann/p", "bob/a/rather/longer/way/to/the-project"];
@@ -60,6 +60,9 @@ impl Office {
         let run = |client: &Client, folder: &Path| -> Seen {
             let mut bash = client.command("bash");
             bash.args(["-c", line]).env("CC", "buildbee gcc").env("CXX", "buildbee g++").env("CLANG", "buildbee clang");
+            if line.contains("$MAP") {
+                bash.env("BUILDBEE_BASE_DIR", folder);
+            }
             see(bash.current_dir(folder), folder)
         };
         let first = run(&self.farm.laptop, &self.checkout(0));
@@ -73,6 +76,7 @@ impl Office {
         let mut bash = plain("bash");
         bash.args(["-c", line]).env("CC", "gcc").env("CXX", "g++").env("CLANG", "clang");
         let folder = self.checkout(1);
+        bash.env("MAP", format!("-ffile-prefix-map={}=.", folder.display()));
         let expected = see(bash.current_dir(&folder), &folder);
         let seen = run(second, &self.checkout(1));
         assert_eq!(
@@ -104,6 +108,9 @@ fn results_are_shared_between_checkouts_where_the_bytes_allow_it() {
         "$CC -g -ffile-prefix-map=\"$PWD\"=. -Iinclude -MD -c src/a.c -o build/a.o",
         "$CC -g -ffile-prefix-map=\"$PWD\"=. -I\"$PWD/include\" -c \"$PWD/src/asserts.c\" -o build/a.o",
         "$CC -g -ffile-prefix-map=\"$PWD\"=. -c \"$PWD/src/measures.c\" -o build/a.o",
+        "$CC $MAP -g -O2 -Iinclude -MD -c src/asserts.c -o build/a.o",
+        "cd build && $CXX $MAP -g -I\"$PWD/../include\" -c ../src/a.cpp -o a.o",
+        "$CLANG $MAP -g -Iinclude -c \"$PWD/src/asserts.c\" -o build/a.o",
         "$CLANG -Wall -I\"$PWD/include\" -MD -o \"$PWD/build/a.o\" -c \"$PWD/src/a.c\"",
         "$CLANG -g -ffile-prefix-map=\"$PWD\"=. -Iinclude -MD -MP -c src/a.c -o build/a.o",
     ];
