@@ -143,11 +143,11 @@ fn results_that_hold_their_folder_stay_in_it_and_it_is_said_why() {
 }
 
 #[test]
-fn a_hint_that_lies_is_not_believed() {
+fn other_content_under_the_same_names_is_compiled() {
     let office = Office::open();
     let line = "$CC -O2 -Iinclude -c src/a.c -o build/a.o";
     office.compile_twice(line, &office.colleague, true);
-    // The same names with other content behind them: the hints of the first are of no use to the second.
+    // The hint of the first is of no use to the second.
     let folder = office.checkout(1);
     fs::write(folder.join("include/b.h"), "#define B 3\n").unwrap();
     let mut bash = office.colleague.command("bash");
