@@ -4,11 +4,14 @@
 //! Blocks (it stats, and reads what has changed), so that one thread does all that a hit needs without handing it on. Waits for nobody: the
 //! toolchain is known here. Starts a compiler only to learn what `native` is, once.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::digest::Digest;
+use buildbee_proto::limits::MAX_COMMAND_BYTES;
 
 use super::cache::Hit;
 use super::context::{Context, RunningEntry};
@@ -62,6 +65,16 @@ impl Planned {
     }
 }
 
+/// A file of arguments, cut where it is longer than any that is accepted. A pipe is left for the compiler: what is read from it is gone.
+fn read_arguments(path: &Path) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut content = Vec::new();
+    File::open(path)?.take(MAX_COMMAND_BYTES as u64 + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
 /// What `call`, made to `compiler`, comes to.
 pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> Planned {
     let Some(driver) = call.named() else { return Planned::no_compiler(&call) };
@@ -75,7 +88,7 @@ pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> P
         columns: call.columns,
         locale: context.locales.spoken(&call.env),
     };
-    let read = |path: &Path| std::fs::read(call.cwd.join(path));
+    let read = |path: &Path| read_arguments(&call.cwd.join(path));
     let native = |options: &[String]| context.natives.read(&compiler, options);
     let request: Arc<CompileRequest> = match decide_on(&asked, &read, &native) {
         Decision::Distribute(request) => Arc::from(request),

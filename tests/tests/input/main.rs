@@ -10,6 +10,7 @@ mod clock;
 mod coordinator;
 mod daemon;
 mod files;
+mod odd;
 mod place;
 mod settings;
 mod tickets;
