@@ -28,6 +28,11 @@ impl Protocol {
     /// All of them.
     pub const ALL: [Self; 6] = [Self::Hello, Self::Join, Self::Control, Self::Action, Self::Blob, Self::Cache];
 
+    /// Whether its streams are packed (`buildbee-p2p`): those that carry content. What others carry is small, and mostly digests.
+    pub const fn is_packed(self) -> bool {
+        matches!(self, Self::Action | Self::Blob)
+    }
+
     /// The id that both ends negotiate.
     pub const fn id(self) -> &'static str {
         match self {

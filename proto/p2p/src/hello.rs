@@ -9,6 +9,7 @@ use std::time::Duration;
 use buildbee_proto::codec::{Bytes, Message};
 use buildbee_proto::control::{Hello, HelloReply};
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
+use buildbee_proto::version::Protocol;
 use tokio::sync::oneshot;
 
 use crate::admission::AdmissionError;
@@ -42,7 +43,7 @@ pub(crate) async fn greet(opening: oneshot::Receiver<Opened>, membership: Bytes,
             Ok(Err(OpenFailure::Lost(reason))) => return Greeting::Lost(reason),
             Err(_) => return Greeting::Lost("the connection was closed".to_owned()),
         };
-        let mut stream = PeerStream::new(stream, gone);
+        let mut stream = PeerStream::new(Protocol::Hello, stream, gone);
         let hello = Hello { membership, features: 0 };
         let asked = async {
             write_message(&mut stream, &hello).await?;

@@ -161,7 +161,7 @@ impl Joining<'_> {
         let exchange = async {
             let lost = |reason: String| unreachable(&self.ticket.value, reason);
             match opening.await {
-                Ok(Ok(stream)) => self.ask(PeerStream::new(stream, CancellationToken::new())).await,
+                Ok(Ok(stream)) => self.ask(PeerStream::new(Protocol::Join, stream, CancellationToken::new())).await,
                 Ok(Err(failure)) => {
                     Err(lost(failure.into_error(self.ticket.value.coordinator, Protocol::Join).to_string()))
                 }

@@ -316,7 +316,7 @@ impl Node {
             () = gone.cancelled() => return Err(OpenError::Lost { peer, reason: "it was given up".to_owned() }),
         };
         match opened {
-            Ok(Ok(stream)) => Ok(PeerStream::new(stream, gone)),
+            Ok(Ok(stream)) => Ok(PeerStream::new(protocol, stream, gone)),
             Ok(Err(failure)) => Err(failure.into_error(peer, protocol)),
             Err(_) => Err(OpenError::Lost { peer, reason: "it was closed".to_owned() }),
         }

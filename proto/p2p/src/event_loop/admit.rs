@@ -5,6 +5,7 @@ use std::time::Duration;
 use buildbee_proto::error::WireError;
 use buildbee_proto::membership::Membership;
 use buildbee_proto::peer::PeerId;
+use buildbee_proto::version::Protocol;
 use libp2p::Multiaddr;
 use libp2p::swarm::{ConnectionId, Stream};
 use tokio::time::Instant;
@@ -68,8 +69,7 @@ impl EventLoop {
         link.hello_running = true;
         link.n_hellos += 1;
         let gone = link.gone.clone();
-        let opening =
-            self.swarm.behaviour_mut().streams.open(network, id, buildbee_proto::version::Protocol::Hello, permit);
+        let opening = self.swarm.behaviour_mut().streams.open(network, id, Protocol::Hello, permit);
         let (papers, gate) = (self.papers.clone(), self.gate.clone());
         self.steps.spawn(async move {
             let outcome = match hello::greet(opening, papers, gone).await {
@@ -127,7 +127,7 @@ impl EventLoop {
         }
         link.hello_running = true;
         link.n_hellos += 1;
-        let mut stream = PeerStream::new(stream, link.gone.clone());
+        let mut stream = PeerStream::new(Protocol::Hello, stream, link.gone.clone());
         let gate = self.gate.clone();
         self.steps.spawn(async move {
             let shown = hello::listen(&mut stream).await.map(|bytes| gate.check(&bytes.0, peer, unix_now()));

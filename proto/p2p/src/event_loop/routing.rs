@@ -72,7 +72,7 @@ impl EventLoop {
                 return;
             }
         };
-        let stream = PeerStream::new(stream, link.gone.clone());
+        let stream = PeerStream::new(protocol, stream, link.gone.clone());
         if self.inbound.try_send(InboundStream { from, protocol, stream }).is_err() {
             self.n_refused.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(peer = %peer.short(), protocol = protocol.id(), "too many streams wait to be served");
