@@ -7,6 +7,7 @@
 //! | [`serve`] | puts the parts together, starts and stops them |
 //! | [`compose`] | stacks the executors |
 //! | [`session`] | one action stream |
+//! | `supply` | what a client sends along with an action |
 //! | [`lease`] | slots, and what the coordinator is told of them |
 //! | [`executor`] | gets an action's result |
 //! | [`workspace`] | trees to folders, outputs to blobs |
@@ -32,5 +33,6 @@ pub mod serve;
 pub mod session;
 pub mod shares;
 pub mod state;
+mod supply;
 pub mod toolchain;
 pub mod workspace;

@@ -226,15 +226,16 @@ impl Agent {
 
     fn start_serving(&self, parts: Parts, store: Store, fetcher: Fetcher, inbound: Inbound) {
         let (announcer, to_announce) = announcer();
+        let arriving = fetcher.arriving().clone();
         let (noted, to_adopt) = mpsc::channel(MAX_ANNOUNCED);
         let stop = || self.tasks.token();
         self.tasks.spawn("announce", announce_task(self.node.clone(), to_announce, stop()));
         self.tasks.spawn("adopt", adopt_task(self.node.clone(), store.clone(), fetcher, to_adopt, stop()));
         let executor = compose::executor(parts, store.clone(), announcer, self.node.clone(), self.tasks.clone());
         let servers = Servers {
-            blobs: BlobServer::new(store.clone()),
+            blobs: BlobServer::new(store.clone(), arriving.clone()),
             cache: CacheServer::new(store.clone(), noted),
-            sessions: Sessions::new(store, self.slots.clone(), executor, self.tasks.clone()),
+            sessions: Sessions::new(store, arriving, self.slots.clone(), executor, self.tasks.clone()),
         };
         self.tasks.spawn("accept", accept_task(inbound, servers, self.tasks.clone()));
     }

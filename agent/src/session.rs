@@ -15,7 +15,7 @@ use buildbee_proto::canonical::{Canonical, CanonicalError};
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
-use buildbee_proto::execute::{ActionRequest, ActionUpdate, PROGRESS_INTERVAL_MS};
+use buildbee_proto::execute::{ActionRequest, ActionUpdate, PROGRESS_INTERVAL_MS, Stage};
 use buildbee_proto::limits::{MAX_COMMAND_BYTES, MAX_INLINE_BYTES};
 use buildbee_proto::outcome::SignedResult;
 use buildbee_proto::peer::PeerId;
@@ -23,14 +23,16 @@ use buildbee_proto::toolchain::Toolchain;
 use buildbee_store::{Pin, Store};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
+use crate::exchange::arriving::Arriving;
 use crate::exchange::blobs_of;
 use crate::exchange::pump::{Framing, write_blobs};
 use crate::executor::{Done, Executor, Job, Watch};
 use crate::flight::{Flights, Passenger};
 use crate::lease::core::AttemptId;
 use crate::lease::slots::{SlotGuard, Slots};
+use crate::supply::Lack;
 
 /// How long the request may take to arrive.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
@@ -57,6 +59,7 @@ pub struct Sessions {
 #[derive(Debug)]
 struct Inner {
     store: Store,
+    coming: Arriving,
     slots: Slots,
     executor: Arc<dyn Executor>,
     attempts: Flights<Key, Outcome>,
@@ -89,16 +92,18 @@ struct Checked {
     attempt: AttemptId,
     token: Option<buildbee_proto::lease::SlotToken>,
     job: Arc<Job>,
+    offered: Vec<Digest>,
     inline: Vec<Bytes>,
 }
 
 impl Sessions {
     /// Admits to `slots`, runs on `executor`.
-    pub fn new(store: Store, slots: Slots, executor: Arc<dyn Executor>, tasks: Tasks) -> Self {
+    pub fn new(store: Store, coming: Arriving, slots: Slots, executor: Arc<dyn Executor>, tasks: Tasks) -> Self {
         let attempts = Flights::new("attempt", tasks);
         Self {
             inner: Arc::new(Inner {
                 store,
+                coming,
                 slots,
                 executor,
                 attempts,
@@ -158,8 +163,16 @@ impl Inner {
         if let Some(result) = self.ended.find(&key) {
             return Ok(send(writer, &ActionUpdate::Accepted).await && self.finish(&result, writer).await);
         }
+        // Before the run starts, which would fetch what the client is about to send.
+        let lack = Lack::of(&checked.offered, &self.store, &self.coming);
         let mut passenger = self.board(key, checked)?;
-        if !send(writer, &ActionUpdate::Accepted).await {
+        if !send(writer, &lack.as_ref().map_or(ActionUpdate::Accepted, Lack::told)).await {
+            return Ok(false);
+        }
+        if let Some(lack) = lack
+            && !supplied(lack, self.store.clone(), reader, writer).await
+        {
+            tracing::debug!(client = %client.short(), "what the client offered did not come");
             return Ok(false);
         }
         match follow(&mut passenger, reader, writer).await {
@@ -238,16 +251,40 @@ fn put_inline(store: &Store, inline: Vec<Bytes>) -> Result<Pin, WireError> {
     Ok(pin)
 }
 
+/// Takes in what the client offered, and says meanwhile that it is at work. Whether it came.
+async fn supplied<R, W>(lack: Lack, store: Store, reader: &mut R, writer: &mut W) -> bool
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let mut ticks = progress_ticks();
+    let mut supply = std::pin::pin!(lack.supplied(store, reader));
+    loop {
+        tokio::select! {
+            came = &mut supply => return came,
+            _ = ticks.tick() => {
+                if !send(writer, &ActionUpdate::Running(Stage::Fetching)).await {
+                    return false;
+                }
+            }
+        }
+    }
+}
+
+fn progress_ticks() -> Interval {
+    let mut ticks = interval(Duration::from_millis(PROGRESS_INTERVAL_MS));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.reset();
+    ticks
+}
+
 /// Says how it goes until the run has landed. `None`: the client is gone.
 async fn follow<R, W>(passenger: &mut Passenger<Key, Outcome>, reader: &mut R, writer: &mut W) -> Option<Outcome>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let period = Duration::from_millis(PROGRESS_INTERVAL_MS);
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.reset();
+    let mut ticks = progress_ticks();
     let mut gone = std::pin::pin!(ended(reader));
     loop {
         let stage = passenger.stage();
@@ -301,5 +338,11 @@ fn check(client: PeerId, request: ActionRequest) -> Result<Checked, WireError> {
     }
     let digest = Digest::of(&request.action.0);
     let job = Arc::new(Job { digest, action, command, toolchain, client });
-    Ok(Checked { attempt: request.attempt, token: request.token, job, inline: request.inline })
+    Ok(Checked {
+        attempt: request.attempt,
+        token: request.token,
+        job,
+        offered: request.offered,
+        inline: request.inline,
+    })
 }

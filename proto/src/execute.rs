@@ -3,7 +3,8 @@
 //! ```text
 //! client                         agent
 //!   ActionRequest         ->
-//!                         <-     Accepted | Failed        (within a second)
+//!                         <-     Accepted | Lacks | Failed    (within a second)
+//!   Supply                ->                                  (after Lacks only)
 //!                         <-     Running                  (every PROGRESS_INTERVAL_MS while it works)
 //!                         <-     Finished, then the raw bytes of each blob it names, in that order
 //!                         <-     or Failed
@@ -16,7 +17,7 @@ use crate::codec::{Bytes, Message};
 use crate::digest::Digest;
 use crate::error::WireError;
 use crate::lease::SlotToken;
-use crate::limits::{MAX_ACTION_FRAME, MAX_INLINE_BLOBS, MAX_RESULT_BLOBS};
+use crate::limits::{MAX_ACTION_FRAME, MAX_INLINE_BLOBS, MAX_OFFERED, MAX_RESULT_BLOBS};
 
 /// How often an agent that works on an action says so, in milliseconds.
 pub const PROGRESS_INTERVAL_MS: u64 = 400;
@@ -34,7 +35,10 @@ pub struct ActionRequest {
     pub command: Bytes,
     /// Canonical bytes of the `Toolchain` that it names.
     pub toolchain: Bytes,
-    /// Blobs that the client believes the agent lacks (directories, the source). At most `MAX_INLINE_BLOBS`, and
+    /// Blobs that the client could send along, should the agent lack them: what costs more to send in vain than to ask for.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_OFFERED>")]
+    pub offered: Vec<Digest>,
+    /// Blobs that the client believes the agent lacks, where they are few bytes (directories, the source). At most `MAX_INLINE_BLOBS`, and
     /// `MAX_INLINE_BYTES` in all (the agent checks the sum).
     #[serde(deserialize_with = "bounded::list::<_, _, MAX_INLINE_BLOBS>")]
     pub inline: Vec<Bytes>,
@@ -57,6 +61,16 @@ pub enum ActionUpdate {
     },
     /// Nothing came of it, through no fault of the program.
     Failed(WireError),
+    /// `Accepted`, and lacks some of what was offered: one flag a blob, in the order offered. The client sends one [`Supply`].
+    Lacks(#[serde(deserialize_with = "bounded::list::<_, _, MAX_OFFERED>")] Vec<bool>),
+}
+
+/// What the agent lacked of the offered blobs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supply {
+    /// In the order of the flags; an empty one stands for a blob that the client would rather be asked for. `MAX_INLINE_BYTES` in all.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_OFFERED>")]
+    pub blobs: Vec<Bytes>,
 }
 
 /// Where an attempt stands.
@@ -71,6 +85,9 @@ pub enum Stage {
 }
 
 impl Message for ActionRequest {
+    const MAX_BYTES: usize = MAX_ACTION_FRAME;
+}
+impl Message for Supply {
     const MAX_BYTES: usize = MAX_ACTION_FRAME;
 }
 impl Message for ActionUpdate {

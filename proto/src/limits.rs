@@ -47,6 +47,8 @@ pub const MAX_BLOBS_PER_REQUEST: usize = 256;
 pub const MAX_INLINE_BYTES: usize = 8 << 20;
 /// Blobs sent along with an action.
 pub const MAX_INLINE_BLOBS: usize = 65_536;
+/// Blobs offered with an action.
+pub const MAX_OFFERED: usize = 16_384;
 /// Distinct blobs that one result names: its outputs, standard output and standard error.
 pub const MAX_RESULT_BLOBS: usize = MAX_OUTPUTS + 2;
 /// One blob.

@@ -4,7 +4,7 @@
 //! Each blob is fetched once however many ask for it. Every byte is verified before it is stored; a source that sends bad ones is named
 //! in the log and not asked again in this fetch. Not here: which blobs are needed; keeping them.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,9 +20,9 @@ use buildbee_store::{PutError, Store};
 use futures::future::join_all;
 use thiserror::Error;
 use tokio::io::BufReader;
-use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::arriving::{Arriving, Claim};
 use super::receive::{SourceFault, get_batch};
 
 /// How long one call may take in all.
@@ -39,8 +39,6 @@ const OPEN_DEADLINE: Duration = Duration::from_secs(5);
 const STREAMS_PER_SOURCE: usize = 3;
 /// Bytes of one batch, unless a single blob has more.
 const BATCH_BYTES: u64 = 32 << 20;
-/// Digests that are remembered as being on their way. Beyond that, a blob may be fetched twice at a time.
-const MAX_IN_FLIGHT: usize = 1 << 20;
 /// Times a blob that vanishes from the store again is fetched.
 const MAX_ROUNDS: usize = 3;
 const READ_BUFFER_BYTES: usize = 64 << 10;
@@ -100,29 +98,18 @@ pub struct Fetcher {
 struct Inner {
     node: Node,
     store: Store,
-    in_flight: Mutex<HashMap<Digest, watch::Receiver<()>>>,
-}
-
-/// Digests that this call fetches. Others wait until it is dropped.
-struct Claim<'a> {
-    digests: Vec<Digest>,
-    inner: &'a Inner,
-    _landed: watch::Sender<()>,
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        let mut in_flight = self.inner.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        for digest in &self.digests {
-            in_flight.remove(digest);
-        }
-    }
+    arriving: Arriving,
 }
 
 impl Fetcher {
     /// Fetches over `node` into `store`.
     pub fn new(node: Node, store: Store) -> Self {
-        Self { inner: Arc::new(Inner { node, store, in_flight: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { node, store, arriving: Arriving::default() }) }
+    }
+
+    /// What is on its way.
+    pub fn arriving(&self) -> &Arriving {
+        &self.inner.arriving
     }
 
     /// Returns when all of `wanted` is in the store. Cancel-safe: what came so far stays. Pin what must not be evicted meanwhile.
@@ -146,43 +133,27 @@ impl Inner {
                 tracing::trace!(at, "the empty blob needs no source");
             }
             let Some(first) = missing.first().copied() else { return Ok(()) };
-            match self.claim(missing) {
-                Ok(_) if n_rounds == MAX_ROUNDS => return Err(FetchError::Missing(first)),
-                Ok(claim) => {
+            let (claim, other) = self.arriving.claim(missing);
+            match other {
+                Some(other) if claim.digests().is_empty() => other.landed().await,
+                _ if n_rounds == MAX_ROUNDS => return Err(FetchError::Missing(first)),
+                _ => {
                     n_rounds += 1;
-                    self.bring(&claim.digests, sources).await?;
+                    self.bring(&claim, sources).await?;
                 }
-                // An error means that the claim was dropped: that is what is waited for.
-                Err(mut other) => drop(other.changed().await),
             }
         }
     }
 
-    /// What of `missing` nobody fetches yet, to be fetched by the caller; or, if there is nothing of that kind, somebody to wait for.
-    fn claim(&self, missing: Vec<Digest>) -> Result<Claim<'_>, watch::Receiver<()>> {
-        let (landed, waiting) = watch::channel(());
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
-        let other = missing.first().and_then(|digest| in_flight.get(digest)).cloned();
-        let mut digests = missing;
-        let mut seen = HashSet::new();
-        digests.retain(|digest| !in_flight.contains_key(digest) && seen.insert(*digest));
-        match other {
-            Some(other) if digests.is_empty() => Err(other),
-            _ => {
-                let room = MAX_IN_FLIGHT.saturating_sub(in_flight.len());
-                in_flight.extend(digests.iter().take(room).map(|digest| (*digest, waiting.clone())));
-                Ok(Claim { digests, inner: self, _landed: landed })
-            }
-        }
-    }
-
-    async fn bring(&self, digests: &[Digest], sources: &Sources) -> Result<(), FetchError> {
+    async fn bring(&self, claim: &Claim, sources: &Sources) -> Result<(), FetchError> {
+        let digests = claim.digests();
         let n_bytes = digests.iter().fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes));
         if n_bytes >= ASK_AROUND_BYTES {
             self.bring_from_agents(digests, sources).await?;
         }
         let left = self.store.missing(digests);
         let Some(first) = left.first().copied() else { return Ok(()) };
+        claim.make_certain(&left);
         match self.get(sources.origin, &left).await {
             Ok(()) => {}
             Err(SourceFault::Store(error)) => return Err(error.into()),

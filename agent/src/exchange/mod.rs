@@ -1,9 +1,10 @@
 //! Blobs and results between peers: [`fetch`] brings what is missing here, [`serve`] hands out what is here, [`cache`] answers for
-//! action results, [`announce`] tells the peers responsible for a result of it, [`adopt`] takes such a result in, and [`pump`] is the way
+//! action results, [`arriving`] is what is on its way, [`announce`] tells the peers responsible for a result of it, [`adopt`] takes such a result in, and [`pump`] is the way
 //! from the store to a stream. Nobody is ever told what is here, only whether something that they name is.
 
 pub mod adopt;
 pub mod announce;
+pub mod arriving;
 pub mod cache;
 pub mod fetch;
 pub mod pump;

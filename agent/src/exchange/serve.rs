@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::arriving::Arriving;
 use super::pump::{Framing, write_blobs};
 
 /// Answers being written at once; each takes a blocking thread and about 2 MiB.
@@ -26,18 +27,21 @@ const TURN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a stream may stay without a request.
 const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a request waits for blobs that are on their way here. Who asked can ask their source then.
+const ARRIVAL_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Serves from one store. Clones share the bound.
 #[derive(Clone, Debug)]
 pub struct BlobServer {
     store: Store,
+    arriving: Arriving,
     turns: Arc<Semaphore>,
 }
 
 impl BlobServer {
-    /// Serves `store`.
-    pub fn new(store: Store) -> Self {
-        Self { store, turns: Arc::new(Semaphore::new(MAX_SERVING)) }
+    /// Serves `store`, and what is on its way into it.
+    pub fn new(store: Store, arriving: Arriving) -> Self {
+        Self { store, arriving, turns: Arc::new(Semaphore::new(MAX_SERVING)) }
     }
 
     /// Serves one stream until its other end is done with it or something fails.
@@ -67,7 +71,8 @@ impl BlobServer {
         if digests.len() > MAX_BLOBS_PER_REQUEST {
             return false;
         }
-        let answer = BlobHave { present: digests.iter().map(|digest| self.store.contains(digest)).collect() };
+        let has = |digest: &Digest| self.store.contains(digest) || self.arriving.is_certain(digest);
+        let answer = BlobHave { present: digests.iter().map(has).collect() };
         matches!(timeout(WRITE_DEADLINE, write_message(stream, &answer)).await, Ok(Ok(())))
     }
 
@@ -75,6 +80,8 @@ impl BlobServer {
         if digests.len() > MAX_BLOBS_PER_REQUEST {
             return refuse(stream, ErrorCode::Invalid, Retry::Never, "too many blobs in one request").await;
         }
+        // Whatever comes of the wait, what is here is sent.
+        drop(timeout(ARRIVAL_DEADLINE, self.arriving.settled(&digests)).await);
         let Ok(Ok(_turn)) = timeout(TURN_DEADLINE, self.turns.acquire()).await else {
             return refuse(stream, ErrorCode::Busy, Retry::OtherAgent, "too many blobs are being sent").await;
         };

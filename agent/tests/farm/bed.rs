@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use buildbee_agent::cli::{PlaceArguments, ServeArguments};
 use buildbee_agent::config::Settings;
+use buildbee_agent::exchange::arriving::Arriving;
 use buildbee_agent::exchange::serve::BlobServer;
 use buildbee_agent::serve::Agent;
 use buildbee_p2p::enrolment::Enrolment;
@@ -191,7 +192,7 @@ pub(crate) enum Manner {
 }
 
 async fn serve(mut inbound: Inbound, store: Store, manner: Manner) {
-    let server = BlobServer::new(store.clone());
+    let server = BlobServer::new(store.clone(), Arriving::default());
     while let Some(arrived) = inbound.next().await {
         assert_eq!(arrived.protocol, Protocol::Blob);
         let (server, server_store) = (server.clone(), store.clone());
@@ -330,7 +331,7 @@ impl Client {
     ) -> Result<Finished, WireError> {
         loop {
             match read_message::<ActionUpdate, _>(stream).await.unwrap().expect("an update") {
-                ActionUpdate::Accepted => accepted = true,
+                ActionUpdate::Accepted | ActionUpdate::Lacks(_) => accepted = true,
                 ActionUpdate::Running(_) => assert!(accepted),
                 ActionUpdate::Failed(error) => return Err(error),
                 ActionUpdate::Finished { result, blobs: digests } => {
@@ -362,6 +363,7 @@ pub(crate) fn request(action: &Action, command: &Command, toolchain: &Toolchain)
         action: Bytes(action.to_canonical()),
         command: Bytes(command.to_canonical()),
         toolchain: Bytes(toolchain.to_canonical()),
+        offered: Vec::new(),
         inline: Vec::new(),
     }
 }

@@ -8,3 +8,4 @@ mod farm;
 mod hostile;
 mod process;
 mod running;
+mod supply;

@@ -2,8 +2,7 @@
 //!
 //! Cancelled by dropping the future: the stream is reset and the agent stops. Places nothing and stores nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use buildbee_p2p::frames::{FrameError, read_message, write_message};
@@ -13,7 +12,7 @@ use buildbee_proto::canonical::{Canonical, CanonicalError};
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, WireError};
-use buildbee_proto::execute::{ActionRequest, ActionUpdate};
+use buildbee_proto::execute::{ActionRequest, ActionUpdate, Supply};
 use buildbee_proto::outcome::{ActionResult, SignedResult};
 use buildbee_proto::path::RelPath;
 use buildbee_proto::peer::PeerId;
@@ -21,6 +20,7 @@ use buildbee_proto::version::Protocol;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::along::{Along, Sent};
 use super::board::Pick;
 use super::job::Job;
 use super::lender::Lender;
@@ -38,12 +38,8 @@ const ATTEMPT_DEADLINE: Duration = Duration::from_secs(15 * 60);
 const LEAST_BYTES_PER_SECOND: u64 = 128 << 10;
 /// Largest result that is taken into memory; larger ones run locally.
 pub const MAX_RESULT_CONTENT_BYTES: u64 = 512 << 20;
-/// Blobs sent along unasked, in all: directories and small sources.
-const INLINE_BYTES: usize = 1 << 20;
-/// A file above this is asked for by the agent if it lacks it.
-const INLINE_FILE_BYTES: u64 = 32 << 10;
-/// Blobs remembered as sent to one agent; beyond it the memory starts over.
-const MAX_SENT: usize = 50_000;
+/// For sending an agent what it lacks of an offer.
+const SUPPLY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What an agent made.
 #[derive(Debug)]
@@ -103,33 +99,6 @@ impl AttemptError {
     }
 }
 
-/// Which blobs each agent was sent, so that they are not sent along again. A wrong guess costs a round trip, no more.
-#[derive(Clone, Debug, Default)]
-pub struct Sent {
-    by_agent: Arc<Mutex<BTreeMap<PeerId, HashSet<Digest>>>>,
-}
-
-impl Sent {
-    fn is_new(&self, agent: PeerId, digest: &Digest) -> bool {
-        let by_agent = self.by_agent.lock().unwrap_or_else(PoisonError::into_inner);
-        by_agent.get(&agent).is_none_or(|sent| !sent.contains(digest))
-    }
-
-    fn add(&self, agent: PeerId, digests: impl Iterator<Item = Digest>) {
-        let mut by_agent = self.by_agent.lock().unwrap_or_else(PoisonError::into_inner);
-        let sent = by_agent.entry(agent).or_default();
-        if sent.len() >= MAX_SENT {
-            sent.clear();
-        }
-        sent.extend(digests);
-    }
-
-    /// An agent that was away may have lost what it was sent.
-    pub fn forget(&self, agent: &PeerId) {
-        self.by_agent.lock().unwrap_or_else(PoisonError::into_inner).remove(agent);
-    }
-}
-
 /// Everything an attempt needs besides the job.
 #[derive(Clone, Debug)]
 pub struct Attempts {
@@ -144,24 +113,29 @@ pub struct Attempts {
 impl Attempts {
     /// Runs `job` at `pick`.
     pub async fn run(&self, pick: &Pick, job: &Job) -> Result<RemoteResult, AttemptError> {
-        let inline = self.inline(pick.peer, job).await;
-        let new: Vec<Digest> = inline.iter().map(|bytes| Digest::of(&bytes.0)).collect();
-        let sent_bytes = inline.iter().map(|bytes| bytes.0.len() as u64).sum();
+        let along = self.sent.along(
+            pick.peer,
+            job.inputs.tree.directories.iter().map(|(digest, _)| digest),
+            job.inputs.files.keys(),
+        );
         let mut attempt = [0; 16];
         // Without random numbers the id is constant, and the agent takes a second attempt for the first: let it fail instead.
         getrandom::fill(&mut attempt).map_err(|_| AttemptError::BadResult("no random numbers"))?;
+        let unasked = along.unasked.clone();
         let request = ActionRequest {
             attempt,
             token: pick.token,
             action: Bytes(job.action_bytes.clone()),
             command: Bytes(job.command_bytes.clone()),
             toolchain: Bytes(job.compiler.toolchain.to_canonical()),
-            inline,
+            offered: along.offered.clone(),
+            inline: self.reading(move |lender| Along::contents(&unasked, lender)).await?,
         };
-        let mut stream = tokio::time::timeout(ACCEPT_DEADLINE, self.submit(pick.peer, &request))
-            .await
-            .map_err(|_| AttemptError::Silent)??;
-        self.sent.add(pick.peer, new.into_iter());
+        let submitting = tokio::time::timeout(ACCEPT_DEADLINE, self.submit(pick.peer, &request));
+        let (mut stream, flags) = submitting.await.map_err(|_| AttemptError::Silent)??;
+        let unasked_bytes = n_bytes(&request.inline);
+        drop(request);
+        let sent_bytes = unasked_bytes + self.supply(&mut stream, along, &flags).await?;
         let made = tokio::time::timeout(ATTEMPT_DEADLINE, listen(&mut stream, job, sent_bytes));
         let made = made.await.map_err(|_| AttemptError::Silent)??;
         let maker = made.signed.result.provenance.peer;
@@ -172,7 +146,32 @@ impl Attempts {
         Ok(made)
     }
 
-    async fn submit(&self, peer: PeerId, request: &ActionRequest) -> Result<PeerStream, AttemptError> {
+    /// Reads files as `read` says, off the event loop.
+    async fn reading<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Lender) -> T + Send + 'static,
+    ) -> Result<T, AttemptError> {
+        let lender = self.lender.clone();
+        tokio::task::spawn_blocking(move || read(&lender)).await.map_err(|_| AttemptError::BadResult("interrupted"))
+    }
+
+    /// Sends what the agent lacks of what was offered: `flags` say which, or nothing where that is none. How many bytes that was.
+    async fn supply(&self, stream: &mut PeerStream, along: Along, flags: &[bool]) -> Result<u64, AttemptError> {
+        if flags.is_empty() {
+            along.arrived(&[], &Supply { blobs: Vec::new() });
+            return Ok(0);
+        }
+        let lacking = along.lacking(flags).ok_or(AttemptError::BadResult("it lacks what was not offered"))?;
+        let wanted = lacking.clone();
+        let supply = self.reading(move |lender| Along::supply(&wanted, lender)).await?;
+        let sending = tokio::time::timeout(SUPPLY_DEADLINE, write_message(stream, &supply));
+        sending.await.map_err(|_| AttemptError::Silent)??;
+        along.arrived(&lacking, &supply);
+        Ok(n_bytes(&supply.blobs))
+    }
+
+    /// A stream with the request accepted on it, and what the agent said that it lacks.
+    async fn submit(&self, peer: PeerId, request: &ActionRequest) -> Result<(PeerStream, Vec<bool>), AttemptError> {
         // A stream that ends before the first reply was dropped on the way in: nothing has run, so ask again.
         let mut tries = 3;
         loop {
@@ -183,7 +182,8 @@ impl Attempts {
                 Err(error) => Err(error),
             };
             match reply {
-                Ok(Some(ActionUpdate::Accepted)) => return Ok(stream),
+                Ok(Some(ActionUpdate::Accepted)) => return Ok((stream, Vec::new())),
+                Ok(Some(ActionUpdate::Lacks(flags))) => return Ok((stream, flags)),
                 Ok(Some(ActionUpdate::Failed(error))) => return Err(AttemptError::Refused(error)),
                 Ok(Some(_)) => return Err(AttemptError::BadResult("it was not accepted first")),
                 Ok(None) | Err(_) if tries > 0 => {
@@ -194,39 +194,10 @@ impl Attempts {
             }
         }
     }
+}
 
-    /// Directories and small files that the agent probably lacks, up to [`INLINE_BYTES`].
-    async fn inline(&self, agent: PeerId, job: &Job) -> Vec<Bytes> {
-        let mut room = INLINE_BYTES;
-        let mut inline = Vec::new();
-        for (digest, bytes) in &job.inputs.tree.directories {
-            if bytes.len() <= room && self.sent.is_new(agent, digest) {
-                room -= bytes.len();
-                inline.push(Bytes(bytes.clone()));
-            }
-        }
-        let small: Vec<Digest> = (job.inputs.files.keys())
-            .filter(|digest| digest.size_bytes <= INLINE_FILE_BYTES && self.sent.is_new(agent, digest))
-            .copied()
-            .collect();
-        let lender = self.lender.clone();
-        let read = tokio::task::spawn_blocking(move || {
-            let mut files = Vec::new();
-            for digest in small {
-                let size = usize::try_from(digest.size_bytes).unwrap_or(usize::MAX);
-                if size > room {
-                    break;
-                }
-                if let Some(content) = lender.content(&digest) {
-                    room -= size;
-                    files.push(Bytes(content.to_vec()));
-                }
-            }
-            files
-        });
-        inline.extend(read.await.unwrap_or_default());
-        inline
-    }
+fn n_bytes(blobs: &[Bytes]) -> u64 {
+    blobs.iter().map(|blob| blob.0.len() as u64).sum()
 }
 
 async fn listen(stream: &mut PeerStream, job: &Job, sent_bytes: u64) -> Result<RemoteResult, AttemptError> {
@@ -235,7 +206,7 @@ async fn listen(stream: &mut PeerStream, job: &Job, sent_bytes: u64) -> Result<R
             .await
             .map_err(|_| AttemptError::Silent)??;
         match update {
-            Some(ActionUpdate::Running(_) | ActionUpdate::Accepted) => {}
+            Some(ActionUpdate::Running(_) | ActionUpdate::Accepted | ActionUpdate::Lacks(_)) => {}
             Some(ActionUpdate::Failed(error)) => return Err(AttemptError::Refused(error)),
             Some(ActionUpdate::Finished { result, blobs }) => {
                 let signed = SignedResult::from_canonical(&result.0)?;

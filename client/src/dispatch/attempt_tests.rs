@@ -89,19 +89,3 @@ async fn content_must_be_announced_once_and_whole() {
     let received = receive(&mut wrong.as_slice(), &signed, &[first, second, third]).await;
     assert!(matches!(received, Err(AttemptError::BadResult(_))));
 }
-
-#[test]
-fn what_was_sent_is_bounded_and_forgotten() {
-    let sent = Sent::default();
-    let agent = PeerId([1; 32]);
-    let digest = Digest::of(b"a");
-    assert!(sent.is_new(agent, &digest));
-    sent.add(agent, [digest].into_iter());
-    assert!(!sent.is_new(agent, &digest));
-    sent.add(agent, (0..MAX_SENT as u64).map(|n| Digest::of(&n.to_le_bytes())));
-    sent.add(agent, std::iter::empty());
-    assert!(sent.is_new(agent, &digest), "the memory started over");
-    sent.add(agent, [digest].into_iter());
-    sent.forget(&agent);
-    assert!(sent.is_new(agent, &digest));
-}

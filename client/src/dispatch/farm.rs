@@ -21,7 +21,8 @@ use serde_json::json;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
-use super::attempt::{Attempts, Sent};
+use super::along::Sent;
+use super::attempt::Attempts;
 use super::board::{Board, Choice, Pick, Went};
 use super::lender::{Lender, Loan, Source, serve_task};
 use super::synchronise::synchronise_task;
@@ -179,7 +180,7 @@ impl Farm {
         if !known {
             let files = compiler.files.iter().map(|(path, digest)| (*digest, Source::File(path.clone())));
             let directories =
-                compiler.directories.iter().map(|(digest, bytes)| (*digest, Source::Bytes(bytes.clone().into())));
+                compiler.directories.iter().map(|(digest, bytes)| (*digest, Source::Bytes(Arc::clone(bytes))));
             let loan = self.shared.lender.lend(files.chain(directories));
             let mut state = self.state();
             if state.toolchains.len() >= MAX_TOOLCHAINS {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use buildbee_proto::codec::{Bytes, CodecError, FRAME_HEADER_BYTES, Message, body_length, from_body, to_frame};
 use buildbee_proto::control::{ControlReply, ControlRequest, Hello, HelloReply, JoinReply, JoinRequest};
 use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobRequest, CacheReply, CacheRequest};
-use buildbee_proto::execute::{ActionRequest, ActionUpdate};
+use buildbee_proto::execute::{ActionRequest, ActionUpdate, Supply};
 use buildbee_proto::limits::{MAX_ARGUMENTS, MAX_HELLO_FRAME};
 use buildbee_proto::local::{Invocation, LocalCall, LocalReply, LocalRequest};
 use proptest::collection::vec;
@@ -189,6 +189,7 @@ fn frames_above_their_bound_are_refused() {
     check_frame_bounds::<JoinReply>();
     check_frame_bounds::<ActionRequest>();
     check_frame_bounds::<ActionUpdate>();
+    check_frame_bounds::<Supply>();
     check_frame_bounds::<BlobRequest>();
     check_frame_bounds::<BlobHave>();
     check_frame_bounds::<BlobHeader>();

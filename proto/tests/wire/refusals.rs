@@ -7,10 +7,10 @@ use buildbee_proto::control::{AgentState, ControlCall, ControlRequest, JoinReque
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobRequest};
-use buildbee_proto::execute::{ActionRequest, ActionUpdate};
+use buildbee_proto::execute::{ActionRequest, ActionUpdate, Supply};
 use buildbee_proto::limits::{
     MAX_ADDRESS_BYTES, MAX_ADDRESSES_PER_PEER, MAX_ARGUMENTS, MAX_BLOBS_PER_REQUEST, MAX_ENVIRONMENT,
-    MAX_ERROR_TEXT_BYTES, MAX_INLINE_BLOBS, MAX_MANIFEST_ENTRIES, MAX_NAME_BYTES, MAX_RESULT_BLOBS,
+    MAX_ERROR_TEXT_BYTES, MAX_INLINE_BLOBS, MAX_MANIFEST_ENTRIES, MAX_NAME_BYTES, MAX_OFFERED, MAX_RESULT_BLOBS,
     MAX_TOOLCHAINS_PER_AGENT,
 };
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalRequest};
@@ -198,6 +198,12 @@ fn lists_in_messages_keep_their_bounds() {
     let request = |n| ActionRequest { inline: vec![Bytes::default(); n], ..action_request(None) };
     fits(&request(MAX_INLINE_BLOBS));
     too_many(&request(MAX_INLINE_BLOBS + 1));
+    fits(&ActionRequest { offered: digests(MAX_OFFERED), ..action_request(None) });
+    too_many(&ActionRequest { offered: digests(MAX_OFFERED + 1), ..action_request(None) });
+    fits(&ActionUpdate::Lacks(vec![true; MAX_OFFERED]));
+    too_many(&ActionUpdate::Lacks(vec![true; MAX_OFFERED + 1]));
+    fits(&Supply { blobs: vec![Bytes::default(); MAX_OFFERED] });
+    too_many(&Supply { blobs: vec![Bytes::default(); MAX_OFFERED + 1] });
 
     let compile = |argv, env| {
         let lists = Invocation { argv: vec![bytes("a"); argv], env: vec![bytes("A="); env], ..invocation() };

@@ -88,6 +88,8 @@ proptest! {
     #[test]
     fn action_update(message in messages::action_update()) { check_message(&message)?; }
     #[test]
+    fn supply(message in messages::supply()) { check_message(&message)?; }
+    #[test]
     fn blob_request(message in messages::blob_request()) { check_message(&message)?; }
     #[test]
     fn blob_have(message in messages::blob_have()) { check_message(&message)?; }

@@ -125,7 +125,7 @@ impl Member {
         write_message(&mut stream, request).await.unwrap();
         loop {
             match read_message::<ActionUpdate, _>(&mut stream).await.unwrap().expect("an update") {
-                ActionUpdate::Accepted => {}
+                ActionUpdate::Accepted | ActionUpdate::Lacks(_) => {}
                 ActionUpdate::Running(stage) => {
                     if stage == Stage::Executing
                         && let Some(tell) = executing.take()
@@ -219,6 +219,7 @@ pub(crate) fn request(words: &[&str]) -> ActionRequest {
         action: Bytes(action.to_canonical()),
         command: Bytes(command.to_canonical()),
         toolchain: Bytes(toolchain.to_canonical()),
+        offered: Vec::new(),
         inline,
     }
 }

@@ -7,7 +7,7 @@ use buildbee_proto::control::{
 };
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobRequest, CacheReply, CacheRequest};
-use buildbee_proto::execute::{ActionRequest, ActionUpdate, Stage};
+use buildbee_proto::execute::{ActionRequest, ActionUpdate, Stage, Supply};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalOutcome, LocalReply, LocalRequest};
 use buildbee_proto::peer::Role;
@@ -188,6 +188,7 @@ pub(crate) fn action_request(token: Option<SlotToken>) -> ActionRequest {
         action: bytes("action"),
         command: bytes("command"),
         toolchain: bytes("toolchain"),
+        offered: vec![blake3(55)],
         inline: vec![bytes("int main;"), bytes("")],
     }
 }
@@ -195,10 +196,15 @@ pub(crate) fn action_request(token: Option<SlotToken>) -> ActionRequest {
 fn action_samples() -> Vec<Sample> {
     let stages = [Stage::Fetching, Stage::Executing, Stage::Collecting].map(ActionUpdate::Running);
     let finished = ActionUpdate::Finished { result: bytes("signed result"), blobs: vec![blake3(53), sha256(54)] };
-    let updates = [ActionUpdate::Accepted].into_iter().chain(stages).chain([finished, ActionUpdate::Failed(error())]);
+    let updates = [ActionUpdate::Accepted].into_iter().chain(stages).chain([
+        finished,
+        ActionUpdate::Failed(error()),
+        ActionUpdate::Lacks(vec![true, false]),
+    ]);
     let mut samples = vec![
         message("ActionRequest leased", &action_request(Some(token(52)))),
         message("ActionRequest open", &action_request(None)),
+        message("Supply", &Supply { blobs: vec![bytes("#define X"), bytes("")] }),
     ];
     samples.extend(updates.map(|update| {
         let variant = match &update {
@@ -208,6 +214,7 @@ fn action_samples() -> Vec<Sample> {
             ActionUpdate::Running(Stage::Collecting) => "Running Collecting",
             ActionUpdate::Finished { .. } => "Finished",
             ActionUpdate::Failed(_) => "Failed",
+            ActionUpdate::Lacks(_) => "Lacks",
         };
         message(&format!("ActionUpdate {variant}"), &update)
     }));

@@ -7,7 +7,7 @@ use buildbee_proto::control::{
 };
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobRequest, CacheReply, CacheRequest};
-use buildbee_proto::execute::{ActionRequest, ActionUpdate, Stage};
+use buildbee_proto::execute::{ActionRequest, ActionUpdate, Stage, Supply};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::limits::MAX_HINTS;
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalOutcome, LocalReply, LocalRequest};
@@ -138,13 +138,15 @@ pub(crate) fn join_reply() -> impl Strategy<Value = JoinReply> {
 
 pub(crate) fn action_request() -> impl Strategy<Value = ActionRequest> {
     let content = (bytes(), bytes(), bytes());
-    (uniform16(any::<u8>()), option::of(token()), content, vec(bytes(), 0..ITEMS)).prop_map(
-        |(attempt, token, (action, command, toolchain), inline)| ActionRequest {
+    let along = (vec(digest(), 0..ITEMS), vec(bytes(), 0..ITEMS));
+    (uniform16(any::<u8>()), option::of(token()), content, along).prop_map(
+        |(attempt, token, (action, command, toolchain), (offered, inline))| ActionRequest {
             attempt,
             token,
             action,
             command,
             toolchain,
+            offered,
             inline,
         },
     )
@@ -157,7 +159,12 @@ pub(crate) fn action_update() -> impl Strategy<Value = ActionUpdate> {
         stage.prop_map(ActionUpdate::Running),
         (bytes(), vec(digest(), 0..ITEMS)).prop_map(|(result, blobs)| ActionUpdate::Finished { result, blobs }),
         error().prop_map(ActionUpdate::Failed),
+        vec(any::<bool>(), 0..ITEMS).prop_map(ActionUpdate::Lacks),
     ]
+}
+
+pub(crate) fn supply() -> impl Strategy<Value = Supply> {
+    vec(bytes(), 0..ITEMS).prop_map(|blobs| Supply { blobs })
 }
 
 pub(crate) fn blob_request() -> impl Strategy<Value = BlobRequest> {
