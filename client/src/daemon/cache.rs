@@ -150,6 +150,11 @@ impl LocalCache {
         Recorded::new(set).holds(&self.known)
     }
 
+    /// Whether nothing that was missed has appeared.
+    pub fn still_lacks(&self, set: &ReadSet) -> bool {
+        Recorded::new(set).lacks(&self.known)
+    }
+
     /// Keeps a result, its content, and (where given) how to find it without looking at the inputs again. A cache that is full or
     /// failing keeps nothing and says so in the log.
     pub fn keep(&self, signed: &SignedResult, blobs: &BTreeMap<Digest, Vec<u8>>, index: (Digest, ReadSet)) {

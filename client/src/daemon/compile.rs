@@ -114,6 +114,9 @@ impl Session {
             Ok(inputs) => inputs.map_err(|error| (error.code().to_owned(), error.to_string())),
             Err(_) => Err(("inputs-late".to_owned(), "finding what it reads took too long".to_owned())),
         };
+        if inputs.as_ref().is_ok_and(|inputs| inputs.listed) {
+            self.context.journal.noted("listed");
+        }
         let job = inputs.and_then(|inputs| {
             Job::new(Arc::clone(&plan.compiler), &plan.request, inputs, &plan.call.cwd)
                 .map_err(|error| ("unusual-path".to_owned(), error.to_string()))
@@ -165,7 +168,9 @@ impl Session {
         let elsewhere = Elsewhere::of(&self.context, &job, &plan.request, &plan.call.cwd);
         let found = self.at_others(&job, elsewhere.as_ref().ok()).await;
         self.clock.ended(Stage::Lookup);
-        if let Some((agent, hit)) = found {
+        if let Some((agent, hit)) = found
+            && self.still_lacks(&job).await
+        {
             self.keep(plan, &job, &hit).await;
             let received_bytes = if agent.is_some() { hit.size() } else { 0 };
             return self.finish_cached(plan, Record { agent, received_bytes, ..record }, hit).await;
@@ -184,7 +189,7 @@ impl Session {
         let _loan = self.context.farm.as_ref().map(|farm| {
             let files = job.inputs.files.iter().map(|(digest, path)| (*digest, Source::File(path.clone())));
             let directories = job.inputs.tree.directories.iter();
-            let directories = directories.map(|(digest, bytes)| (*digest, Source::Bytes(bytes.clone().into())));
+            let directories = directories.map(|(digest, bytes)| (*digest, Source::Bytes(Arc::clone(bytes))));
             farm.lend(&plan.compiler, files.chain(directories))
         });
         let (link, listed, clock) = (&self.link, &plan.listed, &self.clock);
@@ -193,6 +198,10 @@ impl Session {
             Ended::Remote { agent, result } => {
                 self.clock.ran(Duration::from_millis(result.signed.result.provenance.wall_ms));
                 let sent_bytes = result.sent_bytes;
+                if !self.still_lacks(job).await {
+                    let text = "a file appeared that its compiler would have found".to_owned();
+                    return self.pass(record, ("inputs-changed".into(), text)).await;
+                }
                 let hit = Arc::new(Hit { signed: result.signed, blobs: result.blobs });
                 if let Err(error) = self.put_in_place(plan, &hit).await {
                     return self.pass(record, ("output-unwritable".into(), error)).await;
@@ -239,6 +248,12 @@ impl Session {
             Some((agent, hit)) => Some((Some(agent), hit)),
             None => elsewhere.follow(&hints).await,
         }
+    }
+
+    /// Whether names that the job's files look for in vain are still absent: the agent saw the files of the moment before.
+    async fn still_lacks(&self, job: &Job) -> bool {
+        let (cache, read_set) = (self.context.cache.clone(), job.inputs.read_set.clone());
+        tokio::task::spawn_blocking(move || cache.still_lacks(&read_set)).await.unwrap_or(false)
     }
 
     async fn at_peers(&self, job: &Job) -> Option<(String, Arc<Hit>)> {

@@ -35,6 +35,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 pub struct Inputs {
     /// What must be as it is for the result to hold.
     pub read_set: ReadSet,
+    /// Whether the compiler had to be asked for its list of files.
+    pub listed: bool,
     /// What an agent sees.
     pub tree: Tree,
     /// Every file by content, with its place.
@@ -200,7 +202,8 @@ impl Discovery {
             }
         }
         let listed = list(compiler, request, env, cwd).await?;
-        self.look(request, cwd, search, Some(listed)).await
+        let inputs = self.look(request, cwd, search, Some(listed)).await?;
+        Ok(Inputs { listed: true, ..inputs })
     }
 
     async fn look(

@@ -3,7 +3,7 @@
 //! Two ways to the list of files: [`Look::closure`] follows every include that any branch could reach; [`Look::listed`] takes the
 //! compiler's word for the files and follows includes only for the names that were looked up in vain. Starts no program.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use buildbee_proto::outcome::ReadSet;
 use buildbee_proto::path::RelPath;
 use buildbee_proto::tree::Twin;
 
+use super::aliases::computed_probe;
 use super::discover::{DiscoverError, Inputs, OutputPlace};
 use super::filehash::{FileHashes, FileIdentity, Hashed};
 use super::lookup::Lookups;
@@ -56,9 +57,10 @@ impl<'a> Look<'a> {
     pub fn closure(mut self) -> Result<Inputs, DiscoverError> {
         let first = self.lookups.resolver.resolve_output(self.cwd, &self.request.source)?;
         let source = first.map_or_else(|| self.request.source.clone(), |place| place.to_absolute());
-        let mut seen = BTreeSet::from([source.clone()]);
+        let mut seen = HashSet::from([source.clone()]);
         let scan = self.read(&source)?;
         let mut todo = vec![(source, scan), self.command_line()];
+        let mut scans = Vec::new();
         while let Some((file, scan)) = todo.pop() {
             if scan.computed_include {
                 return Err(DiscoverError::ComputedInclude(file));
@@ -70,14 +72,16 @@ impl<'a> Look<'a> {
                     todo.push((found, scan));
                 }
             }
+            scans.push((file, scan));
         }
+        no_computed_probe(&scans)?;
         self.finish()
     }
 
     /// The files that the compiler listed.
     pub fn listed(mut self, listed: Vec<PathBuf>) -> Result<Inputs, DiscoverError> {
         let mut scans: Vec<(PathBuf, Arc<Scan>)> = Vec::with_capacity(listed.len() + 1);
-        let mut seen = BTreeSet::new();
+        let mut seen = HashSet::new();
         for spelled in listed {
             if seen.insert(spelled.clone()) {
                 let scan = self.read(&spelled)?;
@@ -89,6 +93,7 @@ impl<'a> Look<'a> {
             }
         }
         scans.push(self.command_line());
+        no_computed_probe(&scans)?;
         for (file, scan) in &scans {
             self.lookups.follow(file, scan)?;
         }
@@ -246,7 +251,15 @@ impl<'a> Look<'a> {
             symlinks: resolver.symlinks().iter().map(|(place, target)| (place.clone(), target.clone())).collect(),
             twins,
         };
-        Ok(Inputs { read_set, tree: tree.finish(), files, guards, outputs, logical_directory })
+        Ok(Inputs { read_set, listed: false, tree: tree.finish(), files, guards, outputs, logical_directory })
+    }
+}
+
+/// Whether a `__has_include` by another name asks for a name that no scanner can tell.
+fn no_computed_probe(scans: &[(PathBuf, Arc<Scan>)]) -> Result<(), DiscoverError> {
+    match computed_probe(scans.iter().map(|(_, scan)| &**scan)) {
+        Some(at) => Err(DiscoverError::ComputedProbe(scans[at].0.clone())),
+        None => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! A superset, since every branch of every file counts: a name too many costs a needless miss on the day it appears, a name too few
 //! would be a wrong hit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use buildbee_proto::limits::MAX_READ_SET;
@@ -43,10 +43,12 @@ pub struct Lookups<'a> {
     pub probed: BTreeSet<PathBuf>,
     cwd: &'a Path,
     search: &'a SearchPath,
-    /// Names already followed: the includer's folder counts only for quoted ones.
-    done: BTreeSet<(Option<PathBuf>, String, bool, bool)>,
+    /// Numbers of includers' folders, from one.
+    folders: HashMap<PathBuf, usize>,
+    /// Names already followed, with the includer's folder (zero for those that it does not count for), and whether they were probes.
+    done: HashSet<(usize, Include, bool)>,
     /// Files that a literal include leads to, as spelled.
-    present: BTreeSet<PathBuf>,
+    present: HashSet<PathBuf>,
     /// Those of them that nobody has taken yet.
     fresh: Vec<PathBuf>,
 }
@@ -60,8 +62,9 @@ impl<'a> Lookups<'a> {
             probed: BTreeSet::new(),
             cwd,
             search,
-            done: BTreeSet::new(),
-            present: BTreeSet::new(),
+            folders: HashMap::new(),
+            done: HashSet::new(),
+            present: HashSet::new(),
             fresh: Vec::new(),
         };
         for folder in &search.missing {
@@ -73,7 +76,13 @@ impl<'a> Lookups<'a> {
     /// Follows everything that `file` (as spelled) asks for.
     pub fn follow(&mut self, file: &Path, scan: &Scan) -> Result<(), LookupError> {
         let folder = file.parent().unwrap_or(Path::new(""));
-        scan.includes.iter().try_for_each(|include| self.include(folder, include, scan.probes.contains(include)))
+        let n_folders = self.folders.len();
+        let number = *self.folders.entry(folder.to_owned()).or_insert(n_folders + 1);
+        scan.includes.iter().try_for_each(|include| {
+            let (counts, probe) = (include.form == Form::Quoted, scan.probes.contains(include));
+            let key = (if counts { number } else { 0 }, include.clone(), probe);
+            if self.done.insert(key) { self.include(folder, include, probe) } else { Ok(()) }
+        })
     }
 
     /// Files found since the last call: absolute, with a physical folder, so that files that include each other through `..` come back
@@ -116,10 +125,6 @@ impl<'a> Lookups<'a> {
 
     fn include(&mut self, folder: &Path, include: &Include, probe: bool) -> Result<(), LookupError> {
         let quoted = include.form == Form::Quoted;
-        let key = (quoted.then(|| folder.to_owned()), include.name.clone(), include.next, probe);
-        if !self.done.insert(key) {
-            return Ok(());
-        }
         if include.name.starts_with('/') {
             self.candidate(Path::new(&include.name), probe)?;
             return Ok(());

@@ -57,9 +57,12 @@ impl Recorded {
         let same_target = |(path, target): &(PathBuf, String)| {
             fs::read_link(path).is_ok_and(|now| now.as_os_str() == target.as_str())
         };
-        self.symlinks.iter().all(same_target)
-            && self.files_hold(&known.hashes)
-            && self.absent.iter().all(|(folder, names)| known.absences.hold(folder, names))
+        self.symlinks.iter().all(same_target) && self.files_hold(&known.hashes) && self.lacks(known)
+    }
+
+    /// Whether nothing that was missed has appeared. Blocks.
+    pub fn lacks(&self, known: &Known) -> bool {
+        self.absent.iter().all(|(folder, names)| known.absences.hold(folder, names))
     }
 
     fn files_hold(&self, hashes: &FileHashes) -> bool {

@@ -3,7 +3,8 @@
 //!
 //! Does not read files. One resolver serves one action: what it saw is that action's read set of symlinks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -50,59 +51,128 @@ enum Kind {
     Missing,
 }
 
-/// Resolves paths and collects what it passed.
-#[derive(Debug, Default)]
+/// A place that was looked at, once.
+#[derive(Debug)]
+struct Node {
+    kind: Kind,
+    place: RelPath,
+    parent: usize,
+    children: HashMap<OsString, usize>,
+}
+
+/// The root's place among the nodes; its own parent.
+const ROOT: usize = 0;
+
+/// Where a walk ends.
+#[derive(Clone, Debug)]
+enum End {
+    At(usize),
+    Absent(RelPath),
+}
+
+/// Resolves paths and collects what it passed. Looks at each place once.
+#[derive(Debug)]
 pub struct Resolver {
-    seen: BTreeMap<PathBuf, Kind>,
+    nodes: Vec<Node>,
+    /// Folders by absolute spelling: most paths lead into few.
+    folders: HashMap<OsString, End>,
     symlinks: BTreeMap<RelPath, String>,
     directories: BTreeSet<RelPath>,
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        let root = Node { kind: Kind::Directory, place: RelPath::root(), parent: ROOT, children: HashMap::new() };
+        Self { nodes: vec![root], folders: HashMap::new(), symlinks: BTreeMap::new(), directories: BTreeSet::new() }
+    }
 }
 
 impl Resolver {
     /// Resolves `path` against `cwd` (absolute, physical).
     pub fn resolve(&mut self, cwd: &Path, path: &Path) -> Result<Resolved, ResolveError> {
-        let mut at = PathBuf::from("/");
-        // Components still to walk, last first.
-        let mut todo: Vec<PathBuf> = Vec::new();
-        push_components(&mut todo, path);
-        if path.is_relative() {
-            push_components(&mut todo, cwd);
+        let end = match (path.parent(), path.file_name()) {
+            (Some(folder), Some(name)) => match self.folder(cwd.join(folder))? {
+                End::At(folder) => self.walk(folder, Path::new(name), &mut 0)?,
+                absent @ End::Absent(_) => absent,
+            },
+            _ => self.walk(ROOT, &cwd.join(path), &mut 0)?,
+        };
+        Ok(match end {
+            End::At(node) => Resolved::Present(self.nodes[node].place.clone()),
+            End::Absent(place) => Resolved::Absent(place),
+        })
+    }
+
+    fn folder(&mut self, spelled: PathBuf) -> Result<End, ResolveError> {
+        if let Some(known) = self.folders.get(spelled.as_os_str()) {
+            return Ok(known.clone());
         }
-        let mut n_symlinks = 0;
-        while let Some(part) = todo.pop() {
-            if part.as_os_str() == ".." {
-                at.pop();
-                continue;
-            }
-            let next = at.join(&part);
-            match self.kind(&next)? {
-                Kind::Directory => {
-                    self.directories.insert(RelPath::from_absolute(&next)?);
-                    at = next;
+        let end = self.walk(ROOT, &spelled, &mut 0)?;
+        self.folders.insert(spelled.into_os_string(), end.clone());
+        Ok(end)
+    }
+
+    fn walk(&mut self, from: usize, path: &Path, n_symlinks: &mut usize) -> Result<End, ResolveError> {
+        let mut at = from;
+        for component in path.components() {
+            let name = match component {
+                Component::Normal(name) => Some(name),
+                Component::ParentDir => None,
+                Component::RootDir => {
+                    at = ROOT;
+                    continue;
                 }
+                Component::CurDir | Component::Prefix(_) => continue,
+            };
+            // A file where a folder should be: what is looked for below it is absent (ENOTDIR), it itself is not.
+            if matches!(self.nodes[at].kind, Kind::Other) {
+                return Ok(End::Absent(below(&self.nodes[at].place, name.unwrap_or(OsStr::new("x")))?));
+            }
+            let Some(name) = name else {
+                at = self.nodes[at].parent;
+                continue;
+            };
+            let next = self.child(at, name)?;
+            at = match &self.nodes[next].kind {
+                Kind::Directory | Kind::Other => next,
+                Kind::Missing => return Ok(End::Absent(self.nodes[next].place.clone())),
                 Kind::Symlink(target) => {
-                    n_symlinks += 1;
-                    if n_symlinks > MAX_SYMLINKS {
+                    let target = target.clone();
+                    *n_symlinks += 1;
+                    if *n_symlinks > MAX_SYMLINKS {
                         return Err(ResolveError::Loop(path.to_owned()));
                     }
-                    let text = target.to_str().ok_or_else(|| PathError::NotUtf8(target.clone()))?.to_owned();
-                    self.symlinks.insert(RelPath::from_absolute(&next)?, text);
-                    if target.is_absolute() {
-                        at = PathBuf::from("/");
+                    match self.walk(at, &target, n_symlinks)? {
+                        End::At(node) => node,
+                        absent @ End::Absent(_) => return Ok(absent),
                     }
-                    push_components(&mut todo, &target);
                 }
-                Kind::Other if todo.is_empty() => at = next,
-                // A file where a folder should be: what is looked for below it is absent (ENOTDIR), it itself is not.
-                Kind::Other => {
-                    let below =
-                        todo.pop().filter(|part| part.as_os_str() != "..").unwrap_or_else(|| PathBuf::from("x"));
-                    return Ok(Resolved::Absent(RelPath::from_absolute(&next.join(below))?));
-                }
-                Kind::Missing => return Ok(Resolved::Absent(RelPath::from_absolute(&next)?)),
-            }
+            };
         }
-        Ok(Resolved::Present(RelPath::from_absolute(&at)?))
+        Ok(End::At(at))
+    }
+
+    /// What stands under `name` in the folder `parent`.
+    fn child(&mut self, parent: usize, name: &OsStr) -> Result<usize, ResolveError> {
+        if let Some(&known) = self.nodes[parent].children.get(name) {
+            return Ok(known);
+        }
+        let place = below(&self.nodes[parent].place, name)?;
+        let kind = kind(&place.to_absolute())?;
+        match &kind {
+            Kind::Directory => {
+                self.directories.insert(place.clone());
+            }
+            Kind::Symlink(target) => {
+                let text = target.to_str().ok_or_else(|| PathError::NotUtf8(target.clone()))?;
+                self.symlinks.insert(place.clone(), text.to_owned());
+            }
+            Kind::Other | Kind::Missing => {}
+        }
+        let node = self.nodes.len();
+        self.nodes.push(Node { kind, place, parent, children: HashMap::new() });
+        self.nodes[parent].children.insert(name.to_owned(), node);
+        Ok(node)
     }
 
     /// Like [`resolve`](Self::resolve), for a file that is about to be written: its folder must exist, it need not.
@@ -132,34 +202,25 @@ impl Resolver {
     pub fn directories(&self) -> &BTreeSet<RelPath> {
         &self.directories
     }
-
-    fn kind(&mut self, path: &Path) -> Result<Kind, ResolveError> {
-        if let Some(kind) = self.seen.get(path) {
-            return Ok(kind.clone());
-        }
-        let kind = match fs::symlink_metadata(path) {
-            Ok(meta) if meta.is_dir() => Kind::Directory,
-            Ok(meta) if meta.is_symlink() => {
-                let target = fs::read_link(path).map_err(|error| ResolveError::Io { path: path.to_owned(), error })?;
-                Kind::Symlink(target)
-            }
-            Ok(_) => Kind::Other,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                Kind::Missing
-            }
-            Err(error) => return Err(ResolveError::Io { path: path.to_owned(), error }),
-        };
-        self.seen.insert(path.to_owned(), kind.clone());
-        Ok(kind)
-    }
 }
 
-fn push_components(todo: &mut Vec<PathBuf>, path: &Path) {
-    todo.extend(path.components().rev().filter_map(|component| match component {
-        Component::Normal(name) => Some(PathBuf::from(name)),
-        Component::ParentDir => Some(PathBuf::from("..")),
-        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
-    }));
+fn below(folder: &RelPath, name: &OsStr) -> Result<RelPath, PathError> {
+    let name = name.to_str().ok_or_else(|| PathError::NotUtf8(name.into()))?;
+    folder.join(&name.try_into()?)
+}
+
+fn kind(path: &Path) -> Result<Kind, ResolveError> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => Ok(Kind::Directory),
+        Ok(meta) if meta.is_symlink() => {
+            fs::read_link(path).map(Kind::Symlink).map_err(|error| ResolveError::Io { path: path.to_owned(), error })
+        }
+        Ok(_) => Ok(Kind::Other),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Kind::Missing)
+        }
+        Err(error) => Err(ResolveError::Io { path: path.to_owned(), error }),
+    }
 }
 
 #[cfg(test)]
@@ -190,6 +251,22 @@ mod tests {
         let mut resolver = Resolver::default();
         let found = resolver.resolve(&root, Path::new("no/such/a.h")).unwrap();
         assert_eq!(found, Resolved::Absent(RelPath::from_absolute(&root.join("no")).unwrap()));
+    }
+
+    #[test]
+    fn nothing_stands_below_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::write(root.join("a"), "").unwrap();
+        symlink("a", root.join("l")).unwrap();
+        let mut resolver = Resolver::default();
+        for (path, absent) in
+            [("a/b", "a/b"), ("a/b/c", "a/b"), ("a/../b", "a/x"), ("l/b", "a/b"), ("a/..", "a/x"), ("b/..", "b")]
+        {
+            let found = resolver.resolve(&root, Path::new(path)).unwrap();
+            assert_eq!(found, Resolved::Absent(RelPath::from_absolute(&root.join(absent)).unwrap()), "{path}");
+        }
+        assert!(resolver.symlinks().contains_key(&RelPath::from_absolute(&root.join("l")).unwrap()));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::aliases::Word;
+
 /// How an include names its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Form {
@@ -39,6 +41,10 @@ pub struct Scan {
     pub computed_include: bool,
     /// A `__has_include` whose operand is not literal.
     pub computed_probe: bool,
+    /// Macros that stand for a word, or for something that begins with one: the macro's name and the word.
+    pub renames: Vec<(Word, Word)>,
+    /// What directives call with something else than a literal name, sorted.
+    pub calls: Vec<Word>,
     /// `__TIME__` or `__DATE__` stand in the text.
     pub time_macros: bool,
     /// `__TIMESTAMP__` does: the time of the source file.
@@ -67,6 +73,8 @@ pub fn scan(text: &[u8]) -> Scan {
         .iter()
         .chain(&found.probes)
         .any(|include| include.name.starts_with('/') || include.name.split('/').any(|part| part == ".."));
+    found.calls.sort_unstable();
+    found.calls.dedup();
     found
 }
 
@@ -172,6 +180,9 @@ fn directive(text: &[u8], found: &mut Scan) {
         _ if word.iter().all(u8::is_ascii_digit) => return line_name(rest, found),
         b"if" | b"elif" | b"define" => {
             let end = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
+            if word == b"define" {
+                scan_definition(&rest[..end], found);
+            }
             scan_calls(&rest[..end], word != b"define", found);
             return;
         }
@@ -253,33 +264,17 @@ fn scan_probes(text: &[u8], found: &mut Scan) {
                 None if last_word(&text[..at]) == b"define" => {}
                 None => found.computed_probe = true,
             },
-            // `#define HAS __has_include`; else `defined __has_include` or prose. Literal uses of such a name are probes wherever they
-            // stand ([`scan_calls`]); another use in the same text can't be followed.
+            // `#define HAS __has_include` is a rename, else `defined __has_include` or prose. Literal uses of such a name are probes
+            // wherever they stand ([`scan_calls`]); of other uses all files of a compile decide together (`aliases`).
             None => {
                 if is_in_definition(&text[..at]) {
                     let alias = last_word(&text[..at]);
                     let before = &text[..at - (text[..at].len() - text[..at].trim_ascii_end().len()) - alias.len()];
-                    let plain = !alias.is_empty() && last_word(before) == b"define";
-                    found.computed_probe |= !plain || is_called_with_more_than_names(text, alias);
+                    found.computed_probe |= alias.is_empty() || last_word(before) != b"define";
                 }
             }
         }
     }
-}
-
-/// Whether `alias` is called with an operand that is not literal, save where it is defined itself.
-fn is_called_with_more_than_names(text: &[u8], alias: &[u8]) -> bool {
-    let calls = text.windows(alias.len()).enumerate().filter(|(_, window)| *window == alias).map(|(at, _)| at);
-    calls.into_iter().any(|at| {
-        let (before, after) = (&text[..at], &text[at + alias.len()..]);
-        let own = before.last().is_none_or(|&byte| !is_word(byte)) && after.first().is_none_or(|&byte| !is_word(byte));
-        let called =
-            skip_blank(after).strip_prefix(b"(").is_some_and(|inner| operand(skip_blank(inner), false).is_none());
-        let start = before.iter().rposition(|byte| matches!(byte, b'\n' | b'\r')).map_or(0, |at| at + 1);
-        // Elsewhere it is prose: preprocessors know such calls in directives alone.
-        let directive = before[start..].trim_ascii_start().starts_with(b"#");
-        own && called && directive && last_word(before) != b"define"
-    })
 }
 
 /// Probes through other names for `__has_include`: what is called with a name in brackets in a condition (or with one in angle brackets
@@ -287,7 +282,11 @@ fn is_called_with_more_than_names(text: &[u8], alias: &[u8]) -> bool {
 fn scan_calls(line: &[u8], conditional: bool, found: &mut Scan) {
     for at in (0..line.len()).filter(|&at| line[at] == b'(') {
         let called = last_word(&line[..at]);
-        if called.is_empty() || called.starts_with(b"__has_include") {
+        if called.is_empty() || called.starts_with(b"__has_include") || called == b"defined" {
+            continue;
+        }
+        // `HAS(x)` in its own definition.
+        if !conditional && line.trim_ascii_start().starts_with(called) && line[..at].trim_ascii() == called {
             continue;
         }
         match operand(skip_blank(&line[at + 1..]), false) {
@@ -295,8 +294,19 @@ fn scan_calls(line: &[u8], conditional: bool, found: &mut Scan) {
                 add(&mut found.probes, include.clone());
                 add(&mut found.includes, include);
             }
-            _ => {}
+            _ => found.calls.push(Word::of(called)),
         }
+    }
+}
+
+/// `NAME WORD …`, without parameters.
+fn scan_definition(line: &[u8], found: &mut Scan) {
+    let line = skip_blank(line);
+    let (name, body) = line.split_at(word_bytes(line));
+    let body = skip_blank(body);
+    let word = &body[..word_bytes(body)];
+    if word.first().is_some_and(|byte| !byte.is_ascii_digit()) {
+        found.renames.push((Word::of(name), Word::of(word)));
     }
 }
 
@@ -417,11 +427,9 @@ mod tests {
             b" * As HAS(x) for\n#define HAS __has_include\n#define HAS(x) 0\n#if defined(A) && HAS(<a.h>)\n#endif\n",
         );
         assert!(!alias.computed_probe && alias.probes.len() == 1 && alias.probes[0].name == "a.h", "{alias:?}");
-        for text in [
-            "#if __has_include(HEADER)\n",
-            "#define HAS(x) __has_include(x)\n",
-            "# define HAS __has_include\n#if HAS(X)\n",
-        ] {
+        for text in
+            ["#if __has_include(HEADER)\n", "#define HAS(x) __has_include(x)\n", "#define HAS x __has_include\n"]
+        {
             assert!(scan(text.as_bytes()).computed_probe, "{text}");
         }
         for text in [

@@ -1,6 +1,7 @@
 //! Makes the Merkle tree of what an action sees from a flat list of places.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::digest::Digest;
@@ -33,7 +34,7 @@ pub struct Tree {
     /// Digest of the root directory.
     pub root: Digest,
     /// Canonical bytes of every directory in it, without repetitions.
-    pub directories: Vec<(Digest, Vec<u8>)>,
+    pub directories: Vec<(Digest, Arc<[u8]>)>,
 }
 
 impl TreeBuilder {
@@ -92,7 +93,7 @@ impl TreeBuilder {
 }
 
 /// Depth is bounded by the depth of a `RelPath`.
-fn encode(nodes: BTreeMap<PathComponent, Node>, directories: &mut BTreeMap<Digest, Vec<u8>>) -> Digest {
+fn encode(nodes: BTreeMap<PathComponent, Node>, directories: &mut BTreeMap<Digest, Arc<[u8]>>) -> Digest {
     let mut directory = Directory::default();
     for (name, node) in nodes {
         match node {
@@ -108,7 +109,7 @@ fn encode(nodes: BTreeMap<PathComponent, Node>, directories: &mut BTreeMap<Diges
     }
     let bytes = directory.to_canonical();
     let digest = Digest::of(&bytes);
-    directories.insert(digest, bytes);
+    directories.insert(digest, bytes.into());
     digest
 }
 

@@ -37,7 +37,7 @@ pub struct Compiler {
     /// Files by physical place.
     pub files: Vec<(PathBuf, Digest)>,
     /// Canonical bytes of every directory of the tree.
-    pub directories: Vec<(Digest, Vec<u8>)>,
+    pub directories: Vec<(Digest, Arc<[u8]>)>,
     /// Value of `PATH` under which it finds its assembler.
     pub search: String,
     guards: Vec<(PathBuf, FileIdentity)>,

@@ -4,6 +4,7 @@ use std::fs::{self, File, FileTimes};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
+use buildbee_tests::client::plain;
 use buildbee_tests::farm::{Farm, Options};
 use buildbee_tests::project::{assert_same, make, outputs, write_c};
 use buildbee_tests::seen::see;
@@ -165,4 +166,33 @@ fn content_that_changes_behind_the_same_size_and_time_is_noticed() {
             assert!(compile().windows(4).any(|bytes| bytes == expected), "an old object for {n:x}\n{}", farm.logs());
         }
     }
+}
+
+#[test]
+fn a_header_that_appears_while_an_agent_compiles_counts() {
+    let farm = farm();
+    let folder = farm.path("project");
+    for name in ["first", "second"] {
+        fs::create_dir_all(folder.join(name)).unwrap();
+    }
+    fs::write(folder.join("second/conf.h"), "#define CONF 1\n").unwrap();
+    // Long enough to be caught at it.
+    let functions: String = (0..20_000).map(|n| format!("int f{n}(int a) {{ return a * CONF + {n}; }}\n")).collect();
+    fs::write(folder.join("a.c"), format!("#include <conf.h>\n{functions}")).unwrap();
+    fs::write(folder.join("first.c"), "int first;\n").unwrap();
+    let words = "-O2 -Ifirst -Isecond -c a.c -o a.o".split(' ');
+    farm.must_run(farm.client("buildbee").args(["gcc", "-c", "first.c"]).current_dir(&folder));
+    let mut compile = farm.client("buildbee");
+    let mut compile = compile.arg("gcc").args(words.clone()).current_dir(&folder).spawn().unwrap();
+    farm.wait("the agent is at it", || {
+        let status = farm.json(&["status"]);
+        let mut running = status["running"].as_array().unwrap().iter();
+        running.any(|action| action["where"].as_str().is_some_and(|place| place.starts_with("desk")))
+    });
+    fs::write(folder.join("first/conf.h"), "#define CONF 2\n").unwrap();
+    assert!(compile.wait().unwrap().success());
+    let found = fs::read(folder.join("a.o")).unwrap();
+    assert!(plain("gcc").args(words).current_dir(&folder).status().unwrap().success());
+    assert!(found == fs::read(folder.join("a.o")).unwrap(), "the object is that of the header before");
+    assert_eq!(farm.json(&["stats"])["reasons"]["inputs-changed"], 1, "{}", farm.json(&["stats"]));
 }
