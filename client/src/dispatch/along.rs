@@ -16,7 +16,7 @@ use buildbee_proto::peer::PeerId;
 use super::lender::Lender;
 
 /// Blobs that go with a request unasked, in all: less than a round trip is worth.
-const UNASKED_BYTES: u64 = 16 << 10;
+const UNASKED_BYTES: u64 = 4 << 10;
 /// A file above this is asked for by the agent if it lacks it.
 const OFFERED_FILE_BYTES: u64 = 2 << 20;
 /// Blobs remembered as sent to one agent; beyond it the memory starts over.

@@ -113,11 +113,11 @@ pub struct Attempts {
 impl Attempts {
     /// Runs `job` at `pick`.
     pub async fn run(&self, pick: &Pick, job: &Job) -> Result<RemoteResult, AttemptError> {
-        let along = self.sent.along(
-            pick.peer,
-            job.inputs.tree.directories.iter().map(|(digest, _)| digest),
-            job.inputs.files.keys(),
-        );
+        // By place: what stands in one folder is alike, and packs better side by side.
+        let mut files: Vec<_> = job.inputs.files.iter().collect();
+        files.sort_unstable_by_key(|(_, path)| path.as_os_str());
+        let directories = job.inputs.tree.directories.iter().map(|(digest, _)| digest);
+        let along = self.sent.along(pick.peer, directories, files.into_iter().map(|(digest, _)| digest));
         let mut attempt = [0; 16];
         // Without random numbers the id is constant, and the agent takes a second attempt for the first: let it fail instead.
         getrandom::fill(&mut attempt).map_err(|_| AttemptError::BadResult("no random numbers"))?;

@@ -11,6 +11,8 @@ use buildbee_proto::toolchain::ToolchainId;
 
 /// An agent that had no free slot is left alone for this long where no lease of ours says otherwise.
 const BUSY_PAUSE: Duration = Duration::from_millis(150);
+/// How often that pause doubles while refusals go on.
+const MAX_BUSY_DOUBLINGS: u32 = 2;
 /// First pause after a failure of the agent; doubles with each further one.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause.
@@ -36,6 +38,7 @@ struct Agent {
     n_direct: u32,
     pause_until: Now,
     n_failures: u32,
+    n_refusals: u32,
     /// Toolchains that our own actions have brought there.
     taught: BTreeSet<ToolchainId>,
 }
@@ -144,6 +147,7 @@ impl Board {
                         n_direct: 0,
                         pause_until: Now::ZERO,
                         n_failures: 0,
+                        n_refusals: 0,
                         taught: BTreeSet::new(),
                     };
                     self.agents.insert(info.peer, fresh);
@@ -234,6 +238,7 @@ impl Board {
         match went {
             Went::Well => {
                 agent.n_failures = 0;
+                agent.n_refusals = 0;
                 agent.pause_until = now;
                 if agent.taught.len() < MAX_TOOLCHAINS_PER_AGENT {
                     agent.taught.insert(*toolchain);
@@ -242,7 +247,9 @@ impl Board {
             Went::Busy => {
                 // The lease was none any more.
                 agent.leases.retain(|lease| Some(lease.token) != pick.token);
-                agent.pause_until = agent.pause_until.max(now + BUSY_PAUSE);
+                let pause = BUSY_PAUSE.saturating_mul(1 << agent.n_refusals.min(MAX_BUSY_DOUBLINGS));
+                agent.n_refusals = agent.n_refusals.saturating_add(1);
+                agent.pause_until = agent.pause_until.max(now + pause);
             }
             Went::Badly => {
                 let pause = FAILURE_PAUSE.saturating_mul(1 << agent.n_failures.min(8)).min(MAX_PAUSE);
