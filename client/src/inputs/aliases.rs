@@ -22,7 +22,7 @@ impl Word {
 }
 
 /// Which of `scans` calls another name for `__has_include` with something else than a literal name, if one of them gives it one.
-pub fn computed_probe<'a>(scans: impl Iterator<Item = &'a Scan> + Clone) -> Option<usize> {
+pub fn computed_probe<'a>(scans: &(impl Iterator<Item = &'a Scan> + Clone)) -> Option<usize> {
     let mut aliases = HashSet::from([Word::of(b"__has_include"), Word::of(b"__has_include_next")]);
     let n_own = aliases.len();
     loop {
@@ -48,7 +48,7 @@ mod tests {
 
     fn found(texts: &[&str]) -> Option<usize> {
         let scans: Vec<Scan> = texts.iter().map(|text| scan(text.as_bytes())).collect();
-        computed_probe(scans.iter())
+        computed_probe(&scans.iter())
     }
 
     #[test]

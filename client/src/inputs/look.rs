@@ -257,7 +257,7 @@ impl<'a> Look<'a> {
 
 /// Whether a `__has_include` by another name asks for a name that no scanner can tell.
 fn no_computed_probe(scans: &[(PathBuf, Arc<Scan>)]) -> Result<(), DiscoverError> {
-    match computed_probe(scans.iter().map(|(_, scan)| &**scan)) {
+    match computed_probe(&scans.iter().map(|(_, scan)| &**scan)) {
         Some(at) => Err(DiscoverError::ComputedProbe(scans[at].0.clone())),
         None => Ok(()),
     }

@@ -109,7 +109,8 @@ async fn a_block_is_what_it_says() {
         bad[WORD_BYTES..2 * WORD_BYTES].copy_from_slice(&claimed.to_le_bytes());
         assert_ne!(read(&bad).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{claimed}");
     }
-    for head in [262_145, COMPRESSED | 262_145, u32::MAX] {
+    let large = 262_145;
+    for head in [large, COMPRESSED | large, u32::MAX] {
         let bytes = [head.to_le_bytes(), [0; 4]].concat();
         assert_eq!(read(&bytes).await.unwrap_err().kind(), io::ErrorKind::InvalidData, "{head}");
     }
