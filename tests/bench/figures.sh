@@ -52,7 +52,7 @@ minus() { awk -v a="$1" -v b="$2" 'BEGIN { if (a == "-" || b == "-") print "-"; 
 load() { cut -d' ' -f1-3 /proc/loadavg; }
 
 section() { printf '\n%s   [load %s]\n' "$1" "$(load)"; }
-columns() { printf '  %-34s' "$1"; shift; printf '%13s' "$@"; printf '\n'; }
+columns() { printf '  %-34s' "$1"; shift; printf '%15s' "$@"; printf '\n'; }
 note() { printf '      %s\n' "$*"; }
 absent() { printf '  %-34s  absent: %s\n' "$1" "$2"; }
 # A figure beside what the project wants of it. Informs only.
