@@ -227,7 +227,7 @@ pub(crate) fn reap(child: Pid) -> nix::Result<Option<ProcessEnd>> {
     }))
 }
 
-/// Kills the group that [`start`] made, and its leader.
+/// Kills the group that was started, and its leader.
 pub(crate) fn kill_group(leader: Pid) {
     // They may have ended already; that they are ours and not yet reaped is the caller's promise.
     let _ = kill(Pid::from_raw(-leader.as_raw()), Signal::SIGKILL);

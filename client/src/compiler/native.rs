@@ -9,7 +9,7 @@ use super::reason::{Reason, ReasonKind};
 use super::request::CompilerFamily;
 use super::response_file::split;
 
-/// What options of the kinds in [`is_processor`] come to on this machine, in the driver's words. `None`: nobody knows.
+/// What options of the kinds in `is_processor` come to on this machine, in the driver's words. `None`: nobody knows.
 pub type ReadNative<'a> = dyn Fn(&[String]) -> Option<Vec<String>> + 'a;
 
 /// Options that change what the compiler makes of `native`, or for what.

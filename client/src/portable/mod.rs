@@ -1,7 +1,7 @@
 //! Results shared between checkouts: the same compile in another folder has the same result, if the folder's name is not in it.
 //!
 //! Actions run at their real path, so that bytes are exact, and an action's digest holds that path. Beside it stands a *portable key*:
-//! the digest that the action would have with the project's [`root`] in no particular folder ([`template`]). Under that key peers keep
+//! the digest that the action would have with the project's `root` in no particular folder (`template`). Under that key peers keep
 //! hints: folders where the compile was done before. A client puts such a folder into its own command and its own input tree and
 //! believes the hint only if that makes the action that the hint names; then it takes that action's signed result, looks for the
 //! foreign folder in it ([`carry`]), and writes its own into the dependency file.
