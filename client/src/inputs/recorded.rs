@@ -1,13 +1,15 @@
 //! A read set laid out for looking at it again and again: whether everything that a compile read is as it was, and everything that it
 //! missed is still missing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use buildbee_proto::digest::Digest;
 use buildbee_proto::outcome::ReadSet;
 use buildbee_proto::tree::Twin;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 
 use super::absences::Absences;
 use super::filehash::FileHashes;
@@ -26,6 +28,8 @@ pub struct Known {
 #[derive(Debug)]
 pub struct Recorded {
     symlinks: Vec<(PathBuf, String)>,
+    /// Folders of files, without those that lie on the way to another.
+    folders: Vec<PathBuf>,
     files: Vec<(PathBuf, Digest)>,
     absent: Vec<(PathBuf, Vec<Box<str>>)>,
     twins: Vec<(u32, Twin)>,
@@ -45,6 +49,7 @@ impl Recorded {
         let bytes = names.map(|path| path.as_str().len() + size_of::<(PathBuf, Digest)>()).sum();
         Self {
             symlinks: set.symlinks.iter().map(|(path, target)| (path.to_absolute(), target.clone())).collect(),
+            folders: innermost_folders(&files),
             files,
             absent: absent.into_iter().map(|(folder, names)| (Path::new("/").join(folder), names)).collect(),
             twins: set.twins.clone(),
@@ -52,12 +57,15 @@ impl Recorded {
         }
     }
 
-    /// Whether all is as it was. Blocks: costs a `stat` a file, and one a folder that lacks something.
+    /// Whether all is as it was. Blocks: costs a `stat` a file, one a folder that lacks something, and a look at the way to each file.
     pub fn holds(&self, known: &Known) -> bool {
         let same_target = |(path, target): &(PathBuf, String)| {
             fs::read_link(path).is_ok_and(|now| now.as_os_str() == target.as_str())
         };
-        self.symlinks.iter().all(same_target) && self.files_hold(&known.hashes) && self.lacks(known)
+        self.symlinks.iter().all(same_target)
+            && self.folders.iter().all(|folder| is_reached_plainly(folder))
+            && self.files_hold(&known.hashes)
+            && self.lacks(known)
     }
 
     /// Whether nothing that was missed has appeared. Blocks.
@@ -84,6 +92,34 @@ impl Recorded {
     }
 }
 
+/// The folders of `files` (sorted by path) that contain no other of them.
+fn innermost_folders(files: &[(PathBuf, Digest)]) -> Vec<PathBuf> {
+    let folders: BTreeSet<&Path> = files.iter().filter_map(|(path, _)| path.parent()).collect();
+    let mut innermost: Vec<PathBuf> = Vec::new();
+    for folder in folders {
+        // What a folder contains follows it.
+        if innermost.last().is_some_and(|last| folder.starts_with(last)) {
+            innermost.pop();
+        }
+        innermost.push(folder.to_owned());
+    }
+    innermost
+}
+
+/// Whether no symlink lies on the way to `folder`. Files are recorded where they are, so that there was none; through a new one gcc would find
+/// the same content and might spell the names of system headers otherwise.
+fn is_reached_plainly(folder: &Path) -> bool {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    match openat2(AT_FDCWD, folder, how) {
+        Ok(_) => true,
+        // Kernels before 5.6, and sandboxes that do not know the call.
+        Err(Errno::ENOSYS | Errno::EPERM) => fs::canonicalize(folder).is_ok_and(|real| real == folder),
+        Err(_) => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::{File, FileTimes};
@@ -97,6 +133,29 @@ mod tests {
     fn change(path: &Path, second: u64) {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(second) + Duration::from_millis(second % 1000);
         File::options().append(true).open(path).unwrap().set_times(FileTimes::new().set_modified(time)).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_became_a_symlink_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for place in ["inc/sys", "src", "copy/sys"] {
+            fs::create_dir_all(root.join(place)).unwrap();
+        }
+        for place in ["inc/a.h", "inc/sys/b.h", "src/x.c", "copy/a.h", "copy/sys/b.h"] {
+            fs::write(root.join(place), "same").unwrap();
+        }
+        let path = |name: &str| RelPath::from_absolute(&root.join(name)).unwrap();
+        let files = ["inc/a.h", "inc/sys/b.h", "src/x.c"].map(|name| (path(name), Digest::of(b"same")));
+        let set =
+            Recorded { twins: Vec::new(), ..Recorded::new(&ReadSet { files: files.to_vec(), ..ReadSet::default() }) };
+        assert_eq!(set.folders, [root.join("inc/sys"), root.join("src")]);
+        let reached = || set.folders.iter().all(|folder| is_reached_plainly(folder));
+        assert!(reached());
+        fs::rename(root.join("inc"), root.join("old")).unwrap();
+        std::os::unix::fs::symlink("copy", root.join("inc")).unwrap();
+        assert!(fs::read(root.join("inc/sys/b.h")).is_ok() && !reached());
+        assert!(!set.holds(&Known::default()));
     }
 
     #[test]
