@@ -178,7 +178,7 @@ fn a_header_that_appears_while_an_agent_compiles_counts() {
     fs::write(folder.join("second/conf.h"), "#define CONF 1\n").unwrap();
     // Long enough to be caught at it.
     let functions: Vec<String> =
-        (0..20_000).map(|n| format!("int f{n}(int a) {{ return a * CONF + {n}; }}\n")).collect();
+        (0..6_000).map(|n| format!("int f{n}(int a) {{ return a * CONF + {n}; }}\n")).collect();
     fs::write(folder.join("a.c"), format!("#include <conf.h>\n{}", functions.concat())).unwrap();
     fs::write(folder.join("first.c"), "int first;\n").unwrap();
     let words = "-O2 -Ifirst -Isecond -c a.c -o a.o".split(' ');
