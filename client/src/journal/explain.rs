@@ -132,24 +132,9 @@ mod tests {
         Digest::of(text.as_bytes())
     }
 
-    fn question(arguments: &[&str]) -> Question {
-        Question {
-            toolchain: "t".into(),
-            compiler: "/usr/bin/gcc".into(),
-            directory: "/p".into(),
-            logical_directory: String::new(),
-            source: "a.c".into(),
-            content: digest("a"),
-            outputs: vec!["a.o".into()],
-            env: vec![],
-            on_terminal: false,
-            arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
-        }
-    }
-
     /// A miss of the question `key`, which became `action`.
     fn missed(journal: &Journal, key: &str, action: &str, arguments: &[&str]) {
-        journal.asked(std::path::Path::new("/p/a.c"), digest(key), question(arguments));
+        journal.asked(std::path::Path::new("/p/a.c"), digest(key), Question::with(arguments));
         journal.ended(Record {
             cwd: "/p".into(),
             question: Some(digest(key)),

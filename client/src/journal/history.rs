@@ -80,21 +80,6 @@ impl History {
 mod tests {
     use super::*;
 
-    fn question(arguments: &[&str]) -> Question {
-        Question {
-            toolchain: "t".into(),
-            compiler: "/usr/bin/gcc".into(),
-            directory: "/p".into(),
-            logical_directory: String::new(),
-            source: "a.c".into(),
-            content: Digest::of(b"a"),
-            outputs: vec!["a.o".into()],
-            env: vec![],
-            on_terminal: false,
-            arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
-        }
-    }
-
     fn key(number: usize) -> Digest {
         Digest::of(number.to_string().as_bytes())
     }
@@ -105,7 +90,7 @@ mod tests {
         let source = Path::new("/p/a.c");
         assert_eq!(history.before(source, &key(0)), Earlier::Forgotten);
         for (number, arguments) in [["-O0", "-g"], ["-O2", "-Wall"], ["-O2", "-g"]].iter().enumerate() {
-            history.met(source, key(number), question(arguments));
+            history.met(source, key(number), Question::with(arguments));
         }
         assert_eq!(history.before(source, &key(0)), Earlier::Nothing);
         let Earlier::Nearest(found) = history.before(source, &key(2)) else { panic!() };
@@ -121,12 +106,12 @@ mod tests {
     fn it_does_not_grow_for_ever() {
         let mut history = History::default();
         for number in 0..MAX_SOURCES + 10 {
-            history.met(Path::new(&format!("/p/{number}.c")), key(number), question(&[]));
+            history.met(Path::new(&format!("/p/{number}.c")), key(number), Question::with(&[]));
         }
         assert_eq!((history.sources.len(), history.order.len()), (MAX_SOURCES, MAX_SOURCES));
         let last = PathBuf::from(format!("/p/{}.c", MAX_SOURCES + 9));
         for number in 0..10 {
-            history.met(&last, key(number), question(&[&number.to_string()]));
+            history.met(&last, key(number), Question::with(&[&number.to_string()]));
         }
         assert_eq!(history.sources[&last].len(), MAX_QUESTIONS);
         assert_eq!(history.before(&last, &key(0)), Earlier::Forgotten);

@@ -63,3 +63,22 @@ impl Canonical for Question {
         })
     }
 }
+
+#[cfg(test)]
+impl Question {
+    /// One about `/p/a.c`, for tests of what is made of differences.
+    pub(super) fn with(arguments: &[&str]) -> Self {
+        Self {
+            toolchain: "t".into(),
+            compiler: "/usr/bin/gcc".into(),
+            directory: "/p".into(),
+            logical_directory: String::new(),
+            source: "a.c".into(),
+            content: Digest::of(b"a"),
+            outputs: vec!["a.o".into()],
+            env: vec![],
+            on_terminal: false,
+            arguments: arguments.iter().map(|word| (*word).to_owned()).collect(),
+        }
+    }
+}
