@@ -15,9 +15,9 @@ use buildbee_proto::peer::PeerId;
 use buildbee_store::{PutError, Store};
 
 use super::recent::Recent;
-use crate::dispatch::attempt::{MAX_RESULT_CONTENT_BYTES, named};
+use crate::dispatch::attempt::{MAX_RESULT_CONTENT_BYTES, RemoteResult, named};
 use crate::inputs::filehash::FileHashes;
-use crate::inputs::recorded::{Known, Recorded};
+use crate::inputs::recorded::{self, Known, Recorded};
 
 /// Memory for results, with their content, that were used last.
 const RECENT_RESULT_BYTES: usize = 16 << 20;
@@ -31,6 +31,12 @@ pub struct Hit {
     pub signed: SignedResult,
     /// Content of everything that it names.
     pub blobs: BTreeMap<Digest, Vec<u8>>,
+}
+
+impl From<RemoteResult> for Hit {
+    fn from(made: RemoteResult) -> Self {
+        Self { signed: made.signed, blobs: made.blobs }
+    }
 }
 
 impl Hit {
@@ -152,35 +158,31 @@ impl LocalCache {
 
     /// Whether nothing that was missed has appeared.
     pub fn still_lacks(&self, set: &ReadSet) -> bool {
-        Recorded::new(set).lacks(&self.known)
+        recorded::lacks(&recorded::by_folder(&set.absent), &self.known.absences)
     }
 
-    /// Keeps a result, its content, and (where given) how to find it without looking at the inputs again. A cache that is full or
-    /// failing keeps nothing and says so in the log.
-    pub fn keep(&self, signed: &SignedResult, blobs: &BTreeMap<Digest, Vec<u8>>, index: (Digest, ReadSet)) {
+    /// Keeps a result with its content, and that `key` leads to it with these files. A cache that is full or failing keeps nothing and
+    /// says so in the log.
+    pub fn keep(&self, hit: &Hit, key: &Digest, read_set: &ReadSet) {
         let Some(store) = &self.store else { return };
-        let (key, read_set) = index;
+        let action = hit.signed.result.action;
         let keep = || -> Result<(), PutError> {
-            let _pinned = store.pin(blobs.keys().copied());
-            for content in blobs.values() {
+            let _pinned = store.pin(hit.blobs.keys().copied());
+            for content in hit.blobs.values() {
                 store.put_bytes(content)?;
             }
-            store.put_result(signed)?;
-            let mut manifest = store.manifest(&key).ok().flatten().unwrap_or_else(Manifest::default);
-            manifest.remember(ManifestEntry { action: signed.result.action, read_set });
-            store.put_manifest(&key, &manifest)
+            store.put_result(&hit.signed)?;
+            remember(store, key, action, read_set)
         };
         self.note(keep());
-        self.results.forget(&signed.result.action);
-        self.manifests.forget(&key);
+        self.results.forget(&action);
+        self.manifests.forget(key);
     }
 
     /// Notes that `key` leads to `action` with these files.
-    pub fn index(&self, key: &Digest, action: Digest, read_set: ReadSet) {
+    pub fn index(&self, key: &Digest, action: Digest, read_set: &ReadSet) {
         let Some(store) = &self.store else { return };
-        let mut manifest = store.manifest(key).ok().flatten().unwrap_or_else(Manifest::default);
-        manifest.remember(ManifestEntry { action, read_set });
-        self.note(store.put_manifest(key, &manifest));
+        self.note(remember(store, key, action, read_set));
         self.manifests.forget(key);
     }
 
@@ -199,4 +201,10 @@ impl LocalCache {
         }
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
+}
+
+fn remember(store: &Store, key: &Digest, action: Digest, read_set: &ReadSet) -> Result<(), PutError> {
+    let mut manifest = store.manifest(key).ok().flatten().unwrap_or_else(Manifest::default);
+    manifest.remember(ManifestEntry { action, read_set: read_set.clone() });
+    store.put_manifest(key, &manifest)
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::local::{Invocation, LocalOutcome, LocalReply};
-use buildbee_proto::outcome::SignedResult;
 
 use super::cache::Hit;
 use super::context::Context;
@@ -17,11 +16,12 @@ use super::execute::{Ended, Executor};
 use super::invocation::Checked;
 use super::link::{LinkError, WrapperLink, run_alone};
 use super::local_result::LocalRun;
-use super::plan::{Plan, Planned, plan};
+use super::peers;
+use super::plan::{Plan, Planned, other_messages, plan};
 use crate::config::Racing;
 use crate::dispatch::job::Job;
 use crate::dispatch::lender::Source;
-use crate::dispatch::lookup;
+use crate::dispatch::lookup::Wanted;
 use crate::journal::stages::{Stage, StageClock};
 use crate::journal::{Record, Where, Why};
 use crate::portable::Obstacle;
@@ -33,9 +33,6 @@ const FARM_PATIENCE: Duration = Duration::from_secs(1);
 const CACHE_PATIENCE: Duration = Duration::from_secs(5);
 /// The same where nothing may run here by choice.
 const MEASURED_PATIENCE: Duration = Duration::from_secs(120);
-
-/// Why a result that is right is not enough.
-const OTHER_MESSAGES: &str = "its warnings would look different on this terminal or in this language";
 
 /// How far a compile has come when a session takes it over.
 #[derive(Debug)]
@@ -108,7 +105,6 @@ impl Session {
     }
 
     async fn find_inputs(&self, plan: Arc<Plan>) -> Result<(), LinkError> {
-        self.context.journal.asked(&plan.record().source_path(), plan.key, plan.question());
         let look = self.context.discovery.inputs(&plan.compiler, &plan.request, &plan.call.env, &plan.call.cwd);
         let inputs = match tokio::time::timeout(self.patience(), look).await {
             Ok(inputs) => inputs.map_err(|error| (error.code().to_owned(), error.to_string())),
@@ -123,7 +119,7 @@ impl Session {
         });
         self.clock.ended(Stage::Inputs);
         match job {
-            Ok(job) => self.with_job(&plan, job).await,
+            Ok(job) => self.with_job(&plan, Arc::new(job)).await,
             Err(why) => self.pass(plan.record(), why).await,
         }
     }
@@ -154,14 +150,14 @@ impl Session {
         }
     }
 
-    async fn with_job(&self, plan: &Arc<Plan>, job: Job) -> Result<(), LinkError> {
+    async fn with_job(&self, plan: &Arc<Plan>, job: Arc<Job>) -> Result<(), LinkError> {
         let inputs = Some(job.inputs.counts());
         let record = Record { action: Some(job.action.to_string()), inputs, ..plan.record() };
         let (cache, action) = (self.context.cache.clone(), job.action);
         let known = tokio::task::spawn_blocking(move || cache.result(&action)).await.ok().flatten();
         if let Some(hit) = known {
-            let (cache, key, read_set) = (self.context.cache.clone(), plan.key, job.inputs.read_set.clone());
-            tokio::task::spawn_blocking(move || cache.index(&key, action, read_set)).await.ok();
+            let (cache, key) = (self.context.cache.clone(), plan.key);
+            tokio::task::spawn_blocking(move || cache.index(&key, action, &job.inputs.read_set)).await.ok();
             self.clock.ended(Stage::Lookup);
             return self.finish_cached(plan, record, hit).await;
         }
@@ -171,7 +167,7 @@ impl Session {
         if let Some((agent, hit)) = found
             && self.still_lacks(&job).await
         {
-            self.keep(plan, &job, &hit).await;
+            self.keep(plan, &job, Arc::clone(&hit)).await;
             let received_bytes = if agent.is_some() { hit.size() } else { 0 };
             return self.finish_cached(plan, Record { agent, received_bytes, ..record }, hit).await;
         }
@@ -182,7 +178,7 @@ impl Session {
     async fn run_somewhere(
         &self,
         plan: &Arc<Plan>,
-        job: &Job,
+        job: &Arc<Job>,
         record: Record,
         elsewhere: Result<Elsewhere<'_>, Obstacle>,
     ) -> Result<(), LinkError> {
@@ -202,18 +198,18 @@ impl Session {
                     let text = "a file appeared that its compiler would have found".to_owned();
                     return self.pass(record, ("inputs-changed".into(), text)).await;
                 }
-                let hit = Arc::new(Hit { signed: result.signed, blobs: result.blobs });
+                let hit = Arc::new(Hit::from(*result));
                 if let Err(error) = self.put_in_place(plan, &hit).await {
                     return self.pass(record, ("output-unwritable".into(), error)).await;
                 }
-                self.keep(plan, job, &hit).await;
+                self.keep(plan, job, Arc::clone(&hit)).await;
                 let directory = share(elsewhere, &hit, Keeper::Farm).await;
                 let received_bytes = hit.size();
                 let record = Record { agent: Some(agent), sent_bytes, received_bytes, directory, ..record };
                 self.done(record, &hit, Where::Remote).await
             }
             Ended::Unshown { result } => {
-                self.keep(plan, job, &Hit { signed: result.signed, blobs: result.blobs }).await;
+                self.keep(plan, job, Arc::new(Hit::from(*result))).await;
                 self.show_otherwise(plan).await
             }
             Ended::Local { why, outcome } => {
@@ -237,13 +233,14 @@ impl Session {
 
     /// What peers hold, and what this user and they have made in other folders.
     async fn at_others(&self, job: &Job, elsewhere: Option<&Elsewhere<'_>>) -> Option<Found> {
+        let same = Wanted { action: &job.action, outputs: &job.outputs };
         let Some(elsewhere) = elsewhere else {
-            return self.at_peers(job).await.map(|(agent, hit)| (Some(agent), hit));
+            return peers::result(&self.context, same).await.map(|(agent, hit)| (Some(agent), hit));
         };
         if let Some(found) = elsewhere.in_own_cache().await {
             return Some(found);
         }
-        let (same, hints) = tokio::join!(self.at_peers(job), elsewhere.hints_of_peers());
+        let (same, hints) = tokio::join!(peers::result(&self.context, same), elsewhere.hints_of_peers());
         match same {
             Some((agent, hit)) => Some((Some(agent), hit)),
             None => elsewhere.follow(&hints).await,
@@ -251,29 +248,18 @@ impl Session {
     }
 
     /// Whether names that the job's files look for in vain are still absent: the agent saw the files of the moment before.
-    async fn still_lacks(&self, job: &Job) -> bool {
-        let (cache, read_set) = (self.context.cache.clone(), job.inputs.read_set.clone());
-        tokio::task::spawn_blocking(move || cache.still_lacks(&read_set)).await.unwrap_or(false)
+    async fn still_lacks(&self, job: &Arc<Job>) -> bool {
+        let (cache, job) = (self.context.cache.clone(), Arc::clone(job));
+        tokio::task::spawn_blocking(move || cache.still_lacks(&job.inputs.read_set)).await.unwrap_or(false)
     }
 
-    async fn at_peers(&self, job: &Job) -> Option<(String, Arc<Hit>)> {
-        let farm = self.context.farm.as_ref()?;
-        let (roster, responsive) = (farm.roster()?, farm.responsive_agents());
-        let wanted = lookup::Wanted { action: &job.action, outputs: &job.outputs };
-        let (peer, found) = lookup::find(farm.node(), &roster.value, &responsive, wanted).await?;
-        let hit = Hit { signed: found.signed, blobs: found.blobs };
-        self.context.journal.moved(0, hit.size());
-        Some((farm.name_of(&peer), Arc::new(hit)))
-    }
-
-    async fn keep(&self, plan: &Plan, job: &Job, hit: &Hit) {
-        let (cache, index) = (self.context.cache.clone(), (plan.key, job.inputs.read_set.clone()));
-        let (signed, blobs): (SignedResult, _) = (hit.signed.clone(), hit.blobs.clone());
-        tokio::task::spawn_blocking(move || cache.keep(&signed, &blobs, index)).await.ok();
+    async fn keep(&self, plan: &Plan, job: &Arc<Job>, hit: Arc<Hit>) {
+        let (cache, job, key) = (self.context.cache.clone(), Arc::clone(job), plan.key);
+        tokio::task::spawn_blocking(move || cache.keep(&hit, &key, &job.inputs.read_set)).await.ok();
     }
 
     /// Keeps what the wrapper's run made, with what it printed on the terminal as that of a run on a terminal.
-    async fn keep_local(&self, plan: &Arc<Plan>, job: &Job, outcome: &LocalOutcome) -> Option<Hit> {
+    async fn keep_local(&self, plan: &Arc<Plan>, job: &Arc<Job>, outcome: &LocalOutcome) -> Option<Hit> {
         if plan.listed.contested() {
             self.context.journal.noted("output-contested");
             return None;
@@ -283,7 +269,7 @@ impl Session {
         }
         let plan = plan.on_terminal()?;
         let job = Job::new(Arc::clone(&plan.compiler), &plan.request, job.inputs.clone(), &plan.call.cwd).ok()?;
-        LocalRun { plan_key: plan.key, job: &job, outcome }.keep(&self.context).await;
+        LocalRun { plan_key: plan.key, job: &Arc::new(job), outcome }.keep(&self.context).await;
         None
     }
 
@@ -301,8 +287,11 @@ impl Session {
     /// The messages of a result can't be shown: makes them as they should be.
     async fn show_otherwise(&self, plan: &Plan) -> Result<(), LinkError> {
         match plan.on_terminal() {
-            Some(plan) => Box::pin(self.find_inputs(Arc::new(plan))).await,
-            None => self.pass(plan.record(), ("messages".to_owned(), OTHER_MESSAGES.to_owned())).await,
+            Some(there) => {
+                there.ask(&self.context);
+                Box::pin(self.find_inputs(Arc::new(there))).await
+            }
+            None => self.pass(plan.record(), other_messages()).await,
         }
     }
 

@@ -132,7 +132,7 @@ impl Door {
             return Err(LinkError::Gone);
         }
         match planned {
-            Planned::Hit(plan, hit) if plan.accepts(&hit) && is_quick(&hit) && clock.elapsed() < QUICK => {
+            Planned::Hit(plan, hit) if is_quick(&hit) && clock.elapsed() < QUICK => {
                 self.finish(stream, &plan, &hit, &clock).map(|()| None)
             }
             Planned::Local(record, why) => self.pass(stream, *record, why, &clock).map(|()| None),

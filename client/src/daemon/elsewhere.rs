@@ -12,9 +12,11 @@ use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance};
 
 use super::cache::Hit;
 use super::context::Context;
+use super::peers;
 use crate::compiler::request::CompileRequest;
+use crate::dispatch::hints;
 use crate::dispatch::job::Job;
-use crate::dispatch::{hints, lookup};
+use crate::dispatch::lookup::Wanted;
 use crate::portable::carry::{Carried, carry};
 use crate::portable::template::There;
 use crate::portable::{Obstacle, Template};
@@ -96,13 +98,9 @@ impl<'a> Elsewhere<'a> {
         if let Ok(Some(hit)) = tokio::task::spawn_blocking(move || cache.result(&action)).await {
             return Some((None, hit));
         }
-        let farm = self.context.farm.as_ref()?;
-        let (roster, responsive) = (farm.roster()?, farm.responsive_agents());
-        let wanted = lookup::Wanted { action: &there.action, outputs: &there.outputs };
-        let (peer, found) = lookup::find(farm.node(), &roster.value, &responsive, wanted).await?;
-        let n_bytes = found.blobs.values().map(|content| content.len() as u64).sum();
-        self.context.journal.moved(0, n_bytes);
-        Some((Some(farm.name_of(&peer)), Arc::new(Hit { signed: found.signed, blobs: found.blobs })))
+        let wanted = Wanted { action: &there.action, outputs: &there.outputs };
+        let (agent, hit) = peers::result(self.context, wanted).await?;
+        Some((Some(agent), hit))
     }
 
     /// The result as this compile's own. This client says so itself, and to nobody else.

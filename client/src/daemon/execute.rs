@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::context::{Context, RunningEntry};
 use super::link::{LinkError, WrapperLink};
+use super::plan::other_messages;
 use crate::compiler::request::CompileRequest;
 use crate::config::Racing;
 use crate::dispatch::attempt::{AttemptError, RemoteResult};
@@ -187,7 +188,7 @@ impl<'a> Executor<'a> {
         let pick = seat.pick.clone();
         let mut attempt = std::pin::pin!(attempts.run(&pick, self.job));
         let first = tokio::select! {
-            done = &mut attempt => Some(done),
+            done = &mut attempt => done,
             permit = self.race_permit() => {
                 self.context.journal.noted("raced");
                 self.start_local("raced").await?;
@@ -208,12 +209,12 @@ impl<'a> Executor<'a> {
             }
         };
         match first {
-            Some(Ok(result)) if self.good(&result) => {
+            Ok(result) if self.good(&result) => {
                 seat.went(Went::Well);
                 self.received(&result);
                 Ok(Tried::Ended(Ended::Remote { agent, result: Box::new(result) }))
             }
-            Some(Ok(result)) => {
+            Ok(result) => {
                 seat.went(Went::Well);
                 drop(seat);
                 if result.signed.result.exit_code == 0 && self.request.terminal.is_some() {
@@ -222,11 +223,10 @@ impl<'a> Executor<'a> {
                 }
                 self.confirm(&agent, &result).await.map(Tried::Ended)
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 seat.went(went(&error));
                 Ok(Tried::Failed(error))
             }
-            None => Ok(Tried::Failed(AttemptError::Gone)),
         }
     }
 
@@ -265,7 +265,7 @@ impl<'a> Executor<'a> {
     async fn confirm(&self, agent: &str, result: &RemoteResult) -> Result<Ended, LinkError> {
         let code = result.signed.result.exit_code;
         let why = if code == 0 {
-            why("messages", "its warnings would look different on this terminal or in this language")
+            other_messages()
         } else {
             why("compile-failed", &format!("it failed on {agent} (exit status {code}); confirmed here"))
         };

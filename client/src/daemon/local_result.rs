@@ -26,7 +26,7 @@ pub struct LocalRun<'a> {
     /// Where direct mode will look for it.
     pub plan_key: Digest,
     /// The action that it was.
-    pub job: &'a Job,
+    pub job: &'a Arc<Job>,
     /// How it ended.
     pub outcome: &'a LocalOutcome,
 }
@@ -37,11 +37,9 @@ impl LocalRun<'_> {
         if self.outcome.exit_code != Some(0) || !self.outcome.complete || context.cache.store().is_none() {
             return None;
         }
-        let (context, guards) = (Arc::clone(context), self.job.inputs.guards.clone());
-        let outputs: Vec<_> = self.job.outputs.clone();
+        let (context, job, key) = (Arc::clone(context), Arc::clone(self.job), self.plan_key);
         let (stdout, stderr) = (self.outcome.stdout.0.clone(), self.outcome.stderr.0.clone());
-        let (action, wall_ms) = (self.job.action, self.outcome.wall_ms);
-        let index = (self.plan_key, self.job.inputs.read_set.clone());
+        let wall_ms = self.outcome.wall_ms;
         let keep = move || {
             let unchanged = |(path, before): &(PathBuf, crate::inputs::filehash::Hashed)| {
                 context
@@ -49,22 +47,22 @@ impl LocalRun<'_> {
                     .hash(path)
                     .is_ok_and(|now| now.digest == before.digest && now.identity == before.identity)
             };
-            if !guards.iter().all(unchanged) || !context.cache.holds(&index.1) {
+            if !job.inputs.guards.iter().all(unchanged) || !context.cache.holds(&job.inputs.read_set) {
                 context.journal.noted("input-changed-meanwhile");
                 return None;
             }
             let mut blobs = BTreeMap::new();
             let mut files = Vec::new();
-            for OutputPlace { place, always, before } in outputs {
+            for OutputPlace { place, always, before } in &job.outputs {
                 let path = place.to_absolute();
                 // One that need not be written may be an earlier compile's.
-                if !always && identity(&path) == before {
+                if !always && identity(&path) == *before {
                     continue;
                 }
                 // A compiler that succeeds writes the others; who removed one may have replaced another.
                 let content = read(&path)?;
                 let digest = Digest::of(&content);
-                files.push(OutputFile { path: place, digest, mode: NEW_FILE_MODE });
+                files.push(OutputFile { path: place.clone(), digest, mode: NEW_FILE_MODE });
                 blobs.insert(digest, content);
             }
             let streams = [stdout, stderr].map(|content| {
@@ -81,10 +79,10 @@ impl LocalRun<'_> {
                 peak_memory_bytes: 0,
             };
             let [stdout, stderr] = streams;
-            let result = ActionResult { action, exit_code: 0, outputs: files, stdout, stderr, provenance };
-            let signed = context.identity.sign_result(result);
-            context.cache.keep(&signed, &blobs, index);
-            Some(Hit { signed, blobs })
+            let result = ActionResult { action: job.action, exit_code: 0, outputs: files, stdout, stderr, provenance };
+            let hit = Hit { signed: context.identity.sign_result(result), blobs };
+            context.cache.keep(&hit, &key, &job.inputs.read_set);
+            Some(hit)
         };
         // A panic in there loses a cache entry, not the compile.
         tokio::task::spawn_blocking(keep).await.ok().flatten()

@@ -16,6 +16,7 @@ pub mod invocation;
 pub mod link;
 pub mod listener;
 pub mod local_result;
+pub mod peers;
 pub mod placement;
 pub mod plan;
 pub mod recent;

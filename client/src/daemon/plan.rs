@@ -45,7 +45,7 @@ pub struct Plan {
 /// What a call comes to.
 #[derive(Debug)]
 pub enum Planned {
-    /// A result is known that holds.
+    /// A result is known that holds, and whose messages can be shown.
     Hit(Box<Plan>, Arc<Hit>),
     /// None is.
     Miss(Box<Plan>),
@@ -109,24 +109,37 @@ pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> P
     let listed = context.runs(request.source.clone(), outputs);
     let (call, listed) = (Arc::new(call), Arc::new(listed));
     let plan = Plan { call, request, compiler, key, listed, source: content };
+    look_up(context, plan)
+}
+
+/// Whether a result for `plan` is known that can be shown.
+fn look_up(context: &Context, plan: Plan) -> Planned {
     let known = context.cache.direct(&plan.key);
-    if let Some(hit) = &known
-        && plan.accepts(hit)
-    {
-        return Planned::Hit(Box::new(plan), Arc::clone(hit));
+    let is_known = known.is_some();
+    if let Some(hit) = known.filter(|hit| plan.accepts(hit)) {
+        return Planned::Hit(Box::new(plan), hit);
     }
     // A run here printed on the terminal, so that it may be known by that alone.
-    let there = plan.on_terminal();
-    if let Some(there) = &there
-        && let Some(hit) = context.cache.direct(&there.key)
-    {
-        return Planned::Hit(Box::new(there.clone()), hit);
+    let Some(there) = plan.on_terminal() else {
+        return if is_known {
+            Planned::Local(Box::new(plan.record()), other_messages())
+        } else {
+            Planned::Miss(Box::new(plan))
+        };
+    };
+    match context.cache.direct(&there.key) {
+        Some(hit) => Planned::Hit(Box::new(there), hit),
+        None if is_known => {
+            there.ask(context);
+            Planned::Miss(Box::new(there))
+        }
+        None => Planned::Miss(Box::new(plan)),
     }
-    match (known, there) {
-        (None, _) => Planned::Miss(Box::new(plan)),
-        (Some(_), Some(there)) => Planned::Miss(Box::new(there)),
-        (Some(hit), None) => Planned::Hit(Box::new(plan), hit),
-    }
+}
+
+/// Why a result that is right is not enough.
+pub fn other_messages() -> Why {
+    ("messages".to_owned(), "its warnings would look different on this terminal or in this language".to_owned())
 }
 
 fn question(call: &Checked, request: &CompileRequest, compiler: &Compiler, content: Digest) -> Question {
@@ -154,9 +167,10 @@ impl Plan {
         Some(Self { call, request, compiler, key, listed, source: self.source })
     }
 
-    /// What is asked, for the journal to compare with.
-    pub fn question(&self) -> Question {
-        question(&self.call, &self.request, &self.compiler, self.source)
+    /// Tells the journal what is asked, for it to compare with.
+    pub fn ask(&self, context: &Context) {
+        let question = question(&self.call, &self.request, &self.compiler, self.source);
+        context.journal.asked(&self.call.cwd.join(&self.request.source), self.key, question);
     }
 
     /// For the journal.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use buildbee_proto::digest::Digest;
 use buildbee_proto::outcome::ReadSet;
+use buildbee_proto::path::RelPath;
 use buildbee_proto::tree::Twin;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
@@ -24,6 +25,9 @@ pub struct Known {
     pub absences: Absences,
 }
 
+/// A folder, and names that it lacks.
+pub type Lacking = (PathBuf, Vec<Box<str>>);
+
 /// A read set.
 #[derive(Debug)]
 pub struct Recorded {
@@ -31,7 +35,7 @@ pub struct Recorded {
     /// Folders of files, without those that lie on the way to another.
     folders: Vec<PathBuf>,
     files: Vec<(PathBuf, Digest)>,
-    absent: Vec<(PathBuf, Vec<Box<str>>)>,
+    absent: Vec<Lacking>,
     twins: Vec<(u32, Twin)>,
     bytes: usize,
 }
@@ -39,11 +43,6 @@ pub struct Recorded {
 impl Recorded {
     /// From the read set as it is stored.
     pub fn new(set: &ReadSet) -> Self {
-        let mut absent: BTreeMap<&str, Vec<Box<str>>> = BTreeMap::new();
-        for path in &set.absent {
-            let (folder, name) = path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()));
-            absent.entry(folder).or_default().push(name.into());
-        }
         let files = set.files.iter().map(|(path, digest)| (path.to_absolute(), *digest)).collect::<Vec<_>>();
         let names = set.files.iter().map(|(path, _)| path).chain(&set.absent);
         let bytes = names.map(|path| path.as_str().len() + size_of::<(PathBuf, Digest)>()).sum();
@@ -51,7 +50,7 @@ impl Recorded {
             symlinks: set.symlinks.iter().map(|(path, target)| (path.to_absolute(), target.clone())).collect(),
             folders: innermost_folders(&files),
             files,
-            absent: absent.into_iter().map(|(folder, names)| (Path::new("/").join(folder), names)).collect(),
+            absent: by_folder(&set.absent),
             twins: set.twins.clone(),
             bytes,
         }
@@ -65,12 +64,7 @@ impl Recorded {
         self.symlinks.iter().all(same_target)
             && self.folders.iter().all(|folder| is_reached_plainly(folder))
             && self.files_hold(&known.hashes)
-            && self.lacks(known)
-    }
-
-    /// Whether nothing that was missed has appeared. Blocks.
-    pub fn lacks(&self, known: &Known) -> bool {
-        self.absent.iter().all(|(folder, names)| known.absences.hold(folder, names))
+            && lacks(&self.absent, &known.absences)
     }
 
     fn files_hold(&self, hashes: &FileHashes) -> bool {
@@ -90,6 +84,21 @@ impl Recorded {
     pub fn bytes(&self) -> usize {
         self.bytes
     }
+}
+
+/// The absent names of a read set, by folder.
+pub fn by_folder(absent: &[RelPath]) -> Vec<Lacking> {
+    let mut folders: BTreeMap<&str, Vec<Box<str>>> = BTreeMap::new();
+    for path in absent {
+        let (folder, name) = path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()));
+        folders.entry(folder).or_default().push(name.into());
+    }
+    folders.into_iter().map(|(folder, names)| (Path::new("/").join(folder), names)).collect()
+}
+
+/// Whether nothing that was missed has appeared. Blocks.
+pub fn lacks(absent: &[Lacking], absences: &Absences) -> bool {
+    absent.iter().all(|(folder, names)| absences.hold(folder, names))
 }
 
 /// The folders of `files` (sorted by path) that contain no other of them.
@@ -124,8 +133,6 @@ fn is_reached_plainly(folder: &Path) -> bool {
 mod tests {
     use std::fs::{File, FileTimes};
     use std::time::{Duration, SystemTime};
-
-    use buildbee_proto::path::RelPath;
 
     use super::super::filehash::FileIdentity;
     use super::*;
