@@ -9,7 +9,7 @@ use buildbee_p2p::identity::{Identity, verify_result};
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::local::LocalReply;
-use buildbee_proto::manifest::{Manifest, ManifestEntry};
+use buildbee_proto::manifest::ManifestEntry;
 use buildbee_proto::outcome::{ReadSet, SignedResult};
 use buildbee_proto::peer::PeerId;
 use buildbee_store::{PutError, Store};
@@ -204,7 +204,7 @@ impl LocalCache {
 }
 
 fn remember(store: &Store, key: &Digest, action: Digest, read_set: &ReadSet) -> Result<(), PutError> {
-    let mut manifest = store.manifest(key).ok().flatten().unwrap_or_else(Manifest::default);
+    let mut manifest = store.manifest(key).ok().flatten().unwrap_or_default();
     manifest.remember(ManifestEntry { action, read_set: read_set.clone() });
     store.put_manifest(key, &manifest)
 }

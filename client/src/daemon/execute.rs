@@ -28,8 +28,11 @@ use crate::journal::stages::{Stage, StageClock};
 const MAX_ATTEMPTS: usize = 3;
 /// A remote action is late after this long.
 const LATE: Duration = Duration::from_secs(1);
-/// The longest wait for a slot anywhere.
+/// The longest wait for a slot anywhere, where this machine compiles too.
 const MAX_WAIT: Duration = Duration::from_secs(20);
+/// The same where it has no slot of its own (`local_slots = 0`): agents are there, and at work. A board that gave up earlier would take the
+/// longest compiles of all upon itself, as all of them wait while the agents have those.
+const MAX_WAIT_WITHOUT_SLOTS: Duration = Duration::from_secs(600);
 /// How often a waiting action looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -129,7 +132,7 @@ impl<'a> Executor<'a> {
                         }
                     }
                 }
-                Found::Full if started.elapsed() < MAX_WAIT => {
+                Found::Full if started.elapsed() < self.longest_wait() => {
                     if let Some(permit) = self.local_permit() {
                         return self
                             .local(why("farm-busy", "all agents are busy, this machine is not"), Some(permit))
@@ -142,6 +145,10 @@ impl<'a> Executor<'a> {
                 Found::Seat(_) | Found::Nobody => return self.fallback(last).await,
             }
         }
+    }
+
+    fn longest_wait(&self) -> Duration {
+        if self.context.settings.local_slots == 0 { MAX_WAIT_WITHOUT_SLOTS } else { MAX_WAIT }
     }
 
     fn local_permit(&self) -> Option<OwnedSemaphorePermit> {
