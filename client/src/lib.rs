@@ -2,7 +2,8 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`compiler`] | front-ends: what a compiler command line means; pure |
+//! | [`compiler`] | front-end for C and C++: what a compiler command line means; pure |
+//! | [`rust`] | front-end for rustc; pure |
 //! | [`toolchain`] | from a compiler's path to the toolchain that it is part of |
 //! | [`portable`] | results shared between checkouts in different folders; pure |
 //! | [`inputs`] | what a compile reads, as read set and as Merkle tree |
@@ -31,6 +32,7 @@ pub mod inputs;
 pub mod journal;
 pub mod locale;
 pub mod portable;
+pub mod rust;
 pub mod toolchain;
 pub mod ui;
 pub mod wrapper;

@@ -1,0 +1,9 @@
+//! Front-end for rustc: what its command line means, where its paths stand, and what of its output is a path.
+//!
+//! Everything here is pure: arguments, environment and folder come in as values, callbacks say what is in a response file and what exists.
+//! Nothing here runs a compiler, knows the farm or the daemon. House rule: what is not understood runs locally, with the reason.
+
+pub mod reason;
+pub mod request;
+pub mod respell;
+pub mod roots;
