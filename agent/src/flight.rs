@@ -13,12 +13,10 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use buildbee_p2p::tasks::Tasks;
-use buildbee_proto::execute::Stage;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// Where a run says how far it is.
-pub type Progress = watch::Sender<Stage>;
+use crate::standing::{Progress, Standing};
 
 /// All runs of one kind. `T` is what comes out, handed to each passenger.
 pub struct Flights<K: Eq + Hash + Clone, T: Clone> {
@@ -30,7 +28,7 @@ pub struct Flights<K: Eq + Hash + Clone, T: Clone> {
 struct Flight<T> {
     id: u64,
     landed: watch::Receiver<Option<T>>,
-    stage: watch::Receiver<Stage>,
+    standing: watch::Receiver<Standing>,
     cancel: CancellationToken,
     n_passengers: usize,
 }
@@ -40,7 +38,7 @@ pub struct Passenger<K: Eq + Hash + Clone, T: Clone> {
     key: K,
     id: u64,
     landed: watch::Receiver<Option<T>>,
-    stage: watch::Receiver<Stage>,
+    standing: watch::Receiver<Standing>,
     flying: Arc<Mutex<HashMap<K, Flight<T>>>>,
     left: bool,
     /// Whether this call started the run.
@@ -86,10 +84,10 @@ where
             return self.passenger(key, flight, false);
         }
         let (land, landed) = watch::channel(None);
-        let (progress, stage) = watch::channel(Stage::Fetching);
+        let (progress, standing) = Progress::new();
         let cancel = self.tasks.token().child_token();
         let id = next_id();
-        let flight = Flight { id, landed, stage, cancel: cancel.clone(), n_passengers: 1 };
+        let flight = Flight { id, landed, standing, cancel: cancel.clone(), n_passengers: 1 };
         let passenger = self.passenger(key.clone(), &flight, true);
         flying.insert(key.clone(), flight);
         let run = start(cancel, progress);
@@ -105,8 +103,8 @@ where
     }
 
     fn passenger(&self, key: K, flight: &Flight<T>, pilot: bool) -> Passenger<K, T> {
-        let (landed, stage) = (flight.landed.clone(), flight.stage.clone());
-        Passenger { key, id: flight.id, landed, stage, flying: Arc::clone(&self.flying), left: false, pilot }
+        let (landed, standing) = (flight.landed.clone(), flight.standing.clone());
+        Passenger { key, id: flight.id, landed, standing, flying: Arc::clone(&self.flying), left: false, pilot }
     }
 }
 
@@ -162,14 +160,9 @@ impl<K: Eq + Hash + Clone, T: Clone> Passenger<K, T> {
         true
     }
 
-    /// How far the run is.
-    pub fn stage(&self) -> Stage {
-        *self.stage.borrow()
-    }
-
-    /// To pass the run's stage on to another run's progress.
-    pub fn stages(&self) -> watch::Receiver<Stage> {
-        self.stage.clone()
+    /// How far the run is, and when that changes.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.standing.clone()
     }
 }
 

@@ -14,6 +14,7 @@
 //! | [`toolchain`] | toolchains as folders |
 //! | [`exchange`] | blobs and results between peers |
 //! | [`flight`] | runs shared by all who ask meanwhile |
+//! | [`standing`] | how far a run is |
 //! | [`shares`] | no peer takes all of anything |
 //! | [`doctor`] | can this machine lend? |
 //! | [`state`] | the agent's own folder |
@@ -32,6 +33,7 @@ pub mod lease;
 pub mod serve;
 pub mod session;
 pub mod shares;
+pub mod standing;
 pub mod state;
 mod supply;
 pub mod toolchain;

@@ -32,6 +32,7 @@ use crate::executor::{Done, Executor, Job, Watch};
 use crate::flight::{Flights, Passenger};
 use crate::lease::core::AttemptId;
 use crate::lease::slots::{SlotGuard, Slots};
+use crate::standing::Early;
 use crate::supply::Lack;
 
 /// How long the request may take to arrive.
@@ -175,7 +176,7 @@ impl Inner {
             tracing::debug!(client = %client.short(), "what the client offered did not come");
             return Ok(false);
         }
-        match follow(&mut passenger, reader, writer).await {
+        match follow(&self.store, &mut passenger, reader, writer).await {
             None => {
                 tracing::debug!(client = %client.short(), "the client is gone");
                 Ok(false)
@@ -278,22 +279,40 @@ fn progress_ticks() -> Interval {
     ticks
 }
 
-/// Says how it goes until the run has landed. `None`: the client is gone.
-async fn follow<R, W>(passenger: &mut Passenger<Key, Outcome>, reader: &mut R, writer: &mut W) -> Option<Outcome>
+/// Says how it goes until the run has landed, and sends what is wanted early. `None`: the client is gone.
+async fn follow<R, W>(
+    store: &Store,
+    passenger: &mut Passenger<Key, Outcome>,
+    reader: &mut R,
+    writer: &mut W,
+) -> Option<Outcome>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let mut ticks = progress_ticks();
     let mut gone = std::pin::pin!(ended(reader));
+    let mut standing = passenger.standing();
+    let mut is_early_sent = false;
     loop {
-        let stage = passenger.stage();
+        let (stage, early) = {
+            let now = standing.borrow_and_update();
+            (now.stage, now.early.clone().filter(|_| !is_early_sent))
+        };
+        if let Some(early) = early {
+            is_early_sent = true;
+            if !send_early(store, &early, writer).await {
+                return None;
+            }
+        }
         tokio::select! {
+            biased;
             landed = passenger.landed() => {
                 let died = || Err(WireError::new(ErrorCode::Internal, Retry::OtherAgent, "the attempt failed"));
                 return Some(landed.unwrap_or_else(died));
             }
             () = &mut gone => return None,
+            Ok(()) = standing.changed() => {}
             _ = ticks.tick() => {
                 if !send(writer, &ActionUpdate::Running(stage)).await {
                     return None;
@@ -301,6 +320,11 @@ where
             }
         }
     }
+}
+
+async fn send_early<W: AsyncWrite + Unpin>(store: &Store, early: &Early, writer: &mut W) -> bool {
+    let update = ActionUpdate::Early { output: early.output, stderr: Bytes(early.stderr.clone()) };
+    send(writer, &update).await && write_blobs(store, vec![early.output], Framing::Raw, writer).await.is_ok()
 }
 
 /// Returns when nothing more comes: the client closed or dropped its end, or said what it must not say.
@@ -337,7 +361,9 @@ fn check(client: PeerId, request: ActionRequest) -> Result<Checked, WireError> {
         return Err(invalid("the toolchain is not the one that the action names".to_owned()));
     }
     let digest = Digest::of(&request.action.0);
-    let job = Arc::new(Job { digest, action, command, toolchain, client });
+    // An unknown place is nobody's harm: everything comes at the end.
+    let early = request.early.and_then(|at| command.output_files.get(at as usize).cloned());
+    let job = Arc::new(Job { digest, action, command, toolchain, client, early });
     Ok(Checked {
         attempt: request.attempt,
         token: request.token,

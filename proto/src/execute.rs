@@ -6,6 +6,7 @@
 //!                         <-     Accepted | Lacks | Failed    (within a second)
 //!   Supply                ->                                  (after Lacks only)
 //!                         <-     Running                  (every PROGRESS_INTERVAL_MS while it works)
+//!                         <-     Early, then that blob's raw bytes  (once, if asked for)
 //!                         <-     Finished, then the raw bytes of each blob it names, in that order
 //!                         <-     or Failed
 //! ```
@@ -42,6 +43,9 @@ pub struct ActionRequest {
     /// `MAX_INLINE_BYTES` in all (the agent checks the sum).
     #[serde(deserialize_with = "bounded::list::<_, _, MAX_INLINE_BLOBS>")]
     pub inline: Vec<Bytes>,
+    /// Which of the command's output files (by its place in their list) is wanted as soon as the program says on standard error that it
+    /// is written: rustc's metadata, with which dependants start while it goes on. Changes nothing else.
+    pub early: Option<u32>,
 }
 
 /// What the agent says of an attempt. Order is the wire format: append only.
@@ -63,6 +67,14 @@ pub enum ActionUpdate {
     Failed(WireError),
     /// `Accepted`, and lacks some of what was offered: one flag a blob, in the order offered. The client sends one [`Supply`].
     Lacks(#[serde(deserialize_with = "bounded::list::<_, _, MAX_OFFERED>")] Vec<bool>),
+    /// The output that was wanted early is written; its raw bytes follow. The result to come names the same content, and its standard
+    /// error begins with these bytes.
+    Early {
+        /// Content of the output.
+        output: Digest,
+        /// Standard error up to and with the line that says so.
+        stderr: Bytes,
+    },
 }
 
 /// What the agent lacked of the offered blobs.

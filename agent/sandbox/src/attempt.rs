@@ -99,6 +99,9 @@ pub struct Usage {
     pub peak_memory_bytes: u64,
 }
 
+/// Hears all that a command has printed on standard error so far, each time that there is more of it. Must not block.
+pub type Listener = Box<dyn FnMut(&[u8]) + Send>;
+
 /// A command that ran.
 #[derive(Clone, Debug)]
 pub struct Completed {
@@ -171,7 +174,11 @@ impl Prepared {
     }
 
     /// Follows a command that was handed over until all of it is gone.
-    pub(crate) async fn supervise(self, cancel: CancellationToken) -> Result<Completed, SandboxError> {
+    pub(crate) async fn supervise(
+        self,
+        cancel: CancellationToken,
+        listener: Option<Listener>,
+    ) -> Result<Completed, SandboxError> {
         let Self { limits, upper, channel, stdout, stderr, theirs } = self;
         // The helper has its copies; ours would keep the streams and the channel open for ever.
         drop(theirs);
@@ -181,7 +188,8 @@ impl Prepared {
         let overflow = watch::Sender::new(false);
         let mut overflowed = overflow.subscribe();
         let streams = async {
-            let (stdout, stderr) = (capture(stdout, limits, &overflow), capture(stderr, limits, &overflow));
+            let stdout = capture(stdout, limits, &overflow, None);
+            let stderr = capture(stderr, limits, &overflow, listener);
             tokio::join!(stdout, stderr)
         };
         let ending = async {
@@ -229,8 +237,13 @@ async fn finish(streams: impl Future<Output = Streams>, ending: impl Future<Outp
     }
 }
 
-/// Reads `stream` to its end; says so on `overflow` if there is too much, and keeps the first part.
-async fn capture(mut stream: Stream, limits: Limits, overflow: &watch::Sender<bool>) -> Vec<u8> {
+/// Reads `stream` to its end; says so on `overflow` if there is too much, and keeps the first part. `listener` is dropped at the end.
+async fn capture(
+    mut stream: Stream,
+    limits: Limits,
+    overflow: &watch::Sender<bool>,
+    mut listener: Option<Listener>,
+) -> Vec<u8> {
     let limit = usize::try_from(limits.stream_bytes).unwrap_or(usize::MAX);
     let mut captured = Vec::new();
     let mut buffer = vec![0; READ_BYTES];
@@ -241,6 +254,9 @@ async fn capture(mut stream: Stream, limits: Limits, overflow: &watch::Sender<bo
             Ok(n) => {
                 let room = limit - captured.len();
                 captured.extend_from_slice(&buffer[..n.min(room)]);
+                if let Some(listener) = &mut listener {
+                    listener(&captured);
+                }
                 if n > room {
                     overflow.send_replace(true);
                     // Nobody reads what else comes; the command is killed.

@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::{self, Completed, SandboxError};
+use crate::attempt::{self, Completed, Listener, SandboxError};
 use crate::descriptors::{Packet, borrow_all, packet_pair, receive, send, watch};
 use crate::seccomp;
 use crate::spec::SandboxSpec;
@@ -124,12 +124,22 @@ impl Launcher {
     /// `cancel` fires the command is killed and, once all of it is gone, [`SandboxError::Cancelled`] returned. Cancel-safe: dropping
     /// the future kills the command too, without waiting; so remove the scratch folder only after a while, or cancel instead.
     pub async fn run(&self, spec: SandboxSpec, cancel: CancellationToken) -> Result<Completed, SandboxError> {
+        self.run_heard(spec, cancel, None).await
+    }
+
+    /// The same, while `listener` hears what it prints on standard error.
+    pub async fn run_heard(
+        &self,
+        spec: SandboxSpec,
+        cancel: CancellationToken,
+        listener: Option<Listener>,
+    ) -> Result<Completed, SandboxError> {
         let prepared = attempt::prepare(spec, &self.shared.filters).await?;
         if cancel.is_cancelled() {
             return Err(SandboxError::Cancelled);
         }
         let control = self.submit(&prepared).await?;
-        let outcome = prepared.supervise(cancel).await;
+        let outcome = prepared.supervise(cancel, listener).await;
         match &outcome {
             // Dead, or deaf: either way the next command needs a new one.
             Err(SandboxError::HelperGone) => self.forget(&control).await,

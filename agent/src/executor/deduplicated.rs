@@ -44,11 +44,14 @@ impl<E: Executor + 'static> Executor for Deduplicated<E> {
             loop {
                 n_tries += 1;
                 let mut passenger = self.board(job);
-                let mut stages = passenger.stages();
+                let mut standing = passenger.standing();
                 let landed = loop {
                     tokio::select! {
                         landed = passenger.landed() => break landed,
-                        Ok(()) = stages.changed() => { watch.progress.send_replace(*stages.borrow_and_update()); }
+                        Ok(()) = standing.changed() => {
+                            let now = standing.borrow_and_update().clone();
+                            watch.progress.follow(now);
+                        }
                         () = watch.cancel.cancelled() => {
                             // Only then is nothing of it left, which is what the caller's slot stands for.
                             passenger.leave().await;

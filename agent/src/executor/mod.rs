@@ -3,6 +3,7 @@
 
 pub mod cached;
 pub mod deduplicated;
+mod early;
 pub mod logged;
 pub mod sandboxed;
 
@@ -13,13 +14,14 @@ use buildbee_proto::action::{Action, Command};
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::WireError;
 use buildbee_proto::outcome::SignedResult;
+use buildbee_proto::path::RelPath;
 use buildbee_proto::peer::PeerId;
 use buildbee_proto::toolchain::Toolchain;
 use buildbee_store::Pin;
 use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
-use crate::flight::Progress;
+use crate::standing::Progress;
 
 /// What is to be run, checked: the parts are the ones that the action names.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub struct Job {
     pub toolchain: Toolchain,
     /// Who asks, and has the inputs.
     pub client: PeerId,
+    /// An output that is wanted as soon as it is written.
+    pub early: Option<RelPath>,
 }
 
 /// What came of it.

@@ -18,7 +18,7 @@ use buildbee_sandbox::spec::{Limits, SandboxSpec};
 use buildbee_store::{Pin, Store};
 use tokio::sync::watch;
 
-use super::{Done, Executor, Job, Origin, Running, Watch};
+use super::{Done, Executor, Job, Origin, Running, Watch, early};
 use crate::exchange::fetch::{Fetcher, Sources};
 use crate::toolchain::{Present, Toolchains};
 use crate::workspace::collect::{Collected, collect};
@@ -70,7 +70,7 @@ impl Sandboxed {
     async fn execute(&self, job: &Arc<Job>, watch: &Watch) -> Result<Done, WireError> {
         let Parts { store, fetcher, toolchains, .. } = &self.parts;
         check_platform(job)?;
-        watch.progress.send_replace(Stage::Fetching);
+        watch.progress.at(Stage::Fetching);
         let sources = self.sources(job);
         let toolchain = toolchains.present(&job.toolchain, fetcher, &sources);
         let inputs = async { Ok(tree::load(store, fetcher, &sources, job.action.input_root).await?) };
@@ -109,11 +109,10 @@ impl Sandboxed {
             materialise(&store, &inputs, &apart, &input_folder).map_err(WireError::from)
         })
         .await??;
-        watch.progress.send_replace(Stage::Executing);
-        let completed =
-            self.parts.launcher.run(spec, watch.cancel.clone()).await.map_err(|error| sandbox_error(&error))?;
+        watch.progress.at(Stage::Executing);
+        let completed = self.launch(spec, job, watch).await.map_err(|error| sandbox_error(&error))?;
         let exit_code = exit_code(completed.exit)?;
-        watch.progress.send_replace(Stage::Collecting);
+        watch.progress.at(Stage::Collecting);
         let (store, job, identity) = (self.parts.store.clone(), Arc::clone(job), self.parts.identity.clone());
         let done = blocking(move || {
             let collected = collect(&store, &completed.upper, &layers, &job.command)?;
@@ -122,6 +121,27 @@ impl Sandboxed {
         .await?;
         drop(toolchain);
         done
+    }
+
+    /// Runs the program, and hands out what is wanted early.
+    async fn launch(&self, spec: SandboxSpec, job: &Job, watch: &Watch) -> Result<Completed, SandboxError> {
+        let launcher = &self.parts.launcher;
+        let Some(output) = &job.early else { return launcher.run(spec, watch.cancel.clone()).await };
+        let upper = spec.upper();
+        let (listener, written) = early::listener(output);
+        let release = async {
+            // Ends without it when the listener is dropped, with the program's standard error.
+            let Ok(stderr) = written.await else { return };
+            let (store, output) = (self.parts.store.clone(), output.clone());
+            match blocking(move || early::take(&store, &upper, &output, stderr)).await {
+                Ok(Ok(Some(early))) => watch.progress.early(early),
+                Ok(Ok(None)) => tracing::debug!("an output that was announced is not there yet"),
+                Ok(Err(error)) => tracing::warn!(%error, "an output can't be handed out early"),
+                Err(error) => tracing::error!(%error, "an output can't be handed out early"),
+            }
+        };
+        let (completed, ()) = tokio::join!(launcher.run_heard(spec, watch.cancel.clone(), Some(listener)), release);
+        completed
     }
 
     fn spec(&self, folder: &Folder, job: &Job, toolchain: &Present) -> SandboxSpec {

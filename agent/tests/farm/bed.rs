@@ -333,6 +333,7 @@ impl Client {
             match read_message::<ActionUpdate, _>(stream).await.unwrap().expect("an update") {
                 ActionUpdate::Accepted | ActionUpdate::Lacks(_) => accepted = true,
                 ActionUpdate::Running(_) => assert!(accepted),
+                ActionUpdate::Early { .. } => panic!("nothing was wanted early"),
                 ActionUpdate::Failed(error) => return Err(error),
                 ActionUpdate::Finished { result, blobs: digests } => {
                     assert!(accepted);
@@ -365,6 +366,7 @@ pub(crate) fn request(action: &Action, command: &Command, toolchain: &Toolchain)
         toolchain: Bytes(toolchain.to_canonical()),
         offered: Vec::new(),
         inline: Vec::new(),
+        early: None,
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod bed;
 mod content;
+mod early;
 mod farm;
 mod hostile;
 mod process;

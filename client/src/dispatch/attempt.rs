@@ -130,6 +130,7 @@ impl Attempts {
             toolchain: Bytes(job.compiler.toolchain.to_canonical()),
             offered: along.offered.clone(),
             inline: self.reading(move |lender| Along::contents(&unasked, lender)).await?,
+            early: None,
         };
         let submitting = tokio::time::timeout(ACCEPT_DEADLINE, self.submit(pick.peer, &request));
         let (mut stream, flags) = submitting.await.map_err(|_| AttemptError::Silent)??;
@@ -207,6 +208,9 @@ async fn listen(stream: &mut PeerStream, job: &Job, sent_bytes: u64) -> Result<R
             .map_err(|_| AttemptError::Silent)??;
         match update {
             Some(ActionUpdate::Running(_) | ActionUpdate::Accepted | ActionUpdate::Lacks(_)) => {}
+            Some(ActionUpdate::Early { .. }) => {
+                return Err(AttemptError::BadResult("it sends what was not wanted early"));
+            }
             Some(ActionUpdate::Failed(error)) => return Err(AttemptError::Refused(error)),
             Some(ActionUpdate::Finished { result, blobs }) => {
                 let signed = SignedResult::from_canonical(&result.0)?;

@@ -133,6 +133,7 @@ impl Member {
                         let _ = tell.send(());
                     }
                 }
+                ActionUpdate::Early { .. } => panic!("nothing was wanted early"),
                 ActionUpdate::Failed(error) => return Err(error),
                 ActionUpdate::Finished { result, blobs } => {
                     let signed = SignedResult::from_canonical(&result.0).unwrap();
@@ -221,6 +222,7 @@ pub(crate) fn request(words: &[&str]) -> ActionRequest {
         toolchain: Bytes(toolchain.to_canonical()),
         offered: Vec::new(),
         inline,
+        early: None,
     }
 }
 

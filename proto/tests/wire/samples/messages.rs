@@ -190,6 +190,7 @@ pub(crate) fn action_request(token: Option<SlotToken>) -> ActionRequest {
         toolchain: bytes("toolchain"),
         offered: vec![blake3(55)],
         inline: vec![bytes("int main;"), bytes("")],
+        early: token.map(|_| 1),
     }
 }
 
@@ -200,6 +201,7 @@ fn action_samples() -> Vec<Sample> {
         finished,
         ActionUpdate::Failed(error()),
         ActionUpdate::Lacks(vec![true, false]),
+        ActionUpdate::Early { output: blake3(58), stderr: bytes("written") },
     ]);
     let mut samples = vec![
         message("ActionRequest leased", &action_request(Some(token(52)))),
@@ -215,6 +217,7 @@ fn action_samples() -> Vec<Sample> {
             ActionUpdate::Finished { .. } => "Finished",
             ActionUpdate::Failed(_) => "Failed",
             ActionUpdate::Lacks(_) => "Lacks",
+            ActionUpdate::Early { .. } => "Early",
         };
         message(&format!("ActionUpdate {variant}"), &update)
     }));

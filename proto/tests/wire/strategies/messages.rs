@@ -139,8 +139,8 @@ pub(crate) fn join_reply() -> impl Strategy<Value = JoinReply> {
 pub(crate) fn action_request() -> impl Strategy<Value = ActionRequest> {
     let content = (bytes(), bytes(), bytes());
     let along = (vec(digest(), 0..ITEMS), vec(bytes(), 0..ITEMS));
-    (uniform16(any::<u8>()), option::of(token()), content, along).prop_map(
-        |(attempt, token, (action, command, toolchain), (offered, inline))| ActionRequest {
+    (uniform16(any::<u8>()), option::of(token()), content, along, option::of(any::<u32>())).prop_map(
+        |(attempt, token, (action, command, toolchain), (offered, inline), early)| ActionRequest {
             attempt,
             token,
             action,
@@ -148,6 +148,7 @@ pub(crate) fn action_request() -> impl Strategy<Value = ActionRequest> {
             toolchain,
             offered,
             inline,
+            early,
         },
     )
 }
@@ -160,6 +161,7 @@ pub(crate) fn action_update() -> impl Strategy<Value = ActionUpdate> {
         (bytes(), vec(digest(), 0..ITEMS)).prop_map(|(result, blobs)| ActionUpdate::Finished { result, blobs }),
         error().prop_map(ActionUpdate::Failed),
         vec(any::<bool>(), 0..ITEMS).prop_map(ActionUpdate::Lacks),
+        (digest(), bytes()).prop_map(|(output, stderr)| ActionUpdate::Early { output, stderr }),
     ]
 }
 
