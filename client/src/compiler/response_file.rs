@@ -53,7 +53,7 @@ pub fn expand(argv: &[String], cwd: &Path, read: &ReadFile<'_>) -> Result<Vec<St
 
 /// Splits as the GNU rules say: white space separates, both quotes group, a backslash takes the next character as it is, also within
 /// quotes. `None` where compilers differ.
-pub(super) fn split(content: &str) -> Option<Vec<String>> {
+pub(crate) fn split(content: &str) -> Option<Vec<String>> {
     if content.starts_with('\u{feff}') || content.contains('\0') {
         return None;
     }

@@ -186,7 +186,7 @@ impl Session {
             let files = job.inputs.files.iter().map(|(digest, path)| (*digest, Source::File(path.clone())));
             let directories = job.inputs.tree.directories.iter();
             let directories = directories.map(|(digest, bytes)| (*digest, Source::Bytes(Arc::clone(bytes))));
-            farm.lend(&plan.compiler, files.chain(directories))
+            farm.lend(&plan.compiler.parts, files.chain(directories))
         });
         let (link, listed, clock) = (&self.link, &plan.listed, &self.clock);
         let executor = Executor::new(&self.context, link, job, listed, &plan.request, clock, plan.call.strict);

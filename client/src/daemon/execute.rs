@@ -113,7 +113,7 @@ impl<'a> Executor<'a> {
         let mut tried: Vec<PeerId> = Vec::new();
         let mut last = why("no-agents", "no agent can be reached");
         loop {
-            match farm.seat(self.job.compiler.id, &tried) {
+            match farm.seat(self.job.compiler.parts.id, &tried) {
                 Found::Seat(seat) if tried.len() < MAX_ATTEMPTS => {
                     let (peer, name) = (seat.pick.peer, seat.pick.name.clone());
                     match self.remote(farm, seat).await? {

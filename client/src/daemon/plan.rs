@@ -145,7 +145,7 @@ pub fn other_messages() -> Why {
 fn question(call: &Checked, request: &CompileRequest, compiler: &Compiler, content: Digest) -> Question {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     Question {
-        toolchain: compiler.id.to_string(),
+        toolchain: compiler.parts.id.to_string(),
         compiler: text(&compiler.program),
         directory: text(&call.cwd),
         logical_directory: request.logical_directory.as_deref().map(text).unwrap_or_default(),

@@ -27,7 +27,7 @@ use super::board::{Board, Choice, Pick, Went};
 use super::lender::{Lender, Loan, Source, serve_task};
 use super::synchronise::synchronise_task;
 use crate::journal::Journal;
-use crate::toolchain::Compiler;
+use crate::toolchain::Parts;
 
 /// Blob streams served at once; an agent that finds none free asks again.
 const MAX_SERVING: usize = 64;
@@ -173,20 +173,20 @@ impl Farm {
     /// Lends what a job reads for as long as the loan lives, and its toolchain for good.
     pub fn lend(
         &self,
-        compiler: &Compiler,
+        toolchain: &Parts,
         blobs: impl IntoIterator<Item = (buildbee_proto::digest::Digest, Source)>,
     ) -> Loan {
-        let known = self.state().toolchains.contains_key(&compiler.id);
+        let known = self.state().toolchains.contains_key(&toolchain.id);
         if !known {
-            let files = compiler.files.iter().map(|(path, digest)| (*digest, Source::File(path.clone())));
+            let files = toolchain.files.iter().map(|(path, digest)| (*digest, Source::File(path.clone())));
             let directories =
-                compiler.directories.iter().map(|(digest, bytes)| (*digest, Source::Bytes(Arc::clone(bytes))));
+                toolchain.directories.iter().map(|(digest, bytes)| (*digest, Source::Bytes(Arc::clone(bytes))));
             let loan = self.shared.lender.lend(files.chain(directories));
             let mut state = self.state();
             if state.toolchains.len() >= MAX_TOOLCHAINS {
                 state.toolchains.pop_first();
             }
-            state.toolchains.insert(compiler.id, loan);
+            state.toolchains.insert(toolchain.id, loan);
         }
         self.shared.lender.lend(blobs)
     }

@@ -66,7 +66,7 @@ impl Job {
         let action = Action {
             command: Digest::of(&command_bytes),
             input_root: inputs.tree.root,
-            toolchain: compiler.id,
+            toolchain: compiler.parts.id,
             platform: if request.stderr_is_terminal { vec![terminal] } else { Vec::new() },
             timeout_ms: TIMEOUT_MS,
             do_not_cache: false,

@@ -118,6 +118,12 @@ impl FileHashes {
         }
     }
 
+    /// What is remembered of the file at `path`, if that is safe.
+    pub fn known(&self, path: &Path) -> Option<Hashed> {
+        let identity = regular(path, &fs::metadata(path).ok()?).ok()?;
+        self.recall(path, &identity)
+    }
+
     /// Like [`hash`](Self::hash), with what the file's text asks for.
     pub fn hash_source(&self, path: &Path) -> io::Result<(Hashed, Arc<Scan>)> {
         let identity = regular(path, &fs::metadata(path)?)?;

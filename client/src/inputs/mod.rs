@@ -10,6 +10,7 @@ pub mod aliases;
 pub mod devices;
 pub mod discover;
 pub mod filehash;
+pub mod hash_many;
 pub mod look;
 pub mod lookup;
 pub mod recorded;

@@ -86,7 +86,7 @@ impl SearchPaths {
     ) -> Result<Arc<SearchPath>, SearchPathError> {
         let mut arguments = deciding(arguments);
         arguments.extend(["-x".into(), language.to_owned()]);
-        let key = Key { compiler: compiler.id.to_string(), arguments, env: env.to_vec(), cwd: cwd.to_owned() };
+        let key = Key { compiler: compiler.parts.id.to_string(), arguments, env: env.to_vec(), cwd: cwd.to_owned() };
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
         if let Some(known) = known.filter(|known| still_holds(known, cwd, named)) {
             return Ok(known.path);

@@ -82,11 +82,7 @@ pub fn capture(program: &Path, search: &OsStr) -> Result<Capture, CaptureError> 
     if real.file_name().and_then(links::named).is_some() {
         return Err(CaptureError::Wrapper(real));
     }
-    match &magic(&real)? {
-        magic if magic == ELF => {}
-        [b'#', b'!', ..] => return Err(CaptureError::Script(real)),
-        _ => return Err(CaptureError::NotElf(real)),
-    }
+    check_elf(&real)?;
     let version = ask(program, "--version")?;
     let mut found =
         Capture { label: version.lines().next().unwrap_or_default().trim().to_owned(), ..Capture::default() };
@@ -106,7 +102,16 @@ pub fn capture(program: &Path, search: &OsStr) -> Result<Capture, CaptureError> 
     Ok(found)
 }
 
-fn family(version: &str) -> Option<CompilerFamily> {
+/// Refuses what is no program of this system.
+pub(super) fn check_elf(path: &Path) -> Result<(), CaptureError> {
+    match &magic(path)? {
+        magic if magic == ELF => Ok(()),
+        [b'#', b'!', ..] => Err(CaptureError::Script(path.to_owned())),
+        _ => Err(CaptureError::NotElf(path.to_owned())),
+    }
+}
+
+pub(super) fn family(version: &str) -> Option<CompilerFamily> {
     let first = version.lines().next().unwrap_or_default();
     if first.contains("clang version") {
         Some(CompilerFamily::Clang)
@@ -220,7 +225,14 @@ fn add_whole(place: &Path, files: &mut BTreeSet<PathBuf>) -> Result<(), CaptureE
     Ok(())
 }
 
-fn find_in(search: &OsStr, name: &str) -> Option<(PathBuf, PathBuf)> {
+/// The regular files at or below `place`, in order; none where there is nothing.
+pub(super) fn files_below(place: &Path) -> Result<BTreeSet<PathBuf>, CaptureError> {
+    let mut files = BTreeSet::new();
+    add_whole(place, &mut files)?;
+    Ok(files)
+}
+
+pub(super) fn find_in(search: &OsStr, name: &str) -> Option<(PathBuf, PathBuf)> {
     std::env::split_paths(search)
         .filter(|folder| folder.is_absolute())
         .map(|folder| (folder.clone(), folder.join(name)))
@@ -228,13 +240,13 @@ fn find_in(search: &OsStr, name: &str) -> Option<(PathBuf, PathBuf)> {
 }
 
 /// Where `name` would be found before it is found in `folder`.
-fn earlier_in(search: &OsStr, folder: &Path, name: &str) -> Vec<PathBuf> {
+pub(super) fn earlier_in(search: &OsStr, folder: &Path, name: &str) -> Vec<PathBuf> {
     let folders = std::env::split_paths(search).take_while(|other| other != folder);
     folders.filter(|other| other.is_absolute()).map(|other| other.join(name)).collect()
 }
 
 /// Shared libraries and loaders of `programs`, as the loader itself finds them.
-fn libraries(programs: &[PathBuf]) -> Result<BTreeSet<PathBuf>, CaptureError> {
+pub(super) fn libraries(programs: &[PathBuf]) -> Result<BTreeSet<PathBuf>, CaptureError> {
     let ldd = Path::new("ldd");
     // It exits with 1 where one of them is static: what it prints counts.
     let output =
@@ -253,7 +265,7 @@ fn parse_ldd(text: &str) -> BTreeSet<PathBuf> {
         .collect()
 }
 
-fn command(program: &Path) -> Command {
+pub(super) fn command(program: &Path) -> Command {
     let mut command = Command::new(program);
     command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/local/bin:/usr/bin:/bin");
     // A program that turns out to call the wrapper must not wait for the daemon, which waits for it.
@@ -262,7 +274,25 @@ fn command(program: &Path) -> Command {
     command
 }
 
-fn ask(program: &Path, question: &str) -> Result<String, CaptureError> {
+/// What the program says on its standard output when `command` starts it with these arguments.
+pub(super) fn ask_with(command: &mut Command, program: &Path, arguments: &[&str]) -> Result<String, CaptureError> {
+    let question = arguments.join(" ");
+    let output = answer(command.args(arguments), program, &question)?;
+    text(output.stdout, program, &question)
+}
+
+/// The same for its standard error.
+pub(super) fn ask_stderr_with(
+    command: &mut Command,
+    program: &Path,
+    arguments: &[&str],
+) -> Result<String, CaptureError> {
+    let question = arguments.join(" ");
+    let output = answer(command.stderr(Stdio::piped()).args(arguments), program, &question)?;
+    text(output.stderr, program, &question)
+}
+
+pub(super) fn ask(program: &Path, question: &str) -> Result<String, CaptureError> {
     let output = answer(command(program).arg(question), program, question)?;
     text(output.stdout, program, question)
 }
@@ -285,7 +315,7 @@ fn silent(program: &Path, question: &str) -> CaptureError {
     CaptureError::Silent { program: program.to_owned(), question: question.to_owned() }
 }
 
-fn is_elf(path: &Path) -> Result<bool, CaptureError> {
+pub(super) fn is_elf(path: &Path) -> Result<bool, CaptureError> {
     Ok(&magic(path)? == ELF)
 }
 

@@ -2,23 +2,16 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use buildbee_proto::canonical::Canonical;
-use buildbee_proto::digest::Digest;
-use buildbee_proto::path::RelPath;
-use buildbee_proto::toolchain::{Toolchain, ToolchainId};
 use thiserror::Error;
 use tokio::sync::Mutex as Turn;
 
 use super::capture::{CaptureError, capture};
-use super::shadows::Shadows;
+use super::parts::{GatherError, Gathering, Guards, Parts, Watch};
 use crate::compiler::request::CompilerFamily;
-use crate::inputs::filehash::{FileHashes, FileIdentity};
-use crate::inputs::resolve::{ResolveError, Resolved, Resolver};
-use crate::inputs::tree::{Conflict, TreeBuilder};
+use crate::inputs::filehash::FileHashes;
 
 /// Compilers remembered; beyond it the memory starts over.
 const MAX_COMPILERS: usize = 64;
@@ -31,29 +24,10 @@ pub struct Compiler {
     /// What it is.
     pub family: CompilerFamily,
     /// As content.
-    pub toolchain: Toolchain,
-    /// Its name.
-    pub id: ToolchainId,
-    /// Files by physical place.
-    pub files: Vec<(PathBuf, Digest)>,
-    /// Canonical bytes of every directory of the tree.
-    pub directories: Vec<(Digest, Arc<[u8]>)>,
+    pub parts: Arc<Parts>,
     /// Value of `PATH` under which it finds its assembler.
     pub search: String,
-    guards: Vec<(PathBuf, FileIdentity)>,
-    links: Vec<(PathBuf, PathBuf)>,
-    shadows: Shadows,
-}
-
-impl Compiler {
-    /// Whether every file and symlink is as it was when captured, and nothing has appeared that would be taken instead.
-    fn still_holds(&self) -> bool {
-        self.guards
-            .iter()
-            .all(|(path, identity)| fs::metadata(path).is_ok_and(|meta| FileIdentity::of(&meta) == *identity))
-            && self.links.iter().all(|(path, target)| fs::read_link(path).is_ok_and(|now| now == *target))
-            && self.shadows.still_clear()
-    }
+    guards: Guards,
 }
 
 /// Why a program is no compiler that the farm can use.
@@ -65,20 +39,9 @@ pub enum IdentifyError {
     /// Neither gcc nor clang.
     #[error("{program} is neither gcc nor clang", program = .0.display())]
     Unknown(PathBuf),
-    /// A part's path can't be followed.
+    /// They can't be made a tree.
     #[error(transparent)]
-    Resolve(#[from] ResolveError),
-    /// It changed while it was looked at.
-    #[error(transparent)]
-    Conflict(#[from] Conflict),
-    /// A part can't be read.
-    #[error("cannot read {path}: {error}", path = path.display())]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// What the system said.
-        error: std::io::Error,
-    },
+    Gather(#[from] GatherError),
     /// The task that looked at it was cut off.
     #[error("interrupted")]
     Interrupted,
@@ -122,7 +85,7 @@ impl Toolchains {
     pub fn recall(&self, program: &Path, search: &OsStr) -> Option<Arc<Compiler>> {
         let key = (program.to_owned(), search.to_owned());
         let compiler = self.known().get(&key).cloned()?;
-        compiler.still_holds().then_some(compiler)
+        compiler.guards.still_hold().then_some(compiler)
     }
 
     /// The same; what is not known is looked at, which takes a second or more.
@@ -154,66 +117,23 @@ impl Toolchains {
 
 fn identify(hashes: &FileHashes, program: &Path, search: &OsStr) -> Result<Compiler, IdentifyError> {
     let found = capture(program, search)?;
-    let shadows = Shadows::new(&found.shadows);
     let family = found.family.ok_or_else(|| IdentifyError::Unknown(program.to_owned()))?;
-    let mut resolver = Resolver::default();
-    let mut tree = TreeBuilder::default();
-    let mut files = Vec::with_capacity(found.files.len());
-    let mut guards = Vec::with_capacity(found.files.len());
-    for path in &found.files {
-        let Resolved::Present(place) = resolver.resolve(Path::new("/"), path)? else {
-            continue; // Gone since it was listed: the next check of the guards will tell.
-        };
-        let real = place.to_absolute();
-        let hashed = hashes.hash(&real).map_err(|error| IdentifyError::Io { path: real.clone(), error })?;
-        tree.file(&place, hashed.digest, hashed.executable)?;
+    let mut gathering = Gathering::default();
+    for path in found.files {
         // Built-in headers are checked by whoever reads them, like all headers.
-        if !place.components().any(|part| part.starts_with("include")) {
-            guards.push((real.clone(), hashed.identity));
-        }
-        files.push((real, hashed.digest));
+        let header = path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"include"));
+        gathering.at_real_place(path, if header { Watch::No } else { Watch::Yes });
     }
-    // It tells the loader where libraries are; which they are was read through it.
-    let loader_cache = PathBuf::from("/etc/ld.so.cache");
-    if let Ok(meta) = fs::metadata(&loader_cache) {
-        guards.push((loader_cache, FileIdentity::of(&meta)));
-    }
-    for (place, target) in resolver.symlinks() {
-        tree.symlink(place, target)?;
-    }
-    for place in resolver.directories() {
-        tree.directory(place)?;
-    }
-    // Where gcc keeps its assembler source between two programs.
-    tree.directory(&RelPath::try_from("tmp").map_err(ResolveError::from)?)?;
-    let tree = tree.finish();
-    let links =
-        resolver.symlinks().iter().map(|(place, target)| (place.to_absolute(), PathBuf::from(target))).collect();
-    let toolchain = Toolchain {
-        root: tree.root,
-        host: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
-        label: found.label,
-    };
-    let id = ToolchainId(toolchain.digest());
+    gathering.shadows(found.shadows);
+    let (parts, guards) = gathering.finish(found.label, hashes)?;
     let search = found.tool_folder.map_or_else(|| "/usr/bin:/bin".to_owned(), |folder| folder.display().to_string());
-    files.sort();
-    files.dedup();
-    Ok(Compiler {
-        program: program.to_owned(),
-        family,
-        toolchain,
-        id,
-        files,
-        directories: tree.directories,
-        search,
-        guards,
-        links,
-        shadows,
-    })
+    Ok(Compiler { program: program.to_owned(), family, parts: Arc::new(parts), search, guards })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[tokio::test]
@@ -224,7 +144,7 @@ mod tests {
         let second = toolchains.identify(Path::new("/usr/bin/gcc"), search).await.unwrap();
         assert!(Arc::ptr_eq(&first, &second));
         let again = Toolchains::new(FileHashes::default()).identify(Path::new("/usr/bin/gcc"), search).await.unwrap();
-        assert_eq!(first.id, again.id);
+        assert_eq!(first.parts.id, again.parts.id);
     }
 
     #[tokio::test]
@@ -239,6 +159,6 @@ mod tests {
         assembler.extend_from_slice(b"another build of it");
         fs::write(folder.path().join("as"), assembler).unwrap();
         let after = identify().await.unwrap();
-        assert_ne!(before.id, after.id);
+        assert_ne!(before.parts.id, after.parts.id);
     }
 }

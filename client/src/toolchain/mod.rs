@@ -7,6 +7,9 @@
 pub mod capture;
 pub mod identify;
 pub mod native;
+pub mod parts;
+pub mod rust;
 pub mod shadows;
 
 pub use identify::{Compiler, IdentifyError, Toolchains};
+pub use parts::Parts;

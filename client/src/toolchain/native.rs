@@ -26,7 +26,7 @@ pub struct Natives {
 impl Natives {
     /// What `options` come to with `compiler`, in its driver's words; `None` where it does not say. Starts it twice the first time.
     pub fn read(&self, compiler: &Compiler, options: &[String]) -> Option<Vec<String>> {
-        let key = (compiler.id, options.to_vec());
+        let key = (compiler.parts.id, options.to_vec());
         // Held while asking: a build's first hundred compiles make one question.
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(answer) = known.get(&key) {

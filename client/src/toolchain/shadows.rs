@@ -63,6 +63,13 @@ impl Shadows {
     }
 }
 
+impl Shadows {
+    /// Folders that [`still_clear`](Self::still_clear) looks at.
+    pub fn n_folders(&self) -> usize {
+        self.lacking.len() + self.listed.len()
+    }
+}
+
 impl Listed {
     fn is_unchanged(&self) -> bool {
         let now = SystemTime::now();
