@@ -32,7 +32,7 @@ impl Manifest {
 }
 
 impl Canonical for Manifest {
-    const TAG: [u8; 4] = *b"bbM1";
+    const TAG: [u8; 4] = *b"bbM2";
 
     fn encode(&self, out: &mut Writer) {
         out.list(&self.entries, |out, entry| {

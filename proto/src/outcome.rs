@@ -2,7 +2,7 @@
 
 use crate::canonical::{Canonical, CanonicalError, Reader, Writer, check_ascending};
 use crate::digest::Digest;
-use crate::limits::{MAX_OUTPUTS, MAX_READ_SET};
+use crate::limits::{MAX_ENVIRONMENT, MAX_OUTPUTS, MAX_READ_SET};
 use crate::path::RelPath;
 use crate::peer::{PeerId, Signature};
 use crate::tree::Twin;
@@ -29,10 +29,25 @@ pub struct ReadSet {
     pub symlinks: Vec<(RelPath, String)>,
     /// Of every file whose content stands in `files` more than once: its place there, and which of them it is.
     pub twins: Vec<(u32, Twin)>,
+    /// Folders whose names were listed, with the digest of the names (see [`names_digest`]).
+    pub listed: Vec<(RelPath, Digest)>,
+    /// Variables asked for, with their values; `None`: unset.
+    pub env: Vec<(String, Option<String>)>,
+}
+
+/// Digest of the names in a folder: each with a NUL behind it, sorted by bytes.
+pub fn names_digest(names: &mut [Vec<u8>]) -> Digest {
+    names.sort_unstable();
+    let mut text = Vec::with_capacity(names.iter().map(|name| name.len() + 1).sum());
+    for name in names {
+        text.extend_from_slice(name);
+        text.push(0);
+    }
+    Digest::of(&text)
 }
 
 impl Canonical for ReadSet {
-    const TAG: [u8; 4] = *b"bbR1";
+    const TAG: [u8; 4] = *b"bbR2";
 
     fn encode(&self, out: &mut Writer) {
         out.list(&self.files, |out, (path, digest)| {
@@ -48,6 +63,14 @@ impl Canonical for ReadSet {
             out.u32(*at);
             twin.encode(out);
         });
+        out.list(&self.listed, |out, (path, names)| {
+            out.path(path);
+            out.digest(names);
+        });
+        out.list(&self.env, |out, (name, value)| {
+            out.text(name);
+            out.option(value.as_ref(), |out, value| out.text(value));
+        });
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CanonicalError> {
@@ -56,11 +79,15 @@ impl Canonical for ReadSet {
             absent: input.list(MAX_READ_SET, Reader::path)?,
             symlinks: input.list(MAX_READ_SET, |input| Ok((input.path()?, input.text()?)))?,
             twins: input.list(MAX_READ_SET, |input| Ok((input.u32()?, Twin::decode(input)?)))?,
+            listed: input.list(MAX_READ_SET, |input| Ok((input.path()?, input.digest()?)))?,
+            env: input.list(MAX_ENVIRONMENT, |input| Ok((input.text()?, input.option(Reader::text)?)))?,
         };
         check_ascending(&set.files, "files read", |(path, _)| path)?;
         check_ascending(&set.absent, "absent names", |path| path)?;
         check_ascending(&set.symlinks, "symlinks", |(path, _)| path)?;
         check_ascending(&set.twins, "twins", |(at, _)| at)?;
+        check_ascending(&set.listed, "listed folders", |(path, _)| path)?;
+        check_ascending(&set.env, "variables", |(name, _)| name)?;
         if set.twins.last().is_some_and(|(at, _)| *at as usize >= set.files.len()) {
             return Err(CanonicalError::Range("twin"));
         }

@@ -6,6 +6,7 @@
 //! | id | since | why |
 //! |---|---|---|
 //! | `/buildbee/…/1`, local 1 | 0.1.0 | first version |
+//! | stored manifests 2 | 0.1.0 | a read set has listed folders and variables |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -250,6 +250,7 @@ impl<'a> Look<'a> {
             absent: absent.into_iter().collect(),
             symlinks: resolver.symlinks().iter().map(|(place, target)| (place.clone(), target.clone())).collect(),
             twins,
+            ..ReadSet::default()
         };
         Ok(Inputs { read_set, listed: false, tree: tree.finish(), files, guards, outputs, logical_directory })
     }

@@ -44,6 +44,8 @@ pub enum Kind {
     Symlink,
     /// Which of the files of equal content a file is, or how old: `#pragma once` tells by that.
     Twin,
+    /// The names in a folder that is listed.
+    Listing,
 }
 
 /// One thing that differs. `was` is of the earlier compile, `now` of the later one; a thing that only one of them has lacks the other.
@@ -114,6 +116,10 @@ pub fn of_read_sets(was: &ReadSet, now: &ReadSet) -> Vec<Difference> {
         set.twins.iter().filter_map(|(at, twin)| Some((path(*at)?, format!("{twin:?}")))).collect()
     };
     found.extend(maps(Kind::Twin, twins(was), twins(now)));
+    let listed = |set: &ReadSet| set.listed.iter().map(|(path, names)| (shown(path), short(names))).collect();
+    found.extend(maps(Kind::Listing, listed(was), listed(now)));
+    let env = |set: &ReadSet| set.env.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect();
+    found.extend(maps(Kind::Variable, env(was), env(now)));
     let told: Vec<String> = found.iter().map(|difference| difference.name.clone()).collect();
     // A file that came is an absence that went: once is enough.
     let absences =

@@ -84,6 +84,8 @@ fn lists_out_of_order_are_refused_everywhere() {
     assert!(order(refusal(&fixed::read_set(), |set: &mut ReadSet| set.absent.push(set.absent[0].clone()))));
     assert!(order(refusal(&fixed::read_set(), |set: &mut ReadSet| set.symlinks.push(set.symlinks[0].clone()))));
     assert!(order(refusal(&fixed::read_set(), |set: &mut ReadSet| set.twins.reverse())));
+    assert!(order(refusal(&fixed::read_set(), |set: &mut ReadSet| set.listed.push(set.listed[0].clone()))));
+    assert!(order(refusal(&fixed::read_set(), |set: &mut ReadSet| set.env.reverse())));
     assert!(order(refusal(&fixed::manifest(), |manifest| manifest.entries[0].read_set.files.reverse())));
     assert!(order(refusal(&fixed::action_result(), |result: &mut ActionResult| result.outputs.reverse())));
     assert!(order(refusal(&fixed::signed_result(), |signed| signed.result.outputs.reverse())));

@@ -84,6 +84,8 @@ pub(crate) fn read_set() -> ReadSet {
         absent: vec![path("usr/local/include/stdio.h")],
         symlinks: vec![(path("usr/lib/cpp"), "/etc/alternatives/cpp".to_owned())],
         twins: vec![(0, Twin::default()), (1, Twin { inode: 1, second: 0 })],
+        listed: vec![(path("home/bee/src"), blake3(61))],
+        env: vec![("BEE".to_owned(), Some("ü".to_owned())), ("HIVE".to_owned(), None)],
     }
 }
 

@@ -135,9 +135,11 @@ pub(crate) fn read_set() -> impl Strategy<Value = ReadSet> {
     let files = btree_map(path(), digest(), 0..ITEMS).prop_map(sorted);
     let symlinks = btree_map(path(), ".{0,20}", 0..ITEMS).prop_map(sorted);
     let twins = vec(proptest::option::of(twin()), ITEMS);
-    (files, paths(), symlinks, twins).prop_map(|(files, absent, symlinks, twins)| {
+    let listed = btree_map(path(), digest(), 0..ITEMS).prop_map(sorted);
+    let env = btree_map("[A-Z]{1,8}", proptest::option::of(".{0,20}"), 0..ITEMS).prop_map(sorted);
+    (files, paths(), symlinks, twins, listed, env).prop_map(|(files, absent, symlinks, twins, listed, env)| {
         let twins = (0..).zip(twins).take(files.len()).filter_map(|(at, twin)| Some((at, twin?))).collect();
-        ReadSet { files, absent, symlinks, twins }
+        ReadSet { files, absent, symlinks, twins, listed, env }
     })
 }
 
