@@ -49,6 +49,9 @@ pub enum RustError {
     /// A linker that nobody here can ask for its parts.
     #[error("what the linker {path} needs is not known\nhint: gcc and clang are known", path = .0.display())]
     UnknownLinker(PathBuf),
+    /// Its output tells where its inputs stood, and not as a text that could be found.
+    #[error("what the linker {path} writes depends on where its inputs stand\nhint: use lld, mold or GNU ld", path = .0.display())]
+    Wayward(PathBuf),
     /// An argument for the linker that makes it read what can't be told beforehand.
     #[error("what {0} makes the linker read is not known")]
     UnknownLinkArgument(String),
@@ -68,7 +71,9 @@ impl RustError {
             Self::Capture(CaptureError::Wrapper(_)) => "another-wrapper",
             Self::Capture(CaptureError::Io { .. }) | Self::Gather(_) => "unreadable-compiler",
             Self::NoTarget { .. } => "missing-target",
-            Self::NoLinker(_) | Self::UnknownLinker(_) | Self::UnknownLinkArgument(_) => "unknown-linker",
+            Self::NoLinker(_) | Self::UnknownLinker(_) | Self::Wayward(_) | Self::UnknownLinkArgument(_) => {
+                "unknown-linker"
+            }
             Self::NoLibrary(_) => "missing-library",
             Self::Capture(_)
             | Self::Unknown(_)

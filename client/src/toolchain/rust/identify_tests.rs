@@ -2,6 +2,9 @@
 
 use super::*;
 
+#[path = "link_tests.rs"]
+mod link;
+
 /// The compiler that compiles these tests.
 fn rustc() -> PathBuf {
     Path::new(env!("CARGO")).with_file_name("rustc")

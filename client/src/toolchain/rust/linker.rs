@@ -45,6 +45,9 @@ const START_FILES: [&str; 13] = [
     "liblto_plugin.so",
 ];
 
+/// gold orders what it writes by its inputs' paths: two folders, two files, with no path in either.
+const WAYWARD: &str = "gold";
+
 /// Variables that make drivers and linkers look in other places. A link under one of them is for the user's own machine.
 pub const LINK_VARIABLES: [&str; 8] = [
     "COMPILER_PATH",
@@ -199,15 +202,23 @@ impl<'a> Driver<'a> {
         let names: Vec<&str> = PROGRAMS.into_iter().chain(chosen.iter().map(String::as_str)).collect();
         for name in &names {
             let place = PathBuf::from(self.ask(&format!("-print-prog-name={name}"))?.trim());
-            if place.is_absolute() {
-                if place.is_file() {
-                    files.insert(place);
-                }
-            } else if let Some((folder, tool)) = capture::find_in(self.search, name) {
-                places.absent.extend(capture::earlier_in(self.search, &folder, name));
-                files.insert(tool);
-                search.push(folder);
+            let found = if place.is_absolute() {
+                place.is_file().then_some(place)
+            } else {
+                capture::find_in(self.search, name).map(|(folder, tool)| {
+                    places.absent.extend(capture::earlier_in(self.search, &folder, name));
+                    search.push(folder);
+                    tool
+                })
+            };
+            let Some(tool) = found else { continue };
+            let real = fs::canonicalize(&tool).map_err(|error| CaptureError::Io { path: tool.clone(), error })?;
+            let ends = |path: &Path| path.as_os_str().as_encoded_bytes().ends_with(WAYWARD.as_bytes());
+            // The system's own linker is not the one that is taken where another one is named.
+            if ends(&real) && (chosen.is_empty() || *name != "ld") {
+                return Err(RustError::Wayward(tool));
             }
+            files.insert(tool);
         }
         let machine = self.ask("-dumpmachine")?;
         let told = self.ask("-print-search-dirs")?;

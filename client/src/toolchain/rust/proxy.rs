@@ -157,3 +157,7 @@ fn guard_settings(caller: &Caller<'_>, found: &mut Found) {
     }
     found.shadows = Shadows::new(&absent);
 }
+
+#[cfg(test)]
+#[path = "proxy_tests.rs"]
+mod tests;
