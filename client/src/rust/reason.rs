@@ -47,6 +47,16 @@ pub enum RustReasonKind {
     CompilerParts,
     /// A linker's argument that is not followed here.
     LinkerArgument,
+    /// The output says how to get from one folder to another.
+    RelativePlaces,
+    /// The crate's name stands in its source, if anywhere.
+    CrateInSource,
+    /// An option that may stand once stands twice.
+    RepeatedOption,
+    /// The target's file names are not known here.
+    UnknownTarget,
+    /// Messages would look different on this terminal.
+    TerminalMessages,
     /// An incremental session is there already.
     Incremental,
     /// A variable of the environment changes what the compiler does.
@@ -90,6 +100,11 @@ impl RustReasonKind {
             Self::Plugin => ("plugin", "code is loaded into the compiler"),
             Self::CompilerParts => ("compiler-parts", "the compiler is told where to find its parts"),
             Self::LinkerArgument => ("linker-argument", "the linker gets an argument that is not known"),
+            Self::RelativePlaces => ("relative-places", "the output says where folders are from each other"),
+            Self::CrateInSource => ("crate-in-source", "the crate's name stands in its source, if anywhere"),
+            Self::RepeatedOption => ("repeated-option", "the option stands twice"),
+            Self::UnknownTarget => ("unknown-target", "the target's file names are not known"),
+            Self::TerminalMessages => ("terminal-messages", "the compiler writes for a terminal"),
             Self::Incremental => ("incremental", "the crate has an incremental session"),
             Self::Environment => ("environment", "a variable changes what the compiler does"),
             Self::UnplaceablePath => ("unplaceable-path", "the path leaves its folder and comes back"),

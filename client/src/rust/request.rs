@@ -210,7 +210,9 @@ pub struct RustRequest {
     pub links: bool,
     /// `-C linker`.
     pub linker: Option<PathBuf>,
-    /// `-C incremental`. Not in `action_arguments` by this name: see `decide`.
+    /// `-C link-arg` and `-C link-args`, word by word, real spelling.
+    pub link_arguments: Vec<String>,
+    /// `-C incremental`. In `action_arguments` it stands at [`SESSION_PLACE`](super::decide::SESSION_PLACE).
     pub incremental: Option<PathBuf>,
     /// `--target`.
     pub target: Option<Target>,
@@ -222,6 +224,8 @@ pub struct RustRequest {
     pub pipelined: bool,
     /// Standard error holds JSON lines (`--error-format=json`).
     pub json_messages: bool,
+    /// Why it can be cached, but must be made on this machine.
+    pub here_only: Option<RustReason>,
 }
 
 impl RustRequest {
