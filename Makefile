@@ -9,6 +9,9 @@ DESTDIR ?=
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 # The wrapper is started for every compile: static and at a fixed address it starts in half the time.
 WRAPPER_FLAGS := -C target-feature=+crt-static -C relocation-model=static -C panic=abort
+# Preloaded into compilers, so it must need no other library. What is preloaded is the same in every build.
+RECORDER_FLAGS := -C panic=abort -C opt-level=3 -C debuginfo=0 -C strip=symbols -C link-arg=-nostdlib
+RECORDER := libbuildbee_recorder.so
 PROGRAMS := buildbee buildbee-cli buildbee-agent buildbee-coordinator buildbee-sandbox
 
 .PHONY: help demo test real lint bench install release debug packages tools advisories fmt clean
@@ -42,13 +45,16 @@ real: packages release ## real projects built in all ways, every file compared; 
 release: ## the programs that users run, in target/release
 	$(CARGO) build --release --locked --bins
 	$(CARGO) rustc --release --locked -p buildbee --bin buildbee -- $(WRAPPER_FLAGS)
+	$(CARGO) rustc --release --locked -p buildbee-recorder --lib -- $(RECORDER_FLAGS)
 
 debug: ## the programs that tests run, in target/debug
 	$(CARGO) build --workspace --locked --bins
+	$(CARGO) rustc --locked -p buildbee-recorder --lib -- $(RECORDER_FLAGS)
 
 install: release ## programs into $(PREFIX)/bin, annotated settings files into $(PREFIX)/share/doc/buildbee
 	install -d "$(DESTDIR)$(PREFIX)/bin"
 	for program in $(PROGRAMS); do install -m 755 "$(TARGET_DIR)/release/$$program" "$(DESTDIR)$(PREFIX)/bin/"; done
+	install -m 644 "$(TARGET_DIR)/release/$(RECORDER)" "$(DESTDIR)$(PREFIX)/bin/"
 	install -d "$(DESTDIR)$(PREFIX)/share/doc/buildbee"
 	install -m 644 packaging/config/*.toml "$(DESTDIR)$(PREFIX)/share/doc/buildbee/"
 

@@ -61,6 +61,9 @@ impl Canonical for Command {
 /// The property of an action whose standard error is a terminal: programs print other text on one.
 pub const STDERR_TERMINAL: (&str, &str) = ("stderr", "terminal");
 
+/// The property of an action whose questions to the system are to be recorded.
+pub const RECORDED: (&str, &str) = ("record", "questions");
+
 /// A command with everything that decides its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {
@@ -81,7 +84,16 @@ pub struct Action {
 impl Action {
     /// Whether standard error is to be a terminal.
     pub fn wants_terminal(&self) -> bool {
-        self.platform.iter().any(|(name, value)| (name.as_str(), value.as_str()) == STDERR_TERMINAL)
+        self.has(STDERR_TERMINAL)
+    }
+
+    /// Whether what the program asks for is to be recorded.
+    pub fn is_recorded(&self) -> bool {
+        self.has(RECORDED)
+    }
+
+    fn has(&self, property: (&str, &str)) -> bool {
+        self.platform.iter().any(|(name, value)| (name.as_str(), value.as_str()) == property)
     }
 }
 

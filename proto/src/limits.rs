@@ -27,6 +27,10 @@ pub const MAX_MANIFEST_ENTRIES: usize = 16;
 pub const MAX_HINTS: usize = 8;
 /// Files, absences and symlinks in one read set.
 pub const MAX_READ_SET: usize = 100_000;
+/// One log of the recorder. The most that a compile was seen to note is some 200 KiB (a link); a macro that reads 20,000 files notes 2 MiB.
+pub const MAX_RECORD_BYTES: usize = 8 << 20;
+/// One `Observed` blob: a log's paths may each stand in several lists.
+pub const MAX_OBSERVED_BYTES: usize = 2 * MAX_RECORD_BYTES;
 
 /// One frame on a control stream.
 pub const MAX_CONTROL_FRAME: usize = 1 << 20;
@@ -49,8 +53,8 @@ pub const MAX_INLINE_BYTES: usize = 8 << 20;
 pub const MAX_INLINE_BLOBS: usize = 65_536;
 /// Blobs offered with an action.
 pub const MAX_OFFERED: usize = 16_384;
-/// Distinct blobs that one result names: its outputs, standard output and standard error.
-pub const MAX_RESULT_BLOBS: usize = MAX_OUTPUTS + 2;
+/// Distinct blobs that one result names: its outputs, standard output, standard error and what was observed.
+pub const MAX_RESULT_BLOBS: usize = MAX_OUTPUTS + 3;
 /// One blob.
 pub const MAX_BLOB_BYTES: u64 = 8 << 30;
 /// Captured standard output and standard error of one action, each.

@@ -80,6 +80,8 @@ pub struct LocalOutcome {
     pub complete: bool,
     /// Wall time in milliseconds.
     pub wall_ms: u64,
+    /// The recorder's log (see [`crate::record`]), at most `MAX_RECORD_BYTES`, where [`LocalReply::RunLocally`] asked for one.
+    pub record: Option<Bytes>,
 }
 
 /// From the daemon. Order is the wire format: append only.
@@ -106,6 +108,12 @@ pub enum LocalReply {
         /// Arguments to add after the compiler's name (what a remote run has too, such as colour for a terminal).
         #[serde(deserialize_with = "bounded::texts::<_, MAX_ARGUMENTS, MAX_PATH_BYTES>")]
         extra_arguments: Vec<String>,
+        /// `NAME=value`: variables to set, in place of older ones of the same names.
+        #[serde(deserialize_with = "bounded::list::<_, _, MAX_ENVIRONMENT>")]
+        extra_env: Vec<Bytes>,
+        /// The recorder's library to preload, after what is preloaded anyway; the log comes back with [`LocalCall::LocalDone`].
+        #[serde(deserialize_with = "bounded::optional_text::<_, MAX_PATH_BYTES>")]
+        recorder: Option<String>,
         /// Whether `BUILDBEE=strict` forbids this run: print the reason and fail instead.
         strict_failure: bool,
     },

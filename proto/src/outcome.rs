@@ -123,12 +123,22 @@ pub struct ActionResult {
     pub stdout: Digest,
     /// Captured standard error.
     pub stderr: Digest,
+    /// What the program asked for ([`Observed`](crate::observed::Observed)), where that was to be recorded and is known.
+    pub observed: Option<Digest>,
     /// Where it comes from.
     pub provenance: Provenance,
 }
 
+impl ActionResult {
+    /// Everything that it names: outputs, standard output, standard error, what was observed. Some may be the same, some empty.
+    pub fn content(&self) -> impl Iterator<Item = Digest> {
+        let outputs = self.outputs.iter().map(|file| file.digest);
+        outputs.chain([self.stdout, self.stderr]).chain(self.observed)
+    }
+}
+
 impl Canonical for ActionResult {
-    const TAG: [u8; 4] = *b"bbO1";
+    const TAG: [u8; 4] = *b"bbO2";
 
     fn encode(&self, out: &mut Writer) {
         out.digest(&self.action);
@@ -140,6 +150,7 @@ impl Canonical for ActionResult {
         });
         out.digest(&self.stdout);
         out.digest(&self.stderr);
+        out.option(self.observed.as_ref(), Writer::digest);
         out.raw(&self.provenance.peer.0);
         out.bool(self.provenance.sandboxed);
         out.u64(self.provenance.wall_ms);
@@ -156,6 +167,7 @@ impl Canonical for ActionResult {
             })?,
             stdout: input.digest()?,
             stderr: input.digest()?,
+            observed: input.option(Reader::digest)?,
             provenance: Provenance {
                 peer: PeerId(input.array()?),
                 sandboxed: input.bool()?,
@@ -184,7 +196,7 @@ pub struct SignedResult {
 }
 
 impl Canonical for SignedResult {
-    const TAG: [u8; 4] = *b"bbS1";
+    const TAG: [u8; 4] = *b"bbS2";
 
     fn encode(&self, out: &mut Writer) {
         self.result.encode(out);

@@ -7,6 +7,8 @@
 //! |---|---|---|
 //! | `/buildbee/…/1`, local 1 | 0.1.0 | first version |
 //! | stored manifests 2 | 0.1.0 | a read set has listed folders and variables |
+//! | `/buildbee/action/2`, `/buildbee/cache/2`, `bbO2`, `bbS2` | 0.1.0 | results may name what the program was observed to ask for |
+//! | local 2 | 0.1.0 | a local run may be told variables and to record, and returns its record |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,12 +42,12 @@ impl Protocol {
             Self::Hello => "/buildbee/hello/1",
             Self::Join => "/buildbee/join/1",
             Self::Control => "/buildbee/control/1",
-            Self::Action => "/buildbee/action/1",
+            Self::Action => "/buildbee/action/2",
             Self::Blob => "/buildbee/blob/1",
-            Self::Cache => "/buildbee/cache/1",
+            Self::Cache => "/buildbee/cache/2",
         }
     }
 }
 
 /// Version of the messages between wrapper, command line and daemon. A daemon of another version is asked to leave and replaced.
-pub const LOCAL_VERSION: u32 = 1;
+pub const LOCAL_VERSION: u32 = 2;

@@ -14,11 +14,11 @@ pub mod serve;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::outcome::ActionResult;
 
-/// The distinct blobs of `result` that have content, in the order outputs, standard output, standard error.
+/// The distinct blobs of `result` that have content, in the order outputs, standard output, standard error, what was observed.
 pub fn blobs_of(result: &ActionResult) -> Vec<Digest> {
     let mut blobs: Vec<Digest> = Vec::new();
     let mut seen = std::collections::HashSet::new();
-    for digest in result.outputs.iter().map(|file| file.digest).chain([result.stdout, result.stderr]) {
+    for digest in result.content() {
         if digest.size_bytes > 0 && seen.insert(digest) {
             blobs.push(digest);
         }

@@ -236,7 +236,15 @@ fn finish(
         cpu_ms: milliseconds(completed.usage.cpu),
         peak_memory_bytes: completed.usage.peak_memory_bytes,
     };
-    let result = ActionResult { action: job.digest, exit_code, outputs: collected.outputs, stdout, stderr, provenance };
+    let result = ActionResult {
+        action: job.digest,
+        exit_code,
+        outputs: collected.outputs,
+        stdout,
+        stderr,
+        observed: None,
+        provenance,
+    };
     Ok(Done { result: Arc::new(identity.sign_result(result)), origin: Origin::Ran, pins: Arc::new(pins) })
 }
 

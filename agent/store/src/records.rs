@@ -33,8 +33,7 @@ fn checksum(key: &Key, payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
 
 /// Everything that a result names.
 fn blobs_of(result: &SignedResult) -> impl Iterator<Item = Key> {
-    let outputs = result.result.outputs.iter().map(|file| file.digest);
-    outputs.chain([result.result.stdout, result.result.stderr]).map(Key::blob)
+    result.result.content().map(Key::blob)
 }
 
 impl Store {

@@ -42,6 +42,7 @@ pub(crate) fn result(name: &[u8], output: Digest, stdout: Digest) -> SignedResul
             outputs: vec![OutputFile { path, digest: output, mode: 0o666 }],
             stdout,
             stderr: stdout,
+            observed: None,
             provenance: Provenance {
                 peer: PeerId([7; 32]),
                 sandboxed: true,

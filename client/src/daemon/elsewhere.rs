@@ -121,7 +121,8 @@ impl<'a> Elsewhere<'a> {
         let (stdout, stderr) = (keep(stdout), keep(stderr));
         let made = &found.signed.result.provenance;
         let provenance = Provenance { peer: self.context.identity.peer(), sandboxed: false, ..made.clone() };
-        let result = ActionResult { action: self.job.action, exit_code: 0, outputs, stdout, stderr, provenance };
+        let result =
+            ActionResult { action: self.job.action, exit_code: 0, outputs, stdout, stderr, observed: None, provenance };
         Ok(Hit { signed: self.context.identity.sign_result(result), blobs })
     }
 

@@ -181,6 +181,8 @@ impl<'a> Executor<'a> {
             reason: reason.to_owned(),
             report: true,
             extra_arguments: self.request.added_arguments.clone(),
+            extra_env: Vec::new(),
+            recorder: None,
             strict_failure: false,
         };
         self.link.send(&reply).await

@@ -105,6 +105,8 @@ pub fn run_alone(reason: &str) -> LocalReply {
         reason: reason.to_owned(),
         report: false,
         extra_arguments: Vec::new(),
+        extra_env: Vec::new(),
+        recorder: None,
         strict_failure: reason.starts_with("strict:"),
     }
 }

@@ -79,7 +79,15 @@ impl LocalRun<'_> {
                 peak_memory_bytes: 0,
             };
             let [stdout, stderr] = streams;
-            let result = ActionResult { action: job.action, exit_code: 0, outputs: files, stdout, stderr, provenance };
+            let result = ActionResult {
+                action: job.action,
+                exit_code: 0,
+                outputs: files,
+                stdout,
+                stderr,
+                observed: None,
+                provenance,
+            };
             let hit = Hit { signed: context.identity.sign_result(result), blobs };
             context.cache.keep(&hit, &key, &job.inputs.read_set);
             Some(hit)

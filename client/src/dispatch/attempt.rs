@@ -13,6 +13,8 @@ use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, WireError};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Supply};
+use buildbee_proto::limits::MAX_OBSERVED_BYTES;
+use buildbee_proto::observed::Observed;
 use buildbee_proto::outcome::{ActionResult, SignedResult};
 use buildbee_proto::path::RelPath;
 use buildbee_proto::peer::PeerId;
@@ -50,6 +52,14 @@ pub struct RemoteResult {
     pub blobs: BTreeMap<Digest, Vec<u8>>,
     /// Bytes of the blobs that were sent along unasked.
     pub sent_bytes: u64,
+}
+
+impl RemoteResult {
+    /// What the agent saw the program ask for; `None` where that is not known.
+    pub fn observed(&self) -> Option<Observed> {
+        let digest = self.signed.result.observed.filter(|digest| digest.size_bytes <= MAX_OBSERVED_BYTES as u64)?;
+        Observed::from_canonical(self.blobs.get(&digest)?).ok()
+    }
 }
 
 /// Why nothing came of an attempt.
@@ -246,8 +256,7 @@ pub fn fits(result: &ActionResult, action: &Digest, outputs: &[OutputPlace]) -> 
     if result.exit_code == 0 && outputs.iter().any(|output| output.always && !made.contains(&output.place)) {
         return Err("it lacks a file that was asked for");
     }
-    let named = result.outputs.iter().map(|file| &file.digest).chain([&result.stdout, &result.stderr]);
-    if named.into_iter().any(|digest| digest.size_bytes == 0 && *digest != Digest::of(b"")) {
+    if result.content().any(|digest| digest.size_bytes == 0 && digest != Digest::of(b"")) {
         return Err("it names empty content by another name");
     }
     Ok(())
@@ -260,9 +269,7 @@ pub fn transfer_time(n_bytes: u64) -> Duration {
 
 /// Blobs that a result names, without repetitions. Empty ones are never sent.
 pub fn named(signed: &SignedResult) -> BTreeMap<Digest, Vec<u8>> {
-    let result = &signed.result;
-    let all = result.outputs.iter().map(|file| file.digest).chain([result.stdout, result.stderr]);
-    all.filter(|digest| digest.size_bytes > 0).map(|digest| (digest, Vec::new())).collect()
+    signed.result.content().filter(|digest| digest.size_bytes > 0).map(|digest| (digest, Vec::new())).collect()
 }
 
 async fn receive<S: AsyncRead + Unpin>(

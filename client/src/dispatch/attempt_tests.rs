@@ -22,6 +22,7 @@ fn result() -> ActionResult {
         outputs: vec![file("w/x.d", b"x.o: x.c"), file("w/x.o", b"object")],
         stdout: Digest::of(b""),
         stderr: Digest::of(b"warning"),
+        observed: None,
         provenance: Provenance {
             peer: Identity::generate().peer(),
             sandboxed: true,

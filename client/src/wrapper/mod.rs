@@ -13,6 +13,7 @@ pub mod link;
 pub mod links;
 pub mod output;
 pub mod program;
+pub mod recording;
 pub mod session;
 pub mod settings;
 pub mod signals;

@@ -14,7 +14,8 @@ use nix::sys::stat::{Mode, umask};
 use super::link::{Link, LinkError};
 use super::output::write_all;
 use super::program::Compiler;
-use super::supervised;
+use super::recording;
+use super::supervised::{self, Extra};
 
 /// How this process ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,7 @@ pub fn compile(
     let Ok(cwd) = std::env::current_dir() else { return Ending::RunAlone("no-working-directory") };
     let mut link = Link::new(stream);
     let invocation = invocation(compiler, &cwd, environment);
+    let preloaded = recording::value(&invocation.env, recording::PRELOAD).map(OsStr::to_owned);
     let reply = link.send(LocalCall::Compile(invocation)).and_then(|()| link.receive_result());
     match reply {
         Ok(LocalReply::Done { exit_code, stdout, stderr }) => {
@@ -51,8 +53,9 @@ pub fn compile(
         }
         Ok(LocalReply::RunLocally { reason, strict_failure: true, .. }) => Ending::Forbidden(reason),
         Ok(LocalReply::RunLocally { report: false, .. }) => Ending::BecomeCompiler,
-        Ok(LocalReply::RunLocally { extra_arguments, .. }) => {
-            supervised::run(link, compiler, &extra_arguments, nesting, temporary_dir)
+        Ok(LocalReply::RunLocally { extra_arguments, extra_env, recorder, .. }) => {
+            let extra = Extra { arguments: extra_arguments, env: extra_env, recorder, preloaded };
+            supervised::run(link, compiler, &extra, nesting, temporary_dir)
         }
         Ok(LocalReply::WrongVersion { .. }) => Ending::RunAlone("daemon-version"),
         Ok(LocalReply::Working | LocalReply::Cancel | LocalReply::Admin { .. }) => Ending::RunAlone("daemon-protocol"),

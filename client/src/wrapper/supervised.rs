@@ -2,17 +2,18 @@
 //!
 //! The daemon's death does not touch the compiler: it runs to its end, and its exit status counts.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, ExitStatus, Stdio};
 use std::time::Instant;
 
 use buildbee_proto::codec::Bytes;
-use buildbee_proto::limits::MAX_LOCAL_FRAME;
+use buildbee_proto::limits::{MAX_LOCAL_FRAME, MAX_RECORD_BYTES};
 use buildbee_proto::local::{LocalCall, LocalOutcome, LocalReply};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -21,27 +22,48 @@ use super::become_compiler;
 use super::link::{Link, LinkError};
 use super::output::write_all;
 use super::program::Compiler;
+use super::recording::Recording;
 use super::session::Ending;
 use super::signals::{self, Signals};
 use super::terminal;
 use super::tree_kill;
 
-/// How much of each stream is kept for the daemon: both fit in one frame.
-const MAX_KEPT_BYTES: usize = MAX_LOCAL_FRAME / 2 - (64 << 10);
+/// How much of each stream is kept for the daemon: both and a log fit in one frame.
+const MAX_KEPT_BYTES: usize = (MAX_LOCAL_FRAME - MAX_RECORD_BYTES) / 2 - (64 << 10);
 
 /// Bytes read at once.
 const READ_BYTES: usize = 16 << 10;
 
-/// Runs the compiler with `extra` arguments, tells the daemon how it ended, and says how this process should end.
-pub fn run(link: Link, compiler: &Compiler, extra: &[String], nesting: u32, temporary_dir: Option<&Path>) -> Ending {
+/// What the daemon wants besides the user's own command.
+#[derive(Clone, Debug, Default)]
+pub struct Extra {
+    /// Before the user's arguments.
+    pub arguments: Vec<String>,
+    /// `NAME=value`, in place of the user's.
+    pub env: Vec<Bytes>,
+    /// The recorder's library.
+    pub recorder: Option<String>,
+    /// What the user preloads.
+    pub preloaded: Option<OsString>,
+}
+
+/// Runs the compiler with `extra`, tells the daemon how it ended, and says how this process should end.
+pub fn run(link: Link, compiler: &Compiler, extra: &Extra, nesting: u32, temporary_dir: Option<&Path>) -> Ending {
     let start = Instant::now();
     let Ok(signals) = Signals::take_over() else { return Ending::RunAlone("wrapper-signals") };
     let scratch = Scratch::make(temporary_dir.unwrap_or(Path::new("/tmp")));
     tree_kill::adopt_orphans();
-    let mut command = become_compiler::command(compiler, extra, nesting);
+    let mut command = become_compiler::command(compiler, &extra.arguments, nesting);
     if let Some(scratch) = &scratch {
         command.env("TMPDIR", &scratch.0);
     }
+    for entry in &extra.env {
+        if let Some((name, value)) = split_variable(&entry.0) {
+            command.env(name, value);
+        }
+    }
+    let library = extra.recorder.as_deref();
+    let recording = library.and_then(|library| Recording::start(&mut command, library, extra.preloaded.as_deref()));
     let stderr = terminal::stderr_like(&std::io::stderr(), &mut command);
     let child = command.stdout(Stdio::piped()).spawn().ok();
     // It holds the compiler's end of standard error, which would never come to its end.
@@ -53,7 +75,13 @@ pub fn run(link: Link, compiler: &Compiler, extra: &[String], nesting: u32, temp
     let mut run = Run::new(child, stderr, link, signals);
     let end = run.watch();
     drop(scratch);
-    run.finish(&end, start)
+    run.finish(&end, start, recording)
+}
+
+/// `None` for what no environment can hold.
+fn split_variable(entry: &[u8]) -> Option<(&OsStr, &OsStr)> {
+    let at = entry.iter().position(|byte| *byte == b'=').filter(|at| *at > 0 && !entry.contains(&0))?;
+    Some((OsStr::from_bytes(entry.get(..at)?), OsStr::from_bytes(entry.get(at + 1..)?)))
 }
 
 /// How watching ended.
@@ -163,7 +191,7 @@ impl Run {
         }
     }
 
-    fn finish(mut self, end: &End, start: Instant) -> Ending {
+    fn finish(mut self, end: &End, start: Instant, recording: Option<Recording>) -> Ending {
         let (ending, exit_code) = match *end {
             End::Interrupted(signal) => return Ending::Signal(signal),
             End::Lost => return Ending::RunAlone("wrapper-lost-status"),
@@ -180,6 +208,7 @@ impl Run {
             stderr: Bytes(std::mem::take(&mut self.stderr.kept)),
             complete: !self.stdout.cut && !self.stderr.cut,
             wall_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
+            record: recording.filter(|_| exit_code.is_some()).and_then(Recording::read),
         };
         let printed = (outcome.stdout.0.clone(), outcome.stderr.0.clone());
         let verdict = self.link.take().and_then(|link| told(link, outcome, exit_code.is_none()));

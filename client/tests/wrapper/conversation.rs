@@ -106,6 +106,8 @@ fn strict_shows_the_reason() {
             reason: "farm-busy".into(),
             report,
             extra_arguments,
+            extra_env: vec![],
+            recorder: None,
             strict_failure: true,
         });
         invocation

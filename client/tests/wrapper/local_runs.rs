@@ -18,6 +18,8 @@ fn the_daemon_hears_how_it_ended() {
             reason: "race".into(),
             report: true,
             extra_arguments: vec!["-c".into(), "echo out $0 $1; echo err $TMPDIR >&2; exit 6".into()],
+            extra_env: vec![],
+            recorder: None,
             strict_failure: false,
         });
         let outcome = caller.local_done();

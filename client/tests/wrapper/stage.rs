@@ -142,7 +142,14 @@ impl Caller {
 }
 
 pub(crate) fn run_locally(report: bool) -> LocalReply {
-    LocalReply::RunLocally { reason: "test".into(), report, extra_arguments: vec![], strict_failure: false }
+    LocalReply::RunLocally {
+        reason: "test".into(),
+        report,
+        extra_arguments: vec![],
+        extra_env: vec![],
+        recorder: None,
+        strict_failure: false,
+    }
 }
 
 pub(crate) fn done(exit_code: i32, stdout: &str, stderr: &str) -> LocalReply {

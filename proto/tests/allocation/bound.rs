@@ -7,7 +7,7 @@ use buildbee_proto::canonical::Canonical;
 use buildbee_proto::codec::{Bytes, CodecError, FRAME_HEADER_BYTES, Message, body_length, from_body};
 use buildbee_proto::control::Hello;
 use buildbee_proto::execute::{ActionRequest, ActionUpdate};
-use buildbee_proto::limits::{MAX_ACTION_FRAME, MAX_ARGUMENTS, MAX_INLINE_BLOBS};
+use buildbee_proto::limits::{MAX_ACTION_FRAME, MAX_ARGUMENTS, MAX_ENVIRONMENT, MAX_INLINE_BLOBS};
 use buildbee_proto::local::{LocalCall, LocalReply, LocalRequest};
 
 use crate::peak_of;
@@ -123,6 +123,8 @@ fn true_messages_of_empty_items_take_little_memory() {
         reason: String::new(),
         report: false,
         extra_arguments: vec![String::new(); MAX_ARGUMENTS],
+        extra_env: vec![Bytes::default(); MAX_ENVIRONMENT],
+        recorder: None,
         strict_failure: false,
     };
     read::<LocalReply>("empty extra arguments", &samples::body(&reply));
@@ -169,5 +171,5 @@ fn every_kind_is_looked_at() {
     let mut kinds: Vec<&str> = samples::all().iter().map(|sample| sample.kind).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds.len(), 15 + 16, "kinds of content and of messages: {kinds:?}");
+    assert_eq!(kinds.len(), 16 + 16, "kinds of content and of messages: {kinds:?}");
 }

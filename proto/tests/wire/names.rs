@@ -7,12 +7,13 @@ use std::path::Path;
 use buildbee_proto::canonical::{Canonical, CanonicalError};
 use buildbee_proto::codec::{Message, from_body};
 use buildbee_proto::limits::{MAX_COMPONENT_BYTES, MAX_PATH_BYTES, MAX_PATH_DEPTH};
+use buildbee_proto::observed::Observed;
 use buildbee_proto::path::{PathComponent, PathError, RelPath};
 use buildbee_proto::tree::{Directory, DirectoryNode, FileNode, SymlinkNode, Twin};
 use serde::{Deserialize, Serialize};
 
 use crate::samples::content::{
-    action_result, blake3, command, manifest, name, path, read_set, signed, signed_result, ticket,
+    action_result, blake3, command, manifest, name, observed, path, read_set, signed, signed_result, ticket,
 };
 use crate::samples::{body, content};
 
@@ -124,6 +125,19 @@ fn hostile_paths_are_refused_wherever_a_path_stands() {
     let mut value = read_set();
     value.symlinks = vec![(placeholder(), "x".to_owned())];
     cases.push(content("symlink read", &value));
+    let lists: [fn(&mut Observed) -> &mut Vec<RelPath>; 6] = [
+        |value| &mut value.files,
+        |value| &mut value.seen,
+        |value| &mut value.links,
+        |value| &mut value.absent,
+        |value| &mut value.listed,
+        |value| &mut value.walkers,
+    ];
+    for (at, list) in lists.into_iter().enumerate() {
+        let mut value = observed();
+        *list(&mut value) = vec![placeholder()];
+        cases.push(content(&format!("observed {at}"), &value));
+    }
     let mut outer = manifest();
     outer.entries[0].read_set = value;
     cases.push(content("symlink in a manifest", &outer));

@@ -16,6 +16,7 @@ use buildbee_proto::limits::{
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalRequest};
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
 use buildbee_proto::membership::{Membership, Roster};
+use buildbee_proto::observed::Observed;
 use buildbee_proto::outcome::{ActionResult, ReadSet};
 use buildbee_proto::peer::Role;
 use buildbee_proto::toolchain::ToolchainId;
@@ -87,10 +88,23 @@ fn lists_out_of_order_are_refused_everywhere() {
     assert!(order(refusal(&fixed::read_set(), |set: &mut ReadSet| set.listed.push(set.listed[0].clone()))));
     assert!(order(refusal(&fixed::read_set(), |set: &mut ReadSet| set.env.reverse())));
     assert!(order(refusal(&fixed::manifest(), |manifest| manifest.entries[0].read_set.files.reverse())));
+    assert!(order(refusal(&fixed::observed(), |observed: &mut Observed| observed.files.reverse())));
+    assert!(order(refusal(&fixed::observed(), |observed: &mut Observed| observed.env.reverse())));
+    assert!(order(refusal(&fixed::observed(), |observed: &mut Observed| {
+        observed.walkers.push(observed.walkers[0].clone());
+    })));
     assert!(order(refusal(&fixed::action_result(), |result: &mut ActionResult| result.outputs.reverse())));
     assert!(order(refusal(&fixed::signed_result(), |signed| signed.result.outputs.reverse())));
     assert!(order(refusal(&fixed::roster(), |roster: &mut Roster| roster.members.reverse())));
     assert!(order(refusal(&fixed::roster(), |roster: &mut Roster| roster.revoked.reverse())));
+}
+
+#[test]
+fn variables_that_cannot_be_are_refused() {
+    for name in ["", "A=B", "A\0"] {
+        let error = refusal(&fixed::observed(), |observed: &mut Observed| observed.env = vec![name.to_owned()]);
+        assert_eq!(error, CanonicalError::Range("variable"), "{name:?}");
+    }
 }
 
 #[test]
@@ -159,7 +173,7 @@ fn tags_differ() {
         .collect();
     let distinct: std::collections::BTreeSet<_> = tags.iter().collect();
     assert_eq!(distinct.len(), tags.len(), "{tags:?}");
-    assert_eq!(tags.len(), 15, "a kind of content has no sample");
+    assert_eq!(tags.len(), 16, "a kind of content has no sample");
 }
 
 #[test]

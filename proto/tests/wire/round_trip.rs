@@ -51,6 +51,8 @@ proptest! {
     #[test]
     fn read_set(value in content::read_set()) { check_content(&value)?; }
     #[test]
+    fn observed(value in content::observed()) { check_content(&value)?; }
+    #[test]
     fn action_result(value in content::action_result()) { check_content(&value)?; }
     #[test]
     fn signed_result(value in content::signed_result()) { check_content(&value)?; }

@@ -20,6 +20,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("buildbee-p2p", &["buildbee-proto"]),
     ("buildbee-store", &["buildbee-proto"]),
     ("buildbee-sandbox", &["buildbee-proto"]),
+    ("buildbee-recorder", &["buildbee-proto"]),
     ("buildbee-agent", &["buildbee-proto", "buildbee-p2p", "buildbee-store", "buildbee-sandbox"]),
     ("buildbee-coordinator", &["buildbee-proto", "buildbee-p2p"]),
     ("buildbee", &["buildbee-proto", "buildbee-p2p", "buildbee-store", "buildbee-sandbox"]),

@@ -5,6 +5,7 @@ use buildbee_proto::digest::{Digest, DigestFunction};
 use buildbee_proto::hint::{Hint, Hints};
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
 use buildbee_proto::membership::{Membership, Roster, Signed, Ticket};
+use buildbee_proto::observed::Observed;
 use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance, ReadSet, SignedResult};
 use buildbee_proto::path::{PathComponent, RelPath};
 use buildbee_proto::peer::{PeerId, Role, Signature};
@@ -89,6 +90,19 @@ pub(crate) fn read_set() -> ReadSet {
     }
 }
 
+pub(crate) fn observed() -> Observed {
+    Observed {
+        files: vec![path("home/bee/src/lib.rs"), path("home/bee/target/libm.so")],
+        seen: vec![path("home/bee/Cargo.toml")],
+        links: vec![path("home/bee/latest")],
+        absent: vec![path("home/bee/.env")],
+        listed: vec![path("home/bee/assets")],
+        env: vec!["DATABASE_URL".to_owned(), "RUST_LOG".to_owned()],
+        walkers: vec![path("home/bee/target/libm.so")],
+        network: true,
+    }
+}
+
 pub(crate) fn action_result() -> ActionResult {
     ActionResult {
         action: blake3(10),
@@ -99,6 +113,7 @@ pub(crate) fn action_result() -> ActionResult {
         ],
         stdout: blake3(13),
         stderr: sha256(14),
+        observed: Some(blake3(61)),
         provenance: Provenance {
             peer: peer(15),
             sandboxed: true,
@@ -170,7 +185,10 @@ pub(crate) fn samples() -> Vec<Sample> {
         content("Action", &action()),
         content("ReadSet", &read_set()),
         content("ReadSet empty", &ReadSet::default()),
+        content("Observed", &observed()),
+        content("Observed nothing", &Observed::default()),
         content("ActionResult", &action_result()),
+        content("ActionResult unobserved", &ActionResult { observed: None, ..action_result() }),
         content("SignedResult", &signed_result()),
         content("Manifest", &manifest()),
         content("Manifest empty", &Manifest::default()),

@@ -328,8 +328,9 @@ fn admin_name(call: &AdminCall) -> &'static str {
 }
 
 fn local_requests() -> Vec<Sample> {
-    let outcome = |exit_code| LocalOutcome {
+    let outcome = |exit_code: Option<i32>| LocalOutcome {
         exit_code,
+        record: exit_code.map(|_| bytes("log")),
         stdout: bytes("out"),
         stderr: bytes("err"),
         complete: true,
@@ -364,6 +365,8 @@ fn local_replies() -> Vec<Sample> {
             reason: "link".to_owned(),
             report: true,
             extra_arguments: vec!["-fdiagnostics-color=always".to_owned()],
+            extra_env: vec![bytes("COLUMNS=80")],
+            recorder: Some("/usr/bin/libbuildbee_recorder.so".to_owned()),
             strict_failure: false,
         },
         LocalReply::Cancel,

@@ -8,6 +8,7 @@ use buildbee_proto::hint::{Hint, Hints};
 use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_HINTS};
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
 use buildbee_proto::membership::{Membership, Roster, Signed, Ticket};
+use buildbee_proto::observed::Observed;
 use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance, ReadSet, SignedResult};
 use buildbee_proto::path::{PathComponent, RelPath};
 use buildbee_proto::peer::{PeerId, Role, Signature};
@@ -143,6 +144,22 @@ pub(crate) fn read_set() -> impl Strategy<Value = ReadSet> {
     })
 }
 
+pub(crate) fn observed() -> impl Strategy<Value = Observed> {
+    let env = btree_set("[^=\0]{1,12}", 0..ITEMS).prop_map(|names| names.into_iter().collect());
+    (paths(), paths(), paths(), paths(), paths(), env, paths(), any::<bool>()).prop_map(
+        |(files, seen, links, absent, listed, env, walkers, network)| Observed {
+            files,
+            seen,
+            links,
+            absent,
+            listed,
+            env,
+            walkers,
+            network,
+        },
+    )
+}
+
 fn provenance() -> impl Strategy<Value = Provenance> {
     (peer(), any::<bool>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
         |(peer, sandboxed, wall_ms, cpu_ms, peak_memory_bytes)| Provenance {
@@ -159,13 +176,15 @@ pub(crate) fn action_result() -> impl Strategy<Value = ActionResult> {
     let outputs = btree_map(path(), (digest(), 0..=0o777_u32), 0..ITEMS).prop_map(|outputs| {
         outputs.into_iter().map(|(path, (digest, mode))| OutputFile { path, digest, mode }).collect()
     });
-    (digest(), any::<i32>(), outputs, digest(), digest(), provenance()).prop_map(
-        |(action, exit_code, outputs, stdout, stderr, provenance)| ActionResult {
+    let observed = proptest::option::of(digest());
+    (digest(), any::<i32>(), outputs, digest(), digest(), observed, provenance()).prop_map(
+        |(action, exit_code, outputs, stdout, stderr, observed, provenance)| ActionResult {
             action,
             exit_code,
             outputs,
             stdout,
             stderr,
+            observed,
             provenance,
         },
     )

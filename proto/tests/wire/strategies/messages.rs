@@ -217,8 +217,15 @@ fn invocation() -> impl Strategy<Value = Invocation> {
 }
 
 fn local_outcome() -> impl Strategy<Value = LocalOutcome> {
-    (option::of(any::<i32>()), bytes(), bytes(), any::<bool>(), any::<u64>()).prop_map(
-        |(exit_code, stdout, stderr, complete, wall_ms)| LocalOutcome { exit_code, stdout, stderr, complete, wall_ms },
+    (option::of(any::<i32>()), bytes(), bytes(), any::<bool>(), any::<u64>(), option::of(bytes())).prop_map(
+        |(exit_code, stdout, stderr, complete, wall_ms, record)| LocalOutcome {
+            exit_code,
+            stdout,
+            stderr,
+            complete,
+            wall_ms,
+            record,
+        },
     )
 }
 
@@ -246,7 +253,8 @@ pub(crate) fn local_request() -> impl Strategy<Value = LocalRequest> {
 }
 
 pub(crate) fn local_reply() -> impl Strategy<Value = LocalReply> {
-    let run = (".{0,20}", any::<bool>(), vec(".{0,20}", 0..ITEMS), any::<bool>());
+    let extra = (vec(".{0,20}", 0..ITEMS), vec(bytes(), 0..ITEMS), option::of(".{0,20}"));
+    let run = (".{0,20}", any::<bool>(), extra, any::<bool>());
     prop_oneof![
         Just(LocalReply::Working),
         (any::<i32>(), bytes(), bytes()).prop_map(|(exit_code, stdout, stderr)| LocalReply::Done {
@@ -254,11 +262,8 @@ pub(crate) fn local_reply() -> impl Strategy<Value = LocalReply> {
             stdout,
             stderr
         }),
-        run.prop_map(|(reason, report, extra_arguments, strict_failure)| LocalReply::RunLocally {
-            reason,
-            report,
-            extra_arguments,
-            strict_failure,
+        run.prop_map(|(reason, report, (extra_arguments, extra_env, recorder), strict_failure)| {
+            LocalReply::RunLocally { reason, report, extra_arguments, extra_env, recorder, strict_failure }
         }),
         Just(LocalReply::Cancel),
         ".{0,200}".prop_map(|json| LocalReply::Admin { json }),
