@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::environment;
-use super::language::{self, Language};
+use super::language::{self, Written};
 use super::native::{self, ReadNative};
-use super::outputs::{Output, SideFile, Stage};
-use super::parse::{Parsed, parse};
+use super::outputs::{Existing, Output, SideFile, Stage};
+use super::parse::{Input, Parsed, parse};
 use super::places::{absolute, check_not_special, check_output, with_suffix};
 use super::profile;
 use super::reason::{Reason, ReasonKind};
@@ -38,9 +38,14 @@ fn request(
         return Err(Reason::about(ReasonKind::UnknownOption, argument.replace('\0', "\u{fffd}")));
     }
     check_macros(&argv, environment::time_is_fixed(invocation))?;
-    let (source, language) = source(&parsed, invocation)?;
+    let (source, Written { language, is_header }) = source(&parsed, invocation)?;
+    if is_header {
+        check_precompiled(&parsed, stage, &source, invocation.family)?;
+        // It is large, and made of the compiler's memory: no two runs write the same.
+        here_only = Some(ReasonKind::PrecompiledHeader.into());
+    }
     let seeded = parsed.random_seed || invocation.family == CompilerFamily::Clang;
-    let reproducible = (seeded || !parsed.randomised) && !parsed.has_headings;
+    let reproducible = (seeded || !parsed.randomised) && !parsed.has_headings && !is_header;
     if language.is_assembler() && stage != Stage::Object {
         return Err(Reason::about(ReasonKind::PreprocessOnly, source));
     }
@@ -60,7 +65,11 @@ fn request(
     for path in read_paths {
         check_not_special(invocation.cwd, path)?;
     }
-    let outputs = outputs(&mut parsed, stage, &object, depfile.as_ref(), invocation)?;
+    let mut outputs = outputs(&mut parsed, stage, &object, depfile.as_ref(), invocation)?;
+    if is_header {
+        // Seen with gcc 12.
+        outputs.iter_mut().for_each(|output| output.existing = Existing::Kept);
+    }
     check_distinct(invocation.cwd, &source, &outputs, &parsed.explicit_inputs, &named_inputs)?;
 
     let explicit = terminal::explicit(invocation, parsed.diagnostics);
@@ -92,6 +101,7 @@ fn request(
         reproducible,
         time_is_fixed: environment::time_is_fixed(invocation),
         here_only,
+        makes_precompiled: is_header,
     })
 }
 
@@ -125,7 +135,10 @@ fn check_mode(parsed: &mut Parsed) -> Result<Stage, Reason> {
     if parsed.inputs.is_empty() {
         return Err(ReasonKind::NotACompile.into());
     }
-    let stage = parsed.stage.ok_or(ReasonKind::Link)?;
+    // A header is precompiled where nothing else is said.
+    let only_header = |input: &Input| matches!(input.language, Some(Ok(Written { is_header: true, .. })));
+    let implied = parsed.inputs.iter().all(only_header).then_some(Stage::Object);
+    let stage = parsed.stage.or(implied).ok_or(ReasonKind::Link)?;
     parsed.obstacle.take().map_or(Ok(stage), Err)
 }
 
@@ -143,7 +156,18 @@ fn check_macros(argv: &[String], time_is_fixed: bool) -> Result<(), Reason> {
     }
 }
 
-fn source(parsed: &Parsed, invocation: &Invocation<'_>) -> Result<(String, Language), Reason> {
+/// gcc's precompiled headers can be kept: it goes by its own checksum, the options and the folder, all of which are in the key. clang
+/// writes the times of all headers into them. Without `-o`, gcc names files beside it in ways of its own.
+fn check_precompiled(parsed: &Parsed, stage: Stage, source: &str, family: CompilerFamily) -> Result<(), Reason> {
+    let is_known = family == CompilerFamily::Gcc && stage == Stage::Object && parsed.object.is_some();
+    if is_known && parsed.side_files.is_empty() && parsed.named_outputs.is_empty() {
+        Ok(())
+    } else {
+        Err(Reason::about(ReasonKind::PrecompiledHeader, source))
+    }
+}
+
+fn source(parsed: &Parsed, invocation: &Invocation<'_>) -> Result<(String, Written), Reason> {
     if parsed.inputs.iter().any(|input| input.spelled == "-") {
         return Err(ReasonKind::StdinInput.into());
     }
@@ -153,7 +177,7 @@ fn source(parsed: &Parsed, invocation: &Invocation<'_>) -> Result<(String, Langu
     };
     let source = &input.spelled;
     let about = |kind| Reason::about(kind, source.clone());
-    let language = match input.language {
+    let written = match input.language {
         Some(explicit) => explicit.map_err(about)?,
         None => language::from_file_name(source, invocation.driver).map_err(about)?,
     };
@@ -163,7 +187,7 @@ fn source(parsed: &Parsed, invocation: &Invocation<'_>) -> Result<(String, Langu
     }
     check_not_special(invocation.cwd, Path::new(source))?;
     check_not_special(invocation.cwd, Path::new(""))?;
-    Ok((source.clone(), language))
+    Ok((source.clone(), written))
 }
 
 fn main_output(parsed: &Parsed, stage: Stage, source: &str, cwd: &Path) -> Result<String, Reason> {

@@ -28,6 +28,15 @@ pub enum Language {
     AssemblerWithCpp,
 }
 
+/// What a file is written in, and whether it is a header that is to be precompiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Language.
+    pub language: Language,
+    /// Whether it is such a header.
+    pub is_header: bool,
+}
+
 /// Name for `-x`, language.
 const NAMES: [(&str, Language); 10] = [
     ("c", Language::C),
@@ -71,10 +80,15 @@ impl Language {
     }
 }
 
-/// The language that `-x NAME` asks for.
-pub fn from_option(name: &str) -> Result<Language, ReasonKind> {
-    if let Some((_, language)) = NAMES.iter().find(|(known, _)| *known == name) {
-        return Ok(*language);
+/// What `-x NAME` says.
+pub fn from_option(name: &str) -> Result<Written, ReasonKind> {
+    let known = |name| NAMES.iter().find(|(known, _)| *known == name).map(|(_, language)| *language);
+    if let Some(language) = known(name) {
+        return Ok(Written { language, is_header: false });
+    }
+    let header = name.strip_suffix("-header").and_then(known);
+    if let Some(language) = header.filter(|language| !language.is_preprocessed() && !language.is_assembler()) {
+        return Ok(Written { language, is_header: true });
     }
     Err(match name {
         _ if name.ends_with("-header") || name.contains("header-unit") || name.ends_with("-system-header") => {
@@ -88,14 +102,17 @@ pub fn from_option(name: &str) -> Result<Language, ReasonKind> {
     })
 }
 
-/// The language of a file by its name.
-pub fn from_file_name(name: &str, driver: DriverLanguage) -> Result<Language, ReasonKind> {
+/// What a file is by its name.
+pub fn from_file_name(name: &str, driver: DriverLanguage) -> Result<Written, ReasonKind> {
     let suffix = name.rsplit_once('.').map_or("", |(_, suffix)| suffix);
     let by_driver = |c, cxx| match driver {
         DriverLanguage::C => c,
         DriverLanguage::Cxx => cxx,
     };
-    Ok(match suffix {
+    let is_header = matches!(suffix, "h" | "hh" | "H" | "hp" | "hxx" | "hpp" | "HPP" | "h++" | "tcc");
+    let language = match suffix {
+        "h" => by_driver(Language::C, Language::Cxx),
+        _ if is_header => Language::Cxx,
         "c" => by_driver(Language::C, Language::Cxx),
         // g++ takes .i for C++ that is yet to be preprocessed; a scan of what is finished finds nothing, so that is no harm.
         "i" => by_driver(Language::PreprocessedC, Language::Cxx),
@@ -108,14 +125,14 @@ pub fn from_file_name(name: &str, driver: DriverLanguage) -> Result<Language, Re
         "s" => Language::Assembler,
         "S" => Language::AssemblerWithCpp,
         "sx" => return Err(ReasonKind::AssemblerSource),
-        "h" | "hh" | "H" | "hp" | "hxx" | "hpp" | "HPP" | "h++" | "tcc" => return Err(ReasonKind::PrecompiledHeader),
         "cppm" | "ixx" | "ccm" | "cxxm" | "c++m" | "pcm" => return Err(ReasonKind::Modules),
         "f" | "for" | "ftn" | "F" | "FOR" | "fpp" | "f90" | "F90" | "f95" | "F95" | "f03" | "F03" | "f08" | "F08"
         | "go" | "d" | "di" | "adb" | "ads" | "cu" | "cl" | "hip" | "ll" | "bc" => {
             return Err(ReasonKind::OtherLanguage);
         }
         _ => return Err(ReasonKind::UnknownLanguage),
-    })
+    };
+    Ok(Written { language, is_header })
 }
 
 #[cfg(test)]
@@ -125,31 +142,43 @@ mod tests {
     #[test]
     fn names_round_trip() {
         for (name, language) in NAMES {
-            assert_eq!(from_option(name), Ok(language));
+            assert_eq!(from_option(name), Ok(Written { language, is_header: false }));
             assert_eq!(language.option_name(), name);
         }
     }
 
     #[test]
     fn suffixes() {
-        let c = |name| from_file_name(name, DriverLanguage::C);
+        let c = |name| from_file_name(name, DriverLanguage::C).map(|written| written.language);
         assert_eq!(c("a.b/x.c"), Ok(Language::C));
-        assert_eq!(from_file_name("x.c", DriverLanguage::Cxx), Ok(Language::Cxx));
+        assert_eq!(from_file_name("x.c", DriverLanguage::Cxx).map(|written| written.language), Ok(Language::Cxx));
         assert_eq!(c("x.C"), Ok(Language::Cxx));
         assert_eq!(c("x.cpp"), Ok(Language::Cxx));
         assert_eq!(c("x.mm"), Ok(Language::ObjCxx));
         assert!(c("x.ii").is_ok_and(Language::is_preprocessed));
         assert_eq!(c("x.S"), Ok(Language::AssemblerWithCpp));
         assert!(c("x.s").is_ok_and(|language| language.is_assembler() && language.is_preprocessed()));
-        assert_eq!(c("x.h"), Err(ReasonKind::PrecompiledHeader));
         assert_eq!(c("x.f90"), Err(ReasonKind::OtherLanguage));
         assert_eq!(c("x.o"), Err(ReasonKind::UnknownLanguage));
         assert_eq!(c("x"), Err(ReasonKind::UnknownLanguage));
     }
 
     #[test]
+    fn headers() {
+        for (name, driver, language) in [
+            ("x.h", DriverLanguage::C, Language::C),
+            ("x.h", DriverLanguage::Cxx, Language::Cxx),
+            ("x.hpp", DriverLanguage::C, Language::Cxx),
+        ] {
+            assert_eq!(from_file_name(name, driver), Ok(Written { language, is_header: true }));
+        }
+        assert_eq!(from_option("objective-c-header"), Ok(Written { language: Language::ObjC, is_header: true }));
+        assert_eq!(from_option("assembler-header"), Err(ReasonKind::PrecompiledHeader));
+    }
+
+    #[test]
     fn odd_languages_have_their_reason() {
-        assert_eq!(from_option("c++-header"), Err(ReasonKind::PrecompiledHeader));
+        assert_eq!(from_option("c++-system-header"), Err(ReasonKind::PrecompiledHeader));
         assert_eq!(from_option("f95"), Err(ReasonKind::OtherLanguage));
         assert_eq!(from_option("wat"), Err(ReasonKind::UnknownLanguage));
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::arg_table::{Attached, Class, KnownOption, When, lookup};
-use super::language::{self, Language};
+use super::language::{self, Written};
 use super::outputs::{Existing, Output, SideFile, Stage};
 use super::profile::Profile;
 use super::reason::{Reason, ReasonKind};
@@ -16,7 +16,7 @@ use super::terminal::Diagnostics;
 pub(super) struct Input {
     pub(super) spelled: String,
     /// What the last `-x` before it said; `None` for "by its suffix".
-    pub(super) language: Option<Result<Language, ReasonKind>>,
+    pub(super) language: Option<Result<Written, ReasonKind>>,
 }
 
 /// What the arguments say.
@@ -59,7 +59,7 @@ pub(super) struct Parsed {
     pub(super) random_seed: bool,
     pub(super) include_arguments: Vec<String>,
     pub(super) key_arguments: Vec<String>,
-    explicit_language: Option<Result<Language, ReasonKind>>,
+    explicit_language: Option<Result<Written, ReasonKind>>,
     family: CompilerFamily,
 }
 

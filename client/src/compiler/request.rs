@@ -204,6 +204,8 @@ pub struct CompileRequest {
     /// optimisation unless `-frandom-seed=` is given, and its assembler puts the name of a temporary file into the headings of listings.
     /// A result made elsewhere holds another one, just as a second local run's would.
     pub reproducible: bool,
+    /// Whether the output is a precompiled header.
+    pub makes_precompiled: bool,
 }
 
 impl CompileRequest {

@@ -15,7 +15,7 @@ use buildbee_proto::tree::Twin;
 use super::aliases::computed_probe;
 use super::discover::{DiscoverError, Inputs, OutputPlace};
 use super::filehash::{FileHashes, FileIdentity, Hashed};
-use super::lookup::Lookups;
+use super::lookup::{LookupError, Lookups};
 use super::resolve::Resolved;
 use super::scan::{Form, Include, Scan};
 use super::search_path::SearchPath;
@@ -209,6 +209,18 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
+    /// Precompiled headers are read beside the headers: which of the two counts is the compiler's to say. (clang looks for them for
+    /// `-include` only, and judges them by times, which an agent does not have.)
+    fn precompiled(&mut self) -> Result<(), DiscoverError> {
+        let found = std::mem::take(&mut self.lookups.precompiled);
+        let is_taken = self.request.family == CompilerFamily::Gcc && !self.request.makes_precompiled;
+        let first = found.first().filter(|_| !is_taken).cloned();
+        if let Some(first) = first {
+            return Err(LookupError::PrecompiledHeader(first).into());
+        }
+        found.iter().try_for_each(|precompiled| self.exists(precompiled))
+    }
+
     fn finish(mut self) -> Result<Inputs, DiscoverError> {
         for folder in &self.request.search_directories {
             // A folder that is not there is absent for the compiler too, and noted by the search path.
@@ -218,6 +230,7 @@ impl<'a> Look<'a> {
             self.lookups.no_precompiled(file)?;
         }
         self.named_inputs()?;
+        self.precompiled()?;
         let logical_directory = self.logical_directory()?;
         let outputs = self.outputs()?;
         let Lookups { mut resolver, absent, .. } = self.lookups;

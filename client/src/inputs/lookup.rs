@@ -39,6 +39,9 @@ pub struct Lookups<'a> {
     pub resolver: Resolver,
     /// Physical places where nothing is.
     pub absent: BTreeSet<RelPath>,
+    /// gcc's precompiled headers that stand where an include would find them, as spelled. gcc takes one if it was made with the same
+    /// options, else the header.
+    pub precompiled: BTreeSet<PathBuf>,
     /// Files whose existence was asked for (`__has_include`), as spelled; most are read anyway.
     pub probed: BTreeSet<PathBuf>,
     cwd: &'a Path,
@@ -59,6 +62,7 @@ impl<'a> Lookups<'a> {
         let mut lookups = Self {
             resolver: Resolver::default(),
             absent: BTreeSet::new(),
+            precompiled: BTreeSet::new(),
             probed: BTreeSet::new(),
             cwd,
             search,
@@ -155,11 +159,14 @@ impl<'a> Lookups<'a> {
         }
         let mut precompiled = path.as_os_str().to_owned();
         precompiled.push(".gch");
-        match self.look(Path::new(&precompiled))? {
-            // A folder of that name holds precompiled headers too.
-            Some(_) => Err(LookupError::PrecompiledHeader(PathBuf::from(precompiled))),
-            None => Ok(true),
+        if let Some(place) = self.look(Path::new(&precompiled))? {
+            // A folder of that name holds several: which one is taken is gcc's secret.
+            if self.resolver.directories().contains(&place) {
+                return Err(LookupError::PrecompiledHeader(PathBuf::from(precompiled)));
+            }
+            self.precompiled.insert(PathBuf::from(precompiled));
         }
+        Ok(true)
     }
 
     /// Notes `path` where nothing is there; whether a file is. A folder is passed over, as compilers do; that it is one is noted by a
@@ -243,8 +250,14 @@ mod tests {
         fs::write(root.join("a.h.gch"), "").unwrap();
         let scan = scan(b"#include \"a.h\"\n");
         let search = SearchPath::default();
-        let found = Lookups::new(&root, &search).unwrap().follow(Path::new("x.c"), &scan);
-        assert!(matches!(found, Err(LookupError::PrecompiledHeader(_))));
+        let follow = || {
+            let mut found = Lookups::new(&root, &search).unwrap();
+            found.follow(Path::new("x.c"), &scan).map(|()| found.precompiled)
+        };
+        assert_eq!(follow().unwrap(), [PathBuf::from("a.h.gch")].into());
+        fs::remove_file(root.join("a.h.gch")).unwrap();
+        fs::create_dir(root.join("a.h.gch")).unwrap();
+        assert!(matches!(follow(), Err(LookupError::PrecompiledHeader(_))));
     }
 
     #[test]

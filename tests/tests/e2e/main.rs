@@ -7,6 +7,7 @@ mod checkouts;
 mod failures;
 mod modes;
 mod places;
+mod precompiled;
 mod probes;
 mod side_by_side;
 mod staleness;
