@@ -6,9 +6,12 @@
 //! Start at [`decide::decide`].
 
 pub mod decide;
+pub mod dep_info;
 pub mod env;
+
 mod link_arguments;
 pub mod locate;
+pub mod messages;
 pub mod option_table;
 mod outputs;
 mod parse;

@@ -29,9 +29,10 @@ impl<'a> Placer<'a> {
         Ok(if path.is_absolute() { self.places.path(path).to_string_lossy().into_owned() } else { spelled.to_owned() })
     }
 
-    /// Whether a text holds the real name of a root that stands elsewhere in the action.
+    /// Whether a text holds the real name of a root that stands elsewhere in the action, be it by chance.
     pub(super) fn is_bound(&self, text: &str) -> bool {
-        self.places.text(text) != text
+        let moved = self.roots.iter().filter(|(_, real, place)| real != place);
+        moved.filter_map(|(_, real, _)| real.to_str()).any(|real| text.contains(real))
     }
 
     fn check(&self, spelled: &str) -> Result<(), RustReason> {
