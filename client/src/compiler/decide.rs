@@ -68,7 +68,9 @@ fn request(
     let mut outputs = outputs(&mut parsed, stage, &object, depfile.as_ref(), invocation)?;
     if is_header {
         // Seen with gcc 12.
-        outputs.iter_mut().for_each(|output| output.existing = Existing::Kept);
+        for output in &mut outputs {
+            output.existing = Existing::Kept;
+        }
     }
     check_distinct(invocation.cwd, &source, &outputs, &parsed.explicit_inputs, &named_inputs)?;
 
@@ -101,7 +103,6 @@ fn request(
         reproducible,
         time_is_fixed: environment::time_is_fixed(invocation),
         here_only,
-        makes_precompiled: is_header,
     })
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::environment::CommonLocale;
 use super::language::Language;
 use super::outputs::Output;
-use super::reason::Reason;
+use super::reason::{Reason, ReasonKind};
 
 /// Which command line the compiler understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -204,11 +204,14 @@ pub struct CompileRequest {
     /// optimisation unless `-frandom-seed=` is given, and its assembler puts the name of a temporary file into the headings of listings.
     /// A result made elsewhere holds another one, just as a second local run's would.
     pub reproducible: bool,
-    /// Whether the output is a precompiled header.
-    pub makes_precompiled: bool,
 }
 
 impl CompileRequest {
+    /// Whether the output is a precompiled header.
+    pub fn makes_precompiled(&self) -> bool {
+        self.here_only.as_ref().is_some_and(|reason| reason.kind == ReasonKind::PrecompiledHeader)
+    }
+
     /// The same compile, printing on a terminal like the user's: for where this one prints something that can't be shown there. The
     /// object is the same.
     pub fn on_terminal(&self) -> Option<Self> {

@@ -213,7 +213,7 @@ impl<'a> Look<'a> {
     /// `-include` only, and judges them by times, which an agent does not have.)
     fn precompiled(&mut self) -> Result<(), DiscoverError> {
         let found = std::mem::take(&mut self.lookups.precompiled);
-        let is_taken = self.request.family == CompilerFamily::Gcc && !self.request.makes_precompiled;
+        let is_taken = self.request.family == CompilerFamily::Gcc && !self.request.makes_precompiled();
         let first = found.first().filter(|_| !is_taken).cloned();
         if let Some(first) = first {
             return Err(LookupError::PrecompiledHeader(first).into());
