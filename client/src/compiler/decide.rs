@@ -10,7 +10,7 @@ use super::parse::{Input, Parsed, parse};
 use super::places::{absolute, check_not_special, check_output, with_suffix};
 use super::profile;
 use super::reason::{Reason, ReasonKind};
-use super::request::{CompileRequest, CompilerFamily, Decision, DepFile, Invocation, NamedInput};
+use super::request::{CompileRequest, CompilerFamily, Decision, DepFile, Invocation, NamedInput, SearchDirectory};
 use super::response_file::{self, ReadFile};
 use super::terminal;
 
@@ -38,18 +38,13 @@ fn request(
         return Err(Reason::about(ReasonKind::UnknownOption, argument.replace('\0', "\u{fffd}")));
     }
     check_macros(&argv, environment::time_is_fixed(invocation))?;
-    let (source, Written { language, is_header }) = source(&parsed, invocation)?;
-    if is_header {
-        check_precompiled(&parsed, stage, &source, invocation.family)?;
-        // It is large, and made of the compiler's memory: no two runs write the same.
-        here_only = Some(ReasonKind::PrecompiledHeader.into());
-    }
+    let (source, Written { language, is_header }) = source(&parsed, stage, invocation)?;
     let seeded = parsed.random_seed || invocation.family == CompilerFamily::Clang;
     let reproducible = (seeded || !parsed.randomised) && !parsed.has_headings && !is_header;
-    if language.is_assembler() && stage != Stage::Object {
-        return Err(Reason::about(ReasonKind::PreprocessOnly, source));
-    }
-    if stage == Stage::Check && invocation.family == CompilerFamily::Gcc {
+    if is_header {
+        // It is large, and made of the compiler's memory: no two runs write the same.
+        here_only = Some(ReasonKind::PrecompiledHeader.into());
+    } else if stage == Stage::Check && invocation.family == CompilerFamily::Gcc {
         here_only = Some(ReasonKind::SyntaxOnly.into());
     }
     let object = main_output(&parsed, stage, &source, invocation.cwd)?;
@@ -59,19 +54,10 @@ fn request(
     search_directories.extend(environment::search_directories(invocation.env, language));
     let logical_directory = logical_directory(invocation);
     let named_inputs = named_inputs(&mut parsed, &object, logical_directory.as_deref(), invocation)?;
-    let read_paths = (search_directories.iter().map(|found| &found.path))
-        .chain(&parsed.explicit_inputs)
-        .chain(named_inputs.iter().map(|input| &input.path));
-    for path in read_paths {
-        check_not_special(invocation.cwd, path)?;
-    }
+    check_read(&parsed, &search_directories, &named_inputs, invocation.cwd)?;
     let mut outputs = outputs(&mut parsed, stage, &object, depfile.as_ref(), invocation)?;
-    if is_header {
-        // Seen with gcc 12.
-        for output in &mut outputs {
-            output.existing = Existing::Kept;
-        }
-    }
+    // Seen with gcc 12.
+    outputs.iter_mut().filter(|_| is_header).for_each(|output| output.existing = Existing::Kept);
     check_distinct(invocation.cwd, &source, &outputs, &parsed.explicit_inputs, &named_inputs)?;
 
     let explicit = terminal::explicit(invocation, parsed.diagnostics);
@@ -168,7 +154,20 @@ fn check_precompiled(parsed: &Parsed, stage: Stage, source: &str, family: Compil
     }
 }
 
-fn source(parsed: &Parsed, invocation: &Invocation<'_>) -> Result<(String, Written), Reason> {
+/// Nothing is read from where each machine has its own.
+fn check_read(
+    parsed: &Parsed,
+    search_directories: &[SearchDirectory],
+    named_inputs: &[NamedInput],
+    cwd: &Path,
+) -> Result<(), Reason> {
+    let mut read = (search_directories.iter().map(|found| &found.path))
+        .chain(&parsed.explicit_inputs)
+        .chain(named_inputs.iter().map(|input| &input.path));
+    read.try_for_each(|path| check_not_special(cwd, path))
+}
+
+fn source(parsed: &Parsed, stage: Stage, invocation: &Invocation<'_>) -> Result<(String, Written), Reason> {
     if parsed.inputs.iter().any(|input| input.spelled == "-") {
         return Err(ReasonKind::StdinInput.into());
     }
@@ -188,6 +187,12 @@ fn source(parsed: &Parsed, invocation: &Invocation<'_>) -> Result<(String, Writt
     }
     check_not_special(invocation.cwd, Path::new(source))?;
     check_not_special(invocation.cwd, Path::new(""))?;
+    if written.is_header {
+        check_precompiled(parsed, stage, source, invocation.family)?;
+    }
+    if written.language.is_assembler() && stage != Stage::Object {
+        return Err(Reason::about(ReasonKind::PreprocessOnly, source));
+    }
     Ok((source.clone(), written))
 }
 
