@@ -19,6 +19,7 @@ use buildbee_proto::control::Offer;
 use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_HELLO_FRAME};
 use buildbee_proto::membership::{Roster, Signed};
 use buildbee_proto::peer::{PeerId, Role};
+use buildbee_proto::record::LIBRARY;
 use buildbee_proto::version::Protocol;
 use buildbee_sandbox::cleanup::remove_scratch;
 use buildbee_sandbox::launcher::{self, Launcher};
@@ -38,6 +39,7 @@ use crate::executor::sandboxed::Parts;
 use crate::lease::actor::{Heartbeat, heartbeat_task};
 use crate::lease::core::Core;
 use crate::lease::slots::Slots;
+use crate::recorder::Recorder;
 use crate::session::Sessions;
 use crate::shares::Shares;
 use crate::state::{StateDir, StateError};
@@ -166,6 +168,10 @@ impl Agent {
         let fetcher = Fetcher::new(agent.node.clone(), store.clone());
         agent.start_heartbeat(settings, &enrolment, &state, toolchains.clone(), neighbours);
         let limits = settings.limits;
+        let recorder = Recorder::make(fresh_folder(&state.recorder()).map_err(at)?, &settings.sandbox).map_err(at)?;
+        if recorder.is_none() {
+            tracing::warn!("{LIBRARY} is not beside buildbee-sandbox: no action is recorded");
+        }
         let parts = Parts {
             identity,
             store: store.clone(),
@@ -174,6 +180,7 @@ impl Agent {
             launcher,
             holders,
             folders: Folders::new(workspaces, memory, &agent.tasks),
+            recorder,
             limits,
         };
         agent.start_serving(parts, store, fetcher, inbound);

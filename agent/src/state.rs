@@ -61,6 +61,11 @@ impl StateDir {
         self.0.join("toolchains")
     }
 
+    /// What a sandbox gets to note programs' questions.
+    pub fn recorder(&self) -> PathBuf {
+        self.0.join("recorder")
+    }
+
     /// Folders of running actions.
     pub fn workspaces(&self) -> PathBuf {
         self.0.join("work")

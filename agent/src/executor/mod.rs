@@ -5,6 +5,7 @@ pub mod cached;
 pub mod deduplicated;
 mod early;
 pub mod logged;
+mod recorded;
 pub mod sandboxed;
 
 use std::fmt;

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use buildbee_p2p::identity::Identity;
-use buildbee_proto::action::STDERR_TERMINAL;
+use buildbee_proto::action::{RECORDED, STDERR_TERMINAL};
+use buildbee_proto::canonical::Canonical as _;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::execute::Stage;
+use buildbee_proto::observed::Observed;
 use buildbee_proto::outcome::{ActionResult, Provenance};
 use buildbee_proto::path::RelPath;
 use buildbee_sandbox::attempt::{Completed, Exit, SandboxError};
@@ -18,8 +20,9 @@ use buildbee_sandbox::spec::{Limits, SandboxSpec};
 use buildbee_store::{Pin, Store};
 use tokio::sync::watch;
 
-use super::{Done, Executor, Job, Origin, Running, Watch, early};
+use super::{Done, Executor, Job, Origin, Running, Watch, early, recorded};
 use crate::exchange::fetch::{Fetcher, Sources};
+use crate::recorder::Recorder;
 use crate::toolchain::{Present, Toolchains};
 use crate::workspace::collect::{Collected, collect};
 use crate::workspace::folders::{Folder, Folders};
@@ -45,6 +48,8 @@ pub struct Parts {
     pub holders: Holders,
     /// Where actions run.
     pub folders: Folders,
+    /// What notes programs' questions; `None` where its library is missing.
+    pub recorder: Option<Recorder>,
     /// What any action may use; its own timeout shortens the time.
     pub limits: Limits,
 }
@@ -116,7 +121,12 @@ impl Sandboxed {
         let (store, job, identity) = (self.parts.store.clone(), Arc::clone(job), self.parts.identity.clone());
         let done = blocking(move || {
             let collected = collect(&store, &completed.upper, &layers, &job.command)?;
-            finish(&store, &identity, &job, &completed, exit_code, collected)
+            let known = (exit_code == 0 && job.action.is_recorded())
+                .then(|| recorded::collect(&completed.upper, &layers, &job.command));
+            let observed = known.and_then(|known| {
+                known.inspect_err(|why| tracing::debug!(%why, "what the program asked for is not known")).ok()
+            });
+            finish(&store, &identity, &job, &completed, (exit_code, observed), collected)
         })
         .await?;
         drop(toolchain);
@@ -155,7 +165,7 @@ impl Sandboxed {
         if job.action.timeout_ms > 0 {
             limits.wall = limits.wall.min(Duration::from_millis(job.action.timeout_ms));
         }
-        SandboxSpec {
+        let mut spec = SandboxSpec {
             layers: vec![folder.inputs(), toolchain.root().to_owned()],
             scratch: folder.scratch(),
             argv: command.argv.clone(),
@@ -164,7 +174,11 @@ impl Sandboxed {
             make_directories,
             stderr_is_terminal: job.action.wants_terminal(),
             limits,
+        };
+        if let Some(recorder) = self.parts.recorder.as_ref().filter(|_| job.action.is_recorded()) {
+            recorded::set_up(&mut spec, recorder);
         }
+        spec
     }
 }
 
@@ -183,9 +197,10 @@ fn cancelled() -> WireError {
     WireError::new(ErrorCode::Cancelled, Retry::SameAgent, "cancelled")
 }
 
-/// Every agent has a terminal for standard error; no other property is known beyond the host type, which the toolchain names.
+/// Every agent has a terminal for standard error and records where it can; no other property is known beyond the host type, which the toolchain names.
 fn check_platform(job: &Job) -> Result<(), WireError> {
-    let unknown = |property: &&(String, String)| (property.0.as_str(), property.1.as_str()) != STDERR_TERMINAL;
+    let unknown =
+        |(name, value): &&(String, String)| ![STDERR_TERMINAL, RECORDED].contains(&(name.as_str(), value.as_str()));
     match job.action.platform.iter().find(unknown) {
         None => Ok(()),
         Some((name, value)) => {
@@ -222,12 +237,13 @@ fn finish(
     identity: &Identity,
     job: &Job,
     completed: &Completed,
-    exit_code: i32,
+    (exit_code, observed): (i32, Option<Observed>),
     collected: Collected,
 ) -> Result<Done, WireError> {
     let mut pins = collected.pins;
     let stdout = keep(store, &completed.stdout, &mut pins)?;
     let stderr = keep(store, &completed.stderr, &mut pins)?;
+    let observed = observed.map(|observed| keep(store, &observed.to_canonical(), &mut pins)).transpose()?;
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let provenance = Provenance {
         peer: identity.peer(),
@@ -242,7 +258,7 @@ fn finish(
         outputs: collected.outputs,
         stdout,
         stderr,
-        observed: None,
+        observed,
         provenance,
     };
     Ok(Done { result: Arc::new(identity.sign_result(result)), origin: Origin::Ran, pins: Arc::new(pins) })

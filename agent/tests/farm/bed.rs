@@ -55,6 +55,30 @@ pub(crate) fn sandbox_program() -> PathBuf {
     BUILT.get_or_init(build).clone()
 }
 
+/// The recorder's library, made as it is for users, beside [`sandbox_program`], where agents look for it.
+pub(crate) fn recorder_library() {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let library = sandbox_program().with_file_name(buildbee_proto::record::LIBRARY);
+        if std::env::current_exe().unwrap().with_file_name("buildbee-sandbox").exists() {
+            assert!(library.exists(), "{} was not brought along", library.display());
+            return;
+        }
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("sandbox/recorder/src/lib.rs");
+        // There at once or not at all: other tests may be making or loading it.
+        let folder = tempfile::tempdir_in(library.parent().unwrap()).unwrap();
+        let made = folder.path().join("made.so");
+        let status = Process::new("rustc")
+            .args(["--edition=2024", "--crate-name=buildbee_recorder", "--crate-type=cdylib", "-Copt-level=3"])
+            .args(["-Cpanic=abort", "-Cstrip=symbols", "-Clink-arg=-nostdlib", "-o"])
+            .args([&made, &source])
+            .status()
+            .unwrap();
+        assert!(status.success(), "the recorder can't be built");
+        std::fs::rename(&made, library).unwrap();
+    });
+}
+
 /// The farm's key.
 pub(crate) struct Farm {
     pub(crate) key: Identity,

@@ -8,5 +8,6 @@ mod early;
 mod farm;
 mod hostile;
 mod process;
+mod recorded;
 mod running;
 mod supply;
