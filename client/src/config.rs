@@ -12,6 +12,7 @@
 //! | `BUILDBEE_CACHE_SIZE` | `cache_size` | `20 GiB` |
 //! | `BUILDBEE_LOCAL_SLOTS` | `local_slots` | number of processor threads |
 //! | `BUILDBEE_RACING` | `racing` | `tail` |
+//! | `BUILDBEE_PATHS` | `paths` | `portable` (read for each Rust compile from its own environment) |
 //! | `BUILDBEE_IDLE_TIMEOUT` | `idle_timeout` | `1h` |
 //! | `BUILDBEE_MDNS` | `mdns` | `true` |
 //! | `BUILDBEE_LOG` | | `info` (a tracing filter, for the daemon's log file) |
@@ -29,10 +30,11 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::cli::shell;
+use crate::rust::roots::PathSetting;
 use crate::wrapper::socket::{self, MAX_SOCKET_PATH_BYTES};
 
 /// The keys of the settings file, for hints.
-const KEYS: &str = "cache_dir, cache_size, idle_timeout, local_slots, mdns, racing, state_dir";
+const KEYS: &str = "cache_dir, cache_size, idle_timeout, local_slots, mdns, paths, racing, state_dir";
 
 /// Every key with its meaning and default.
 pub const ANNOTATED: &str = include_str!("../../packaging/config/config.toml");
@@ -87,6 +89,8 @@ pub struct Settings {
     pub local_slots: usize,
     /// When to race.
     pub racing: Racing,
+    /// Whether what Rust compiles leave behind holds names in place of folders.
+    pub paths: PathSetting,
     /// The daemon leaves after this long without a caller.
     pub idle_timeout: Duration,
     /// Whether to look for the coordinator by mDNS where its known addresses fail.
@@ -183,6 +187,13 @@ impl Settings {
                 Some(racing) => parse_value("racing", &racing, Racing::from_str)?,
                 None => Racing::Tail,
             },
+            paths: match text("BUILDBEE_PATHS", written.paths) {
+                Some(word) => parse_value("paths", &word, |word| {
+                    PathSetting::from_word(word)
+                        .ok_or_else(|| format!("{word:?} is neither \"portable\" nor \"exact\""))
+                })?,
+                None => PathSetting::default(),
+            },
             idle_timeout: match text("BUILDBEE_IDLE_TIMEOUT", written.idle_timeout) {
                 Some(time) => parse_value("idle_timeout", &time, humantime::parse_duration)?,
                 None => Duration::from_secs(3600),
@@ -261,6 +272,7 @@ struct FileSettings {
     cache_dir: Option<PathBuf>,
     cache_size: Option<String>,
     local_slots: Option<usize>,
+    paths: Option<String>,
     racing: Option<String>,
     idle_timeout: Option<String>,
     mdns: Option<bool>,

@@ -10,10 +10,12 @@ use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::local::LocalReply;
 use buildbee_proto::manifest::ManifestEntry;
-use buildbee_proto::outcome::{ReadSet, SignedResult};
+use buildbee_proto::outcome::{OutputFile, ReadSet, SignedResult};
 use buildbee_proto::peer::PeerId;
 use buildbee_store::{PutError, Store};
 
+use super::crates::place::is_dep_info;
+use super::crates::read_set::Candidate;
 use super::recent::Recent;
 use crate::dispatch::attempt::{MAX_RESULT_CONTENT_BYTES, RemoteResult, named};
 use crate::inputs::filehash::FileHashes;
@@ -23,6 +25,9 @@ use crate::inputs::recorded::{self, Known, Recorded};
 const RECENT_RESULT_BYTES: usize = 16 << 20;
 /// Memory for manifests that were used last.
 const RECENT_MANIFEST_BYTES: usize = 24 << 20;
+
+/// Messages and dependency files of a crate are read into memory up to this size each.
+const MAX_TEXT_BYTES: u64 = 64 << 20;
 
 /// A result with its content.
 #[derive(Debug)]
@@ -71,6 +76,7 @@ pub struct LocalCache {
     known: Known,
     results: Arc<Recent<Hit>>,
     manifests: Arc<Recent<Candidates>>,
+    crates: Arc<Recent<Vec<Candidate>>>,
     trouble: Arc<Mutex<Option<String>>>,
 }
 
@@ -83,6 +89,7 @@ impl LocalCache {
             known: Known { hashes, ..Known::default() },
             results: Arc::new(Recent::new(RECENT_RESULT_BYTES)),
             manifests: Arc::new(Recent::new(RECENT_MANIFEST_BYTES)),
+            crates: Arc::new(Recent::new(RECENT_MANIFEST_BYTES)),
             trouble: Arc::default(),
         }
     }
@@ -113,6 +120,56 @@ impl LocalCache {
         let candidates = Arc::new(candidates);
         self.manifests.put(*key, Arc::clone(&candidates), bytes);
         Some(candidates)
+    }
+
+    /// What is known of files.
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// What is known for a crate's question, newest first. Empty where nothing is.
+    pub fn crate_candidates(&self, key: &Digest) -> Arc<Vec<Candidate>> {
+        let Some(store) = &self.store else { return Arc::default() };
+        if let Some(candidates) = self.crates.get(key)
+            && store.use_manifest(key)
+        {
+            return candidates;
+        }
+        let Ok(Some(manifest)) = store.manifest(key) else { return Arc::default() };
+        let entries = manifest.entries.into_iter();
+        let candidates: Vec<_> = entries.map(|entry| Candidate::new(entry.action, entry.read_set)).collect();
+        let bytes = candidates.iter().map(Candidate::bytes).sum();
+        let candidates = Arc::new(candidates);
+        self.crates.put(*key, Arc::clone(&candidates), bytes);
+        candidates
+    }
+
+    /// The result of a crate's `action` with its messages and dependency files; what else it names is in the store.
+    pub fn crate_result(&self, action: &Digest) -> Option<Arc<Hit>> {
+        let store = self.store.as_ref()?;
+        if let Some(hit) = self.results.get(action)
+            && store.use_result(&hit.signed)
+        {
+            return Some(hit);
+        }
+        let signed = store.result(action).ok()??;
+        if signed.result.action != *action || !self.trusts(&signed) {
+            return None;
+        }
+        let result = &signed.result;
+        if !result.outputs.iter().all(|file| file.digest.size_bytes == 0 || store.contains(&file.digest)) {
+            return None;
+        }
+        let is_text = |file: &&OutputFile| is_dep_info(&file.path);
+        let texts = result.outputs.iter().filter(is_text).map(|file| file.digest);
+        let mut blobs = BTreeMap::new();
+        for digest in texts.chain([result.stdout, result.stderr]).filter(|digest| digest.size_bytes > 0) {
+            blobs.insert(digest, store.read(&digest, MAX_TEXT_BYTES).ok()??);
+        }
+        let bytes = size_of::<Hit>() + blobs.values().map(Vec::len).sum::<usize>();
+        let hit = Arc::new(Hit { signed, blobs });
+        self.results.put(*action, Arc::clone(&hit), bytes);
+        Some(hit)
     }
 
     /// The result of `action`, whole.
@@ -177,6 +234,7 @@ impl LocalCache {
         self.note(keep());
         self.results.forget(&action);
         self.manifests.forget(key);
+        self.crates.forget(key);
     }
 
     /// Notes that `key` leads to `action` with these files.
@@ -184,6 +242,7 @@ impl LocalCache {
         let Some(store) = &self.store else { return };
         self.note(remember(store, key, action, read_set));
         self.manifests.forget(key);
+        self.crates.forget(key);
     }
 
     /// Why the last result was not kept, for `status`; `None` where it was.

@@ -3,6 +3,8 @@
 //! Whatever goes wrong on the way ends in a local run with a reason. The order of looking is the order of cost: the manifest (a few
 //! `stat`s, see [`plan`](super::plan)), the action's result here, the action's result at peers, an agent, this machine.
 
+mod crates;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use super::local_result::LocalRun;
 use super::peers;
 use super::plan::{Plan, Planned, other_messages, plan};
 use crate::config::Racing;
+use crate::dispatch::attempt::RemoteResult;
 use crate::dispatch::job::Job;
 use crate::dispatch::lender::Source;
 use crate::dispatch::lookup::Wanted;
@@ -83,11 +86,16 @@ impl Session {
                 self.finish_cached(&Arc::from(plan), record, hit).await
             }
             Planned::Miss(plan) => self.find_inputs(Arc::from(plan)).await,
+            Planned::CrateHit(plan, hit) => self.finish_crate(Arc::from(plan), hit).await,
+            Planned::CrateMiss(plan) => self.make_crate(Arc::from(plan)).await,
             Planned::Local(record, why) => self.pass(*record, why).await,
         }
     }
 
     async fn plan(&self, call: Checked) -> Planned {
+        if call.compiles_crates() {
+            return self.plan_crate(call).await;
+        }
         if call.named().is_none() {
             return Planned::no_compiler(&call);
         }
@@ -114,7 +122,7 @@ impl Session {
             self.context.journal.noted("listed");
         }
         let job = inputs.and_then(|inputs| {
-            Job::new(Arc::clone(&plan.compiler), &plan.request, inputs, &plan.call.cwd)
+            Job::new(&plan.compiler, &plan.request, inputs, &plan.call.cwd)
                 .map_err(|error| ("unusual-path".to_owned(), error.to_string()))
         });
         self.clock.ended(Stage::Inputs);
@@ -189,7 +197,12 @@ impl Session {
             farm.lend(&plan.compiler.parts, files.chain(directories))
         });
         let (link, listed, clock) = (&self.link, &plan.listed, &self.clock);
-        let executor = Executor::new(&self.context, link, job, listed, &plan.request, clock, plan.call.strict);
+        let objection = |result: &RemoteResult| {
+            let stderr = result.blobs.get(&result.signed.result.stderr).map_or(&[][..], Vec::as_slice);
+            (!plan.request.accepts_stderr(stderr)).then(other_messages)
+        };
+        let run = plan.run(job, &objection);
+        let executor = Executor::new(&self.context, link, job, listed, &run, clock, plan.call.strict);
         match executor.run().await? {
             Ended::Remote { agent, result } => {
                 self.clock.ran(Duration::from_millis(result.signed.result.provenance.wall_ms));
@@ -268,7 +281,7 @@ impl Session {
             return LocalRun { plan_key: plan.key, job, outcome }.keep(&self.context).await;
         }
         let plan = plan.on_terminal()?;
-        let job = Job::new(Arc::clone(&plan.compiler), &plan.request, job.inputs.clone(), &plan.call.cwd).ok()?;
+        let job = Job::new(&plan.compiler, &plan.request, job.inputs.clone(), &plan.call.cwd).ok()?;
         LocalRun { plan_key: plan.key, job: &Arc::new(job), outcome }.keep(&self.context).await;
         None
     }

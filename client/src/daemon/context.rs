@@ -23,6 +23,10 @@ use crate::journal::{Journal, Record, Where, Why};
 use crate::locale::Locales;
 use crate::toolchain::Toolchains;
 use crate::toolchain::native::Natives;
+use crate::toolchain::rust::RustToolchains;
+
+/// What the recorder's library is called.
+const RECORDER: &str = "libbuildbee_recorder.so";
 
 /// Results that peers are told of at once; of further ones they are not.
 const MAX_TELLING: usize = 32;
@@ -40,6 +44,10 @@ pub struct Context {
     pub hashes: FileHashes,
     /// Compilers by path.
     pub toolchains: Toolchains,
+    /// Rust's compilers by path.
+    pub rustcs: RustToolchains,
+    /// The library that watches what a compiler asks for, if it is beside this program.
+    pub recorder: Option<PathBuf>,
     /// What this machine's processor is to them.
     pub natives: Natives,
     /// Locales of users.
@@ -132,6 +140,8 @@ impl Context {
         let Parts { settings, identity, cache, hashes, farm, journal, warnings } = parts;
         Arc::new(Self {
             toolchains: Toolchains::new(hashes.clone()),
+            rustcs: RustToolchains::new(hashes.clone()),
+            recorder: recorder(),
             natives: Natives::default(),
             locales: Locales::default(),
             discovery: Discovery::new(hashes.clone()),
@@ -219,6 +229,11 @@ impl Context {
             })
         })
     }
+}
+
+fn recorder() -> Option<PathBuf> {
+    let library = std::env::current_exe().ok()?.with_file_name(RECORDER);
+    library.is_file().then_some(library)
 }
 
 /// Seconds since the Unix epoch.

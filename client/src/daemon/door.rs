@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use super::cache::Hit;
 use super::compile::Opening;
 use super::context::Context;
+use super::crates::plan::{Prepared, caller};
 use super::invocation::Checked;
 use super::link::{LinkError, run_alone};
 use super::plan::{Plan, Planned, plan};
@@ -121,6 +122,9 @@ impl Door {
             Ok(call) => call,
             Err((record, why)) => return self.pass(stream, *record, why, &clock).map(|()| None),
         };
+        if call.compiles_crates() {
+            return self.compile_crate(stream, call, clock);
+        }
         let Some(compiler) = self.context.toolchains.recall(&call.program, call.search()) else {
             return Ok(Some(Errand::Compile(Box::new(Opening::Call(call)), clock)));
         };
@@ -134,6 +138,52 @@ impl Door {
         match planned {
             Planned::Hit(plan, hit) if is_quick(&hit) && clock.elapsed() < QUICK => {
                 self.finish(stream, &plan, &hit, &clock).map(|()| None)
+            }
+            Planned::Local(record, why) => self.pass(stream, *record, why, &clock).map(|()| None),
+            planned => Ok(Some(Errand::Compile(Box::new(Opening::Planned(planned)), clock))),
+        }
+    }
+
+    fn compile_crate(
+        &self,
+        stream: &UnixStream,
+        call: Checked,
+        clock: StageClock,
+    ) -> Result<Option<Errand>, LinkError> {
+        let rustcs = &self.context.rustcs;
+        let Some(compiler) = rustcs.recall(&caller(&call)) else {
+            return Ok(Some(Errand::Compile(Box::new(Opening::Call(call)), clock)));
+        };
+        let prepared = match Prepared::new(call, compiler, self.context.settings.paths) {
+            Ok(prepared) => prepared,
+            Err(planned) => return Ok(Some(Errand::Compile(Box::new(Opening::Planned(planned)), clock))),
+        };
+        let linker = match prepared.link_question() {
+            Some(question) => match rustcs.recall_linker(prepared.compiler(), &question) {
+                Some(linker) => Some(linker),
+                None => return Ok(Some(Errand::Compile(Box::new(Opening::Call(prepared.into_call())), clock))),
+            },
+            None => None,
+        };
+        clock.ended(Stage::Toolchain);
+        let planned = prepared.plan(&self.context, linker);
+        clock.ended(Stage::Manifest);
+        if has_hung_up(stream) {
+            return Err(LinkError::Gone);
+        }
+        match planned {
+            Planned::CrateHit(plan, hit) if is_quick(&hit) && clock.elapsed() < QUICK => {
+                if let Err(error) = plan.put_in_place(&hit, self.context.cache.store()) {
+                    tracing::info!(%error, "a result could not be put in place");
+                    return Ok(Some(Errand::Compile(Box::new(Opening::Planned(Planned::CrateMiss(plan))), clock)));
+                }
+                let Some(answer) = plan.reply(&hit) else {
+                    return Ok(Some(Errand::Compile(Box::new(Opening::Planned(Planned::CrateMiss(plan))), clock)));
+                };
+                clock.ended(Stage::Place);
+                let action = Some(hit.signed.result.action.to_string());
+                self.context.ended(Record { action, ..plan.record() }, &clock, Where::Cached, None);
+                reply(stream, &answer).map(|()| None)
             }
             Planned::Local(record, why) => self.pass(stream, *record, why, &clock).map(|()| None),
             planned => Ok(Some(Errand::Compile(Box::new(Opening::Planned(planned)), clock))),

@@ -3,6 +3,7 @@
 //! No action waits for the farm while a local slot is idle; an agent that fails is passed over for another, then for this machine; an
 //! action that fails on an agent is run here before the user sees it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,6 @@ use tokio::time::Instant;
 
 use super::context::{Context, RunningEntry};
 use super::link::{LinkError, WrapperLink};
-use super::plan::other_messages;
-use crate::compiler::request::CompileRequest;
 use crate::config::Racing;
 use crate::dispatch::attempt::{AttemptError, RemoteResult};
 use crate::dispatch::board::Went;
@@ -72,9 +71,27 @@ pub struct Executor<'a> {
     link: &'a WrapperLink,
     job: &'a Job,
     listed: &'a RunningEntry,
-    request: &'a CompileRequest,
+    run: &'a Run<'a>,
     clock: &'a StageClock,
     strict: bool,
+}
+
+/// What a run takes and gives besides the action, by whichever front-end.
+pub struct Run<'a> {
+    /// Arguments that a local run gets before the user's.
+    pub added_arguments: &'a [String],
+    /// Why no other machine may run it, though its result can be kept.
+    pub here_only: Option<Why>,
+    /// Whether what a successful run printed can be shown after another run.
+    pub can_print_otherwise: bool,
+    /// Why a successful result of an agent is not what a local run would have left; `None`: it is.
+    pub objection: &'a (dyn Fn(&RemoteResult) -> Option<Why> + Send + Sync),
+}
+
+impl fmt::Debug for Run<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Run").field("here_only", &self.here_only).finish_non_exhaustive()
+    }
 }
 
 enum Tried {
@@ -89,11 +106,11 @@ impl<'a> Executor<'a> {
         link: &'a WrapperLink,
         job: &'a Job,
         listed: &'a RunningEntry,
-        request: &'a CompileRequest,
+        run: &'a Run<'a>,
         clock: &'a StageClock,
         strict: bool,
     ) -> Self {
-        Self { context, link, job, listed, request, clock, strict }
+        Self { context, link, job, listed, run, clock, strict }
     }
 
     /// Runs it somewhere.
@@ -101,19 +118,15 @@ impl<'a> Executor<'a> {
         let Some(farm) = &self.context.farm else {
             return self.local(why("no-farm", "this machine has not joined a farm"), None).await;
         };
-        if let Some(reason) = &self.request.here_only {
-            return self.local(why(reason.code(), &reason.to_string()), self.local_permit()).await;
-        }
-        if self.job.through_symlink {
-            let why = why("logical-directory", "the working directory is reached through a symlink (PWD)");
-            return self.local(why, self.local_permit()).await;
+        if let Some(why) = &self.run.here_only {
+            return self.local(why.clone(), self.local_permit()).await;
         }
         let _wish = farm.wish();
         let started = Instant::now();
         let mut tried: Vec<PeerId> = Vec::new();
         let mut last = why("no-agents", "no agent can be reached");
         loop {
-            match farm.seat(self.job.compiler.parts.id, &tried) {
+            match farm.seat(self.job.parts.id, &tried) {
                 Found::Seat(seat) if tried.len() < MAX_ATTEMPTS => {
                     let (peer, name) = (seat.pick.peer, seat.pick.name.clone());
                     match self.remote(farm, seat).await? {
@@ -180,7 +193,7 @@ impl<'a> Executor<'a> {
         let reply = LocalReply::RunLocally {
             reason: reason.to_owned(),
             report: true,
-            extra_arguments: self.request.added_arguments.clone(),
+            extra_arguments: self.run.added_arguments.to_vec(),
             extra_env: Vec::new(),
             recorder: None,
             strict_failure: false,
@@ -226,7 +239,7 @@ impl<'a> Executor<'a> {
             Ok(result) => {
                 seat.went(Went::Well);
                 drop(seat);
-                if result.signed.result.exit_code == 0 && self.request.terminal.is_some() {
+                if result.signed.result.exit_code == 0 && self.run.can_print_otherwise {
                     self.received(&result);
                     return Ok(Tried::Ended(Ended::Unshown { result: Box::new(result) }));
                 }
@@ -273,11 +286,8 @@ impl<'a> Executor<'a> {
     /// The program failed on the agent, or its messages would look different here: run it here before the user sees anything.
     async fn confirm(&self, agent: &str, result: &RemoteResult) -> Result<Ended, LinkError> {
         let code = result.signed.result.exit_code;
-        let why = if code == 0 {
-            other_messages()
-        } else {
-            why("compile-failed", &format!("it failed on {agent} (exit status {code}); confirmed here"))
-        };
+        let failed = || why("compile-failed", &format!("it failed on {agent} (exit status {code}); confirmed here"));
+        let why = self.objection(result).unwrap_or_else(failed);
         let ended = self.local(why, None).await?;
         if let Ended::Local { outcome, .. } = &ended
             && code != 0
@@ -290,9 +300,11 @@ impl<'a> Executor<'a> {
     }
 
     fn good(&self, result: &RemoteResult) -> bool {
-        let signed = &result.signed.result;
-        let stderr = result.blobs.get(&signed.stderr).map_or(&[][..], Vec::as_slice);
-        signed.exit_code == 0 && self.request.accepts_stderr(stderr)
+        result.signed.result.exit_code == 0 && self.objection(result).is_none()
+    }
+
+    fn objection(&self, result: &RemoteResult) -> Option<Why> {
+        if result.signed.result.exit_code == 0 { (self.run.objection)(result) } else { None }
     }
 
     fn received(&self, result: &RemoteResult) {

@@ -1,5 +1,6 @@
 //! What the wrapper sent, checked: texts instead of bytes, and the few variables that are the daemon's own business.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ pub struct Checked {
     pub argv: Vec<String>,
     /// The environment; variables that are not UTF-8 and can't matter to a compiler are left out.
     pub env: Vec<(String, String)>,
+    /// Names of variables that are not UTF-8.
+    pub odd: Vec<String>,
     /// Absolute and physical.
     pub cwd: PathBuf,
     /// File mode creation mask.
@@ -48,11 +51,12 @@ impl Checked {
         let arguments = invocation.argv.iter().skip(1);
         let argv = arguments.map(|argument| text(&argument.0, "argument")).collect::<Result<Vec<_>, _>>()?;
         let mut env = Vec::with_capacity(invocation.env.len());
+        let mut odd = Vec::new();
         for variable in &invocation.env {
             match text(&variable.0, "variable") {
                 Ok(variable) => env.extend(variable.split_once('=').map(|(name, value)| (name.into(), value.into()))),
                 Err(error) if may_matter(&variable.0) => return Err(error),
-                Err(_) => {}
+                Err(_) => odd.push(name_of(&variable.0).into_owned()),
             }
         }
         let value = |wanted: &str| {
@@ -70,6 +74,7 @@ impl Checked {
             strict,
             search,
             env,
+            odd,
         })
     }
 
@@ -86,6 +91,12 @@ impl Checked {
         }
         let name = self.program.file_name()?.to_str()?;
         detect::from_program_name(name).map(|named| named.driver)
+    }
+
+    /// Whether the program is rustc or clippy by its name.
+    pub fn compiles_crates(&self) -> bool {
+        let name = self.program.file_name().and_then(OsStr::to_str);
+        self.program.is_absolute() && name.is_some_and(|name| matches!(name, "rustc" | "clippy-driver"))
     }
 
     /// Why a program that is [`named`](Self::named) like no compiler runs locally.
@@ -110,9 +121,12 @@ impl Checked {
     }
 }
 
+fn name_of(variable: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(variable.split(|&byte| byte == b'=').next().unwrap_or_default())
+}
+
 /// Whether a variable's name is like those that compilers look at.
 fn may_matter(variable: &[u8]) -> bool {
-    let name = variable.split(|&byte| byte == b'=').next().unwrap_or_default();
-    let name = String::from_utf8_lossy(name);
+    let name = name_of(variable);
     name.contains("PATH") || ["GCC", "CLANG", "CCC", "LC_", "LANG", "PWD"].iter().any(|prefix| name.starts_with(prefix))
 }

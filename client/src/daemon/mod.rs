@@ -9,6 +9,7 @@ pub mod admin;
 pub mod cache;
 pub mod compile;
 pub mod context;
+pub mod crates;
 pub mod door;
 pub mod elsewhere;
 pub mod execute;

@@ -4,7 +4,7 @@
 //! of them are complete, so that a daemon that dies leaves no half-written object.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read as _, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -22,11 +22,20 @@ pub struct Placed<'a> {
     /// Where, absolute.
     pub path: PathBuf,
     /// Content.
-    pub content: &'a [u8],
+    pub content: Content<'a>,
     /// Permission bits of a new file, the umask already taken off.
     pub mode: u32,
     /// What the compiler does where there is one already.
     pub existing: Existing,
+}
+
+/// Where content comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum Content<'a> {
+    /// Memory.
+    Bytes(&'a [u8]),
+    /// A file, read from its start to so many bytes.
+    File(&'a File, u64),
 }
 
 /// A file could not be put in place. None of the others was either, unless renaming itself failed half-way.
@@ -105,12 +114,21 @@ fn draft(file: &Placed<'_>) -> io::Result<Draft> {
 }
 
 /// Writes all of a new file. It has `mode` already, but for what this process's umask and the folder's default rights did to it.
-fn fill(mut output: &File, content: &[u8], mode: u32) -> io::Result<()> {
-    output.write_all(content)?;
+fn fill(mut output: &File, content: Content<'_>, mode: u32) -> io::Result<()> {
+    match content {
+        Content::Bytes(bytes) => output.write_all(bytes)?,
+        Content::File(source, n_bytes) => copy(source, output, n_bytes)?,
+    }
     if output.metadata()?.permissions().mode() & 0o777 == mode {
         return Ok(());
     }
     output.set_permissions(fs::Permissions::from_mode(mode))
+}
+
+/// The kernel copies (`copy_file_range`), and lets both files share their blocks where the file system can.
+fn copy(source: &File, output: &File, n_bytes: u64) -> io::Result<()> {
+    let copied = io::copy(&mut source.take(n_bytes), &mut &*output)?;
+    if copied == n_bytes { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 fn name(draft: &Draft, path: &Path) -> io::Result<()> {
@@ -161,8 +179,8 @@ mod tests {
         let before = fs::metadata(&path).unwrap().ino();
         let new = folder.path().join("b.o");
         let files = [
-            Placed { path: path.clone(), content: b"new", mode: 0o640, existing: Existing::Replaced },
-            Placed { path: new.clone(), content: b"", mode: 0o755, existing: Existing::Kept },
+            Placed { path: path.clone(), content: Content::Bytes(b"new"), mode: 0o640, existing: Existing::Replaced },
+            Placed { path: new.clone(), content: Content::Bytes(b""), mode: 0o755, existing: Existing::Kept },
         ];
         place(&files).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
@@ -182,7 +200,7 @@ mod tests {
         {
             fs::write(&path, there).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-            place(&[Placed { path: path.clone(), content: b"new", mode: 0o644, existing }]).unwrap();
+            place(&[Placed { path: path.clone(), content: Content::Bytes(b"new"), mode: 0o644, existing }]).unwrap();
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode, "{there:?} {existing:?}");
         }
     }
@@ -192,8 +210,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let good = folder.path().join("a.o");
         let files = [
-            Placed { path: good, content: b"x", mode: 0o644, existing: Existing::Kept },
-            Placed { path: folder.path().join("no/b.d"), content: b"x", mode: 0o644, existing: Existing::Kept },
+            Placed { path: good, content: Content::Bytes(b"x"), mode: 0o644, existing: Existing::Kept },
+            Placed {
+                path: folder.path().join("no/b.d"),
+                content: Content::Bytes(b"x"),
+                mode: 0o644,
+                existing: Existing::Kept,
+            },
         ];
         assert!(place(&files).is_err());
         assert!(names(folder.path()).is_empty());
@@ -205,7 +228,7 @@ mod tests {
         let (path, other) = (folder.path().join("a.d"), folder.path().join("b.d"));
         fs::write(&path, "old").unwrap();
         fs::hard_link(&path, &other).unwrap();
-        let placed = |existing| Placed { path: path.clone(), content: b"new", mode: 0o644, existing };
+        let placed = |existing| Placed { path: path.clone(), content: Content::Bytes(b"new"), mode: 0o644, existing };
         assert!(place(&[placed(Existing::Kept)]).is_err());
         place(&[placed(Existing::Replaced)]).unwrap();
         assert_eq!(fs::read(&other).unwrap(), b"old");
@@ -220,7 +243,7 @@ mod tests {
             assert!(
                 place(&[Placed {
                     path: folder.path().join(name),
-                    content: b"x",
+                    content: Content::Bytes(b"x"),
                     mode: 0o644,
                     existing: Existing::Kept
                 }])

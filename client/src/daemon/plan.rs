@@ -15,11 +15,15 @@ use buildbee_proto::limits::MAX_COMMAND_BYTES;
 
 use super::cache::Hit;
 use super::context::{Context, RunningEntry};
+use super::crates::plan::CratePlan;
+use super::execute::Run;
 use super::invocation::Checked;
-use super::placement::{PlaceError, Placed, place};
+use super::placement::{Content, PlaceError, Placed, place};
 use crate::compiler::decide::decide_on;
 use crate::compiler::outputs::Existing;
 use crate::compiler::request::{CompileRequest, Decision, Invocation as Asked};
+use crate::dispatch::attempt::RemoteResult;
+use crate::dispatch::job::Job;
 use crate::journal::question::Question;
 use crate::journal::{Record, Why};
 use crate::toolchain::Compiler;
@@ -49,6 +53,10 @@ pub enum Planned {
     Hit(Box<Plan>, Arc<Hit>),
     /// None is.
     Miss(Box<Plan>),
+    /// The same for a Rust crate: a result that holds.
+    CrateHit(Box<CratePlan>, Arc<Hit>),
+    /// None is known.
+    CrateMiss(Box<CratePlan>),
     /// The wrapper is to run the compiler.
     Local(Box<Record>, Why),
 }
@@ -66,7 +74,7 @@ impl Planned {
 }
 
 /// A file of arguments, cut where it is longer than any that is accepted. A pipe is left for the compiler: what is read from it is gone.
-fn read_arguments(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn read_arguments(path: &Path) -> io::Result<Vec<u8>> {
     if !std::fs::metadata(path)?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -195,13 +203,37 @@ impl Plan {
         self.request.accepts_stderr(hit.content(&hit.signed.result.stderr))
     }
 
+    /// What an executor has to know.
+    pub fn run<'a>(
+        &'a self,
+        job: &Job,
+        objection: &'a (dyn Fn(&RemoteResult) -> Option<Why> + Send + Sync),
+    ) -> Run<'a> {
+        let reason = self.request.here_only.as_ref().map(|reason| (reason.code().to_owned(), reason.to_string()));
+        let symlink = job.through_symlink.then(|| {
+            let text = "the working directory is reached through a symlink (PWD)";
+            ("logical-directory".to_owned(), text.to_owned())
+        });
+        Run {
+            added_arguments: &self.request.added_arguments,
+            here_only: reason.or(symlink),
+            can_print_otherwise: self.request.terminal.is_some(),
+            objection,
+        }
+    }
+
     /// Puts the outputs of `hit` where the compiler would have left them. Blocks.
     pub fn put_in_place(&self, hit: &Hit) -> Result<(), PlaceError> {
         let files: Vec<Placed<'_>> = (hit.signed.result.outputs.iter())
             .map(|file| {
                 let path = file.path.to_absolute();
                 let existing = self.existing(&path);
-                Placed { path, content: hit.content(&file.digest), mode: file.mode & !self.call.umask, existing }
+                Placed {
+                    path,
+                    content: Content::Bytes(hit.content(&file.digest)),
+                    mode: file.mode & !self.call.umask,
+                    existing,
+                }
             })
             .collect();
         place(&files)

@@ -137,7 +137,7 @@ impl Attempts {
             token: pick.token,
             action: Bytes(job.action_bytes.clone()),
             command: Bytes(job.command_bytes.clone()),
-            toolchain: Bytes(job.compiler.parts.toolchain.to_canonical()),
+            toolchain: Bytes(job.parts.toolchain.to_canonical()),
             offered: along.offered.clone(),
             inline: self.reading(move |lender| Along::contents(&unasked, lender)).await?,
             early: None,

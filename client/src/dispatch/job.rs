@@ -1,7 +1,7 @@
 //! A compile as an action, with everything an agent may ask for.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use buildbee_proto::action::{Action, Command, STDERR_TERMINAL};
@@ -12,6 +12,7 @@ use buildbee_proto::path::{PathError, RelPath};
 use crate::compiler::request::CompileRequest;
 use crate::inputs::discover::{Inputs, OutputPlace};
 use crate::toolchain::Compiler;
+use crate::toolchain::parts::Parts;
 
 /// Wall-clock limit of one compile.
 const TIMEOUT_MS: u64 = 10 * 60 * 1000;
@@ -26,7 +27,7 @@ pub struct Job {
     /// Canonical bytes of its command.
     pub command_bytes: Vec<u8>,
     /// What runs it.
-    pub compiler: Arc<Compiler>,
+    pub parts: Arc<Parts>,
     /// What it reads.
     pub inputs: Inputs,
     /// The source's place.
@@ -38,50 +39,72 @@ pub struct Job {
     pub through_symlink: bool,
 }
 
+/// What is run, how and where.
+#[derive(Debug)]
+pub struct Recipe<'a> {
+    /// The program's place.
+    pub program: &'a Path,
+    /// Its arguments.
+    pub arguments: &'a [String],
+    /// Its environment.
+    pub env: BTreeMap<String, String>,
+    /// Its working directory, absolute.
+    pub working_directory: &'a Path,
+    /// What the action asks of an agent, sorted by name.
+    pub platform: Vec<(String, String)>,
+}
+
 impl Job {
     /// Puts an action together. `cwd` is absolute and physical.
-    pub fn new(
-        compiler: Arc<Compiler>,
-        request: &CompileRequest,
-        inputs: Inputs,
-        cwd: &std::path::Path,
-    ) -> Result<Self, PathError> {
+    pub fn new(compiler: &Compiler, request: &CompileRequest, inputs: Inputs, cwd: &Path) -> Result<Self, PathError> {
         let mut env: BTreeMap<String, String> = request.env.iter().cloned().collect();
         env.insert("PATH".to_owned(), compiler.search.clone());
         env.insert("PWD".to_owned(), inputs.logical_directory.to_str().unwrap_or("/").to_owned());
         let through_symlink = inputs.logical_directory.as_os_str() != cwd.as_os_str();
+        let terminal = (STDERR_TERMINAL.0.to_owned(), STDERR_TERMINAL.1.to_owned());
+        let source = inputs.files.values().find(|path| path.file_name() == request.source.file_name()).cloned();
+        let recipe = Recipe {
+            program: &compiler.program,
+            arguments: &request.argv,
+            env,
+            working_directory: cwd,
+            platform: if request.stderr_is_terminal { vec![terminal] } else { Vec::new() },
+        };
+        Ok(Self { source, through_symlink, ..Self::of(Arc::clone(&compiler.parts), recipe, inputs)? })
+    }
+
+    /// From what any front-end says.
+    pub fn of(parts: Arc<Parts>, recipe: Recipe<'_>, inputs: Inputs) -> Result<Self, PathError> {
         let mut outputs = inputs.outputs.clone();
         outputs.sort_by(|one, other| one.place.cmp(&other.place));
         outputs.dedup_by(|one, other| one.place == other.place);
-        let program = compiler.program.to_str().ok_or_else(|| PathError::NotUtf8(compiler.program.clone()))?;
+        let program = recipe.program.to_str().ok_or_else(|| PathError::NotUtf8(recipe.program.to_owned()))?;
         let command = Command {
-            argv: std::iter::once(program.to_owned()).chain(request.argv.iter().cloned()).collect(),
-            env: env.into_iter().collect(),
-            working_directory: RelPath::from_absolute(cwd)?,
+            argv: std::iter::once(program.to_owned()).chain(recipe.arguments.iter().cloned()).collect(),
+            env: recipe.env.into_iter().collect(),
+            working_directory: RelPath::from_absolute(recipe.working_directory)?,
             output_files: outputs.iter().map(|output| output.place.clone()).collect(),
             output_directories: Vec::new(),
         };
         let command_bytes = command.to_canonical();
-        let terminal = (STDERR_TERMINAL.0.to_owned(), STDERR_TERMINAL.1.to_owned());
         let action = Action {
             command: Digest::of(&command_bytes),
             input_root: inputs.tree.root,
-            toolchain: compiler.parts.id,
-            platform: if request.stderr_is_terminal { vec![terminal] } else { Vec::new() },
+            toolchain: parts.id,
+            platform: recipe.platform,
             timeout_ms: TIMEOUT_MS,
             do_not_cache: false,
         };
         let action_bytes = action.to_canonical();
-        let source = inputs.files.values().find(|path| path.file_name() == request.source.file_name()).cloned();
         Ok(Self {
             action: Digest::of(&action_bytes),
             action_bytes,
             command_bytes,
-            compiler,
+            parts,
             inputs,
-            source,
+            source: None,
             outputs,
-            through_symlink,
+            through_symlink: false,
         })
     }
 }
@@ -90,7 +113,6 @@ impl Job {
 mod tests {
     use std::ffi::OsStr;
     use std::os::unix::fs::symlink;
-    use std::path::Path;
 
     use super::*;
     use crate::compiler::decide::decide;
@@ -128,7 +150,7 @@ mod tests {
             };
             let request = Arc::from(request);
             let inputs = Discovery::new(hashes.clone()).inputs(&compiler, &request, &env, &cwd).await.unwrap();
-            let job = Job::new(Arc::clone(&compiler), &request, inputs, &cwd).unwrap();
+            let job = Job::new(&compiler, &request, inputs, &cwd).unwrap();
             assert_eq!(job.through_symlink, expected, "{logical}");
         }
     }

@@ -65,9 +65,20 @@ impl FileIdentity {
         Stamp { file: (self.device, self.inode), second }
     }
 
+    /// Whether its owner may execute it.
+    pub fn is_executable(&self) -> bool {
+        self.mode & 0o100 != 0
+    }
+
     /// Of the file system that it is on.
     pub fn device(&self) -> u64 {
         self.device
+    }
+
+    /// Whether its content is no younger than `moment`, by its time.
+    pub fn written_before(&self, moment: SystemTime) -> bool {
+        let moment = moment.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        self.mtime_ns <= i128::try_from(moment).unwrap_or(i128::MAX)
     }
 
     /// Whether its times are clearly older than `moment`: a change after it gives it others.
@@ -154,6 +165,17 @@ impl FileHashes {
             None => self.read(path, false).ok()?.0,
         };
         (hashed.digest == *digest).then_some(hashed.identity)
+    }
+
+    /// Whether `path`, with symlinks followed, leads to a file with this content.
+    pub fn leads_to(&self, path: &Path, digest: &Digest) -> bool {
+        let Ok(identity) = fs::metadata(path).and_then(|meta| regular(path, &meta)) else { return false };
+        // A different size settles it without reading.
+        identity.size == digest.size_bytes
+            && match self.recall(path, &identity) {
+                Some(hashed) => hashed.digest == *digest,
+                None => self.read(path, false).is_ok_and(|(hashed, _)| hashed.digest == *digest),
+            }
     }
 
     fn recall(&self, path: &Path, identity: &FileIdentity) -> Option<Hashed> {

@@ -1,0 +1,235 @@
+//! Everything that a crate's action is given, put together without asking a compiler, so that two desktops with the same files have the same
+//! action: the package's folder, what its build script made, the crates that it needs, and what the command names. Blocks.
+//!
+//! What a compile reads beyond that it does not find in the sandbox: it fails there, runs here, and is an action of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use buildbee_proto::digest::Digest;
+use buildbee_proto::outcome::ReadSet;
+use buildbee_proto::path::{PathError, RelPath};
+use buildbee_store::Store;
+use thiserror::Error;
+
+use super::closure;
+use super::package::{Extent, PackageError, Walk};
+use super::plan::CratePlan;
+use super::read_set::Spelling;
+use crate::inputs::discover::{Inputs, OutputPlace};
+use crate::inputs::filehash::{FileHashes, FileIdentity, Hashed};
+use crate::inputs::tree::{Conflict, TreeBuilder};
+use crate::rust::request::{NativeLibrary, SearchPathKind};
+use crate::rust::roots::RootKind;
+
+/// Variable with the folder that a build script writes into.
+const OUT_DIR: &str = "OUT_DIR";
+
+/// Why a crate's inputs can't be told. Each ends in a local run.
+#[derive(Debug, Error)]
+pub enum CrateInputError {
+    /// The package's folder, or the build script's.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// A file can't be read.
+    #[error("cannot read {path}: {error}", path = path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// It is not known what a library needs: it was made by another tool, or before the cache was emptied.
+    #[error("it is not known yet which crates {library} needs", library = .0.display())]
+    UnknownLibrary(PathBuf),
+    /// A crate that is looked for on the search path.
+    #[error("the crate {0} has no path")]
+    Searched(String),
+    /// A path that no tree can hold.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// Two things stand at one place.
+    #[error(transparent)]
+    Conflict(#[from] Conflict),
+}
+
+impl CrateInputError {
+    /// The reason's stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Package(PackageError::TooMuch(_)) => "package-too-large",
+            Self::Package(PackageError::Io { .. }) | Self::Io { .. } => "input-unreadable",
+            Self::UnknownLibrary(_) => "unknown-library",
+            Self::Searched(_) => "searched-crate",
+            Self::Path(_) | Self::Conflict(_) => "unusual-path",
+        }
+    }
+}
+
+/// Crates that come with the compiler, and need no path.
+const OF_SYSROOT: [&str; 5] = ["proc_macro", "std", "core", "alloc", "test"];
+
+/// What an action of `plan` is given.
+pub fn gather(plan: &CratePlan, hashes: &FileHashes, store: &Store) -> Result<Inputs, CrateInputError> {
+    let mut gathering =
+        Gathering { plan, hashes, spelling: plan.spelling(), tree: TreeBuilder::default(), read: BTreeMap::new() };
+    gathering.package()?;
+    gathering.crates(store)?;
+    gathering.named()?;
+    gathering.finish()
+}
+
+struct Gathering<'a> {
+    plan: &'a CratePlan,
+    hashes: &'a FileHashes,
+    spelling: Spelling<'a>,
+    tree: TreeBuilder,
+    read: BTreeMap<PathBuf, Hashed>,
+}
+
+impl Gathering<'_> {
+    fn package(&mut self) -> Result<(), CrateInputError> {
+        let (request, roots) = (&self.plan.request, &self.plan.roots);
+        let source = self.plan.absolute(&request.source);
+        let mut walk = Walk::default();
+        if let Some(package) = &request.package {
+            let fetched = roots.real(RootKind::CargoHome).is_some_and(|home| package.starts_with(home));
+            let member = Extent::Member { target: roots.real(RootKind::Target) };
+            walk.add(package, if fetched { Extent::Whole } else { member })?;
+        } else if let Some(folder) = source.parent() {
+            walk.add(folder, Extent::Member { target: roots.real(RootKind::Target) })?;
+        }
+        if let Some((_, folder)) = request.env.iter().find(|(name, _)| name == OUT_DIR) {
+            walk.add(Path::new(folder), Extent::Whole)?;
+        }
+        for folder in &walk.folders {
+            let place = self.place(folder)?;
+            self.tree.directory(&place)?;
+        }
+        walk.files.push(source);
+        walk.files.iter().try_for_each(|file| self.file(file))
+    }
+
+    fn crates(&mut self, store: &Store) -> Result<(), CrateInputError> {
+        let request = &self.plan.request;
+        let mut stems = BTreeSet::new();
+        for it in &request.externs {
+            let Some(path) = &it.path else {
+                if OF_SYSROOT.contains(&it.name.as_str()) {
+                    continue;
+                }
+                return Err(CrateInputError::Searched(it.name.clone()));
+            };
+            let path = self.plan.absolute(path);
+            self.file(&path)?;
+            let hashed = self.hash(&path)?;
+            let needed =
+                closure::recall(store, &hashed.digest).ok_or_else(|| CrateInputError::UnknownLibrary(path.clone()))?;
+            stems.extend(needed);
+            stems.extend(path.file_name().and_then(|name| closure::stem(name.to_str()?)).map(str::to_owned));
+        }
+        let mut left = stems;
+        for search in &request.search {
+            if !matches!(search.kind, SearchPathKind::Dependency | SearchPathKind::All | SearchPathKind::Crate) {
+                continue;
+            }
+            let folder = self.plan.absolute(&search.path);
+            let place = self.place(&folder)?;
+            self.tree.directory(&place)?;
+            let found: Vec<String> =
+                left.iter().filter(|stem| self.library(&folder, stem).is_some()).cloned().collect();
+            for stem in found {
+                if let Some(path) = self.library(&folder, &stem) {
+                    self.file(&path)?;
+                }
+                left.remove(&stem);
+            }
+        }
+        Ok(())
+    }
+
+    /// The file that a compile opens of a crate it needs: its metadata, or where it is linked, all of it.
+    fn library(&self, folder: &Path, stem: &str) -> Option<PathBuf> {
+        let order = if self.plan.request.links { [".rlib", ".so", ".rmeta"] } else { [".rmeta", ".so", ".rlib"] };
+        let places = order.map(|suffix| folder.join(format!("{stem}{suffix}")));
+        places.into_iter().find(|path| path.is_file())
+    }
+
+    fn named(&mut self) -> Result<(), CrateInputError> {
+        let request = &self.plan.request;
+        for path in &request.named_inputs {
+            self.file(&self.plan.absolute(path))?;
+        }
+        for search in &request.search {
+            let folder = self.plan.absolute(&search.path);
+            if folder.is_dir() {
+                let place = self.place(&folder)?;
+                self.tree.directory(&place)?;
+            }
+            if matches!(search.kind, SearchPathKind::Native | SearchPathKind::All) {
+                for library in &request.native_libraries {
+                    for path in
+                        names_of(library).into_iter().map(|name| folder.join(name)).filter(|path| path.is_file())
+                    {
+                        self.file(&path)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path) -> Result<(), CrateInputError> {
+        let hashed = self.hash(path)?;
+        let place = self.place(path)?;
+        self.tree.file(&place, hashed.digest, hashed.executable)?;
+        self.read.insert(path.to_owned(), hashed);
+        Ok(())
+    }
+
+    fn hash(&self, path: &Path) -> Result<Hashed, CrateInputError> {
+        self.hashes.hash(path).map_err(|error| CrateInputError::Io { path: path.to_owned(), error })
+    }
+
+    fn place(&self, path: &Path) -> Result<RelPath, CrateInputError> {
+        Ok(RelPath::from_absolute(&self.spelling.places().path(path))?)
+    }
+
+    fn finish(mut self) -> Result<Inputs, CrateInputError> {
+        let request = &self.plan.request;
+        let cwd = self.place(&self.plan.call.cwd)?;
+        self.tree.directory(&cwd)?;
+        let mut outputs = Vec::with_capacity(request.outputs.len());
+        for output in &request.outputs {
+            let path = self.plan.absolute(&output.path);
+            let place = self.place(&path)?;
+            if let Some((folder, _)) = place.split_last() {
+                self.tree.directory(&folder)?;
+            }
+            let before = fs::symlink_metadata(&path).ok().map(|meta| FileIdentity::of(&meta));
+            outputs.push(OutputPlace { place, always: output.always, before });
+        }
+        let files: BTreeMap<Digest, PathBuf> =
+            self.read.iter().map(|(path, hashed)| (hashed.digest, path.clone())).collect();
+        Ok(Inputs {
+            read_set: ReadSet::default(),
+            listed: false,
+            tree: self.tree.finish(),
+            files,
+            guards: self.read.into_iter().collect(),
+            outputs,
+            logical_directory: cwd.to_absolute(),
+        })
+    }
+}
+
+/// What a native library's file may be called.
+fn names_of(library: &NativeLibrary) -> Vec<String> {
+    let name = &library.name;
+    if library.modifiers.iter().any(|modifier| modifier == "+verbatim") {
+        return vec![name.clone()];
+    }
+    vec![format!("lib{name}.a"), format!("lib{name}.so"), format!("{name}.lib")]
+}

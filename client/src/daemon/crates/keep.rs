@@ -1,0 +1,256 @@
+//! Keeps what a run here made of a crate, if it is certain what it was made from. Blocks.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use buildbee_proto::canonical::Canonical;
+use buildbee_proto::digest::Digest;
+use buildbee_proto::local::LocalOutcome;
+use buildbee_proto::observed::NotKnown;
+use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance, ReadSet};
+use memchr::memmem::Finder;
+use thiserror::Error;
+
+use super::super::cache::Hit;
+use super::super::context::Context;
+use super::closure;
+use super::plan::{CratePlan, stays};
+use super::read_set::{self, Seen, Uncertain};
+use crate::dispatch::attempt::MAX_RESULT_CONTENT_BYTES;
+use crate::inputs::filehash::FileIdentity;
+use crate::rust::messages::name_written_file;
+use crate::rust::request::RustOutputKind;
+use crate::rust::roots::Roots;
+
+/// What rustc and linkers ask for when they make a file. What stands there lacks what the caller's umask took off.
+const NEW_FILE_MODE: u32 = 0o666;
+/// The same for what can be executed.
+const NEW_PROGRAM_MODE: u32 = 0o777;
+
+/// How things stood when the compiler was started.
+#[derive(Debug)]
+pub struct Before {
+    start: SystemTime,
+    outputs: Vec<Option<FileIdentity>>,
+}
+
+/// Why a result is not kept.
+#[derive(Debug, Error)]
+pub enum Unkept {
+    /// The run failed, or its messages are not whole.
+    #[error("there is nothing to keep")]
+    Nothing,
+    /// Another action wrote the same files at the same time.
+    #[error("another action wrote the same files")]
+    Contested,
+    /// It is not known what it read.
+    #[error(transparent)]
+    Uncertain(#[from] Uncertain),
+    /// It was not watched.
+    #[error("nobody watched what it read")]
+    Unseen,
+    /// The recorder's log does not tell.
+    #[error("what it read is not known: {0}")]
+    Unknown(NotKnown),
+    /// It used the network.
+    #[error("it used the network")]
+    Network,
+    /// A macro's library could have read every variable.
+    #[error("{path} may have read any variable", path = .0.display())]
+    Walker(PathBuf),
+    /// A file that it looked at is gone.
+    #[error("{path} is gone", path = .0.display())]
+    Gone(PathBuf),
+    /// An output is missing, too large or no file.
+    #[error("{0} can't be kept")]
+    Output(String),
+    /// A text that can't be spelled with places.
+    #[error("{0} can't be spelled with fixed places")]
+    Spelling(String),
+}
+
+impl Unkept {
+    /// The reason's stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing-to-keep",
+            Self::Contested => "output-contested",
+            Self::Uncertain(Uncertain::Changed(_)) => "input-changed-meanwhile",
+            Self::Uncertain(_) | Self::Gone(_) => "inputs-uncertain",
+            Self::Unseen => "inputs-unseen",
+            Self::Unknown(error) => error.code(),
+            Self::Network => "network",
+            Self::Walker(_) => "any-variable",
+            Self::Output(_) => "output-unusual",
+            Self::Spelling(_) => "unusual-text",
+        }
+    }
+}
+
+/// What an output is, read and spelled.
+struct Made {
+    file: OutputFile,
+    content: Vec<u8>,
+}
+
+impl CratePlan {
+    /// To be asked right before the compiler is started.
+    pub fn before(&self) -> Before {
+        let identity = |path: &Path| fs::symlink_metadata(path).ok().map(|meta| FileIdentity::of(&meta));
+        let outputs = self.request.outputs.iter().map(|output| identity(&self.absolute(&output.path))).collect();
+        Before { start: SystemTime::now(), outputs }
+    }
+
+    /// Keeps what the run left behind, which the library `recorder` watched.
+    pub fn keep(
+        &self,
+        context: &Context,
+        outcome: &LocalOutcome,
+        before: &Before,
+        recorder: &Path,
+    ) -> Result<(), Unkept> {
+        if outcome.exit_code != Some(0) || !outcome.complete || context.cache.store().is_none() {
+            return Err(Unkept::Nothing);
+        }
+        if self.listed.contested() {
+            return Err(Unkept::Contested);
+        }
+        if name_written_file(&outcome.stderr.0) {
+            return Err(Unkept::Output("a file that messages name".to_owned()));
+        }
+        let seen = &self.seen(outcome, recorder)?;
+        match self.keep_as(context, outcome, before, seen)? {
+            Kept::Yes => {}
+            Kept::Leaks => {
+                let there = self.at_real_places();
+                context.cache.index(&self.key, stays(), &ReadSet::default());
+                there.keep_as(context, outcome, before, seen)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_as(&self, context: &Context, outcome: &LocalOutcome, before: &Before, seen: &Seen) -> Result<Kept, Unkept> {
+        if self.roots.are_placed() && (seen.above || self.asks_for_places(seen)) {
+            return Ok(Kept::Leaks);
+        }
+        let read_set = read_set::of(seen, &self.roots, &self.spelling(), &context.hashes, before.start)?;
+        let Some(made) = self.outputs(before)? else { return Ok(Kept::Leaks) };
+        let mut blobs = BTreeMap::new();
+        let mut files = Vec::with_capacity(made.len());
+        for Made { file, content } in made {
+            blobs.insert(file.digest, content);
+            files.push(file);
+        }
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        let mut stream = |bytes: &[u8], name: &str| -> Result<Digest, Unkept> {
+            let text = self.roots.places().messages(bytes).map_err(|_| Unkept::Spelling(name.to_owned()))?;
+            let digest = Digest::of(&text);
+            blobs.insert(digest, text);
+            Ok(digest)
+        };
+        let stdout = stream(&outcome.stdout.0, "standard output")?;
+        let stderr = stream(&outcome.stderr.0, "standard error")?;
+        blobs.retain(|digest, _| digest.size_bytes > 0);
+        let provenance = Provenance {
+            peer: context.identity.peer(),
+            sandboxed: false,
+            wall_ms: outcome.wall_ms,
+            cpu_ms: 0,
+            peak_memory_bytes: 0,
+        };
+        let action = made_here(&self.key, &read_set);
+        let result = ActionResult { action, exit_code: 0, outputs: files, stdout, stderr, observed: None, provenance };
+        let hit = Hit { signed: context.identity.sign_result(result), blobs };
+        context.cache.keep(&hit, &self.key, &read_set);
+        remember_needs(context, &hit, &read_set);
+        Ok(Kept::Yes)
+    }
+
+    /// Whether the crate's text asks for a variable that holds a root's place: what becomes of it need not show in the outputs' bytes.
+    fn asks_for_places(&self, seen: &Seen) -> bool {
+        let places = self.roots.places();
+        let holds_place = |name: &String| {
+            let value = self.call.env.iter().find(|(known, _)| known == name);
+            value.is_some_and(|(_, value)| places.text(value) != *value)
+        };
+        seen.spoken.iter().any(holds_place)
+    }
+
+    /// Everything that was written, in fixed spelling; `None` where a path shows in it.
+    fn outputs(&self, before: &Before) -> Result<Option<Vec<Made>>, Unkept> {
+        let leaks = Leaks::of(&self.roots);
+        let spelling = self.spelling();
+        let mut made = Vec::new();
+        let mut size = 0;
+        for (output, before) in self.request.outputs.iter().zip(&before.outputs) {
+            let path = self.absolute(&output.path);
+            let unusual = || Unkept::Output(path.display().to_string());
+            let meta = match fs::symlink_metadata(&path) {
+                Ok(meta) => meta,
+                Err(_) if !output.always => continue,
+                Err(_) => return Err(unusual()),
+            };
+            // One that need not be written may be an earlier compile's.
+            if !output.always && Some(FileIdentity::of(&meta)) == *before {
+                continue;
+            }
+            size += meta.len();
+            if !meta.is_file() || size > MAX_RESULT_CONTENT_BYTES {
+                return Err(unusual());
+            }
+            let mut content = fs::read(&path).map_err(|_| unusual())?;
+            if output.what == RustOutputKind::DepInfo {
+                let places = self.roots.places();
+                content = places.dep_info(&content).map_err(|_| Unkept::Spelling(path.display().to_string()))?;
+            } else if leaks.are_in(&content) {
+                return Ok(None);
+            }
+            let mode = if FileIdentity::of(&meta).is_executable() { NEW_PROGRAM_MODE } else { NEW_FILE_MODE };
+            let place = spelling.place(&path).ok_or_else(unusual)?;
+            made.push(Made { file: OutputFile { path: place, digest: Digest::of(&content), mode }, content });
+        }
+        Ok(Some(made))
+    }
+}
+
+/// Has later actions know what the crate's libraries need.
+pub fn remember_needs(context: &Context, made: &Hit, read: &ReadSet) {
+    let Some(store) = context.cache.store() else { return };
+    let libraries = made.signed.result.outputs.iter().filter(|file| closure::stem_of(&file.path).is_some());
+    for library in libraries {
+        if let Err(error) = closure::remember(store, &library.digest, read) {
+            tracing::debug!(%error, "what a library needs is not kept");
+        }
+    }
+}
+
+enum Kept {
+    Yes,
+    /// It holds paths of this machine.
+    Leaks,
+}
+
+/// The name of an action that ran here under no agent's eyes: nobody else can have the same.
+fn made_here(key: &Digest, read_set: &ReadSet) -> Digest {
+    let mut bytes = b"bbH1".to_vec();
+    bytes.extend_from_slice(key.to_string().as_bytes());
+    bytes.extend_from_slice(&read_set.to_canonical());
+    Digest::of(&bytes)
+}
+
+/// Real folders whose names no output may hold.
+struct Leaks(Vec<Finder<'static>>);
+
+impl Leaks {
+    fn of(roots: &Roots) -> Self {
+        let moved = roots.iter().filter(|_| roots.are_placed());
+        Self(moved.map(|(_, real, _)| Finder::new(real.as_os_str().as_encoded_bytes()).into_owned()).collect())
+    }
+
+    fn are_in(&self, content: &[u8]) -> bool {
+        self.0.iter().any(|finder| finder.find(content).is_some())
+    }
+}

@@ -1,0 +1,14 @@
+//! Compiles of Rust crates: their results are kept and compared with every path in its place (see [`roots`](crate::rust::roots)), and spelled
+//! anew for whoever receives them.
+//!
+//! [`plan`] says what a call comes to, [`read_set`] what must be as it was, [`keep`] stores what a run here left behind, [`place`] puts a result
+//! where cargo looks for it. Who runs what, and when, is [`compile`](super::compile)'s.
+
+pub mod closure;
+pub mod inputs;
+pub mod keep;
+pub mod package;
+pub mod place;
+pub mod plan;
+pub mod read_set;
+pub mod seen;

@@ -1,0 +1,132 @@
+//! What a compile that ran here used: by the recorder's log, without what says nothing. Blocks.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use buildbee_proto::local::LocalOutcome;
+use buildbee_proto::observed::{Observed, View, observe};
+use buildbee_proto::path::RelPath;
+
+use super::keep::Unkept;
+use super::plan::CratePlan;
+use super::read_set::Seen;
+use crate::rust::dep_info::DepInfo;
+use crate::rust::env::is_harmless;
+use crate::rust::request::RustOutputKind;
+use crate::rust::roots::RootKind;
+
+/// How the wrapper calls the folder for temporary files that a compiler gets.
+const SCRATCH: &[u8] = b"buildbee-";
+/// Variable with the folder that a build script writes into.
+const OUT_DIR: &str = "OUT_DIR";
+
+impl CratePlan {
+    /// From the log that came with `outcome`, made by the library `recorder`.
+    pub fn seen(&self, outcome: &LocalOutcome, recorder: &Path) -> Result<Seen, Unkept> {
+        let log = outcome.record.as_ref().ok_or(Unkept::Unseen)?;
+        let passed = Passed::of(self, recorder);
+        let ignored = |path: &RelPath| passed.over(&path.to_absolute());
+        let link = |path: &RelPath| {
+            fs::read_link(path.to_absolute()).ok().and_then(|target| target.into_os_string().into_string().ok())
+        };
+        let observed = observe(&log.0, View { ignored: &ignored, link: &link }).map_err(Unkept::Unknown)?;
+        self.counting(observed)
+    }
+
+    fn counting(&self, observed: Observed) -> Result<Seen, Unkept> {
+        if observed.network {
+            return Err(Unkept::Network);
+        }
+        if let Some(library) = observed.walkers.first() {
+            return Err(Unkept::Walker(library.to_absolute()));
+        }
+        let mut seen = Seen { spoken: self.spoken(), ..Seen::default() };
+        let above = self.above();
+        let mut looked_above = |path: &Path| {
+            seen.above |= path.parent().is_some_and(|folder| above.contains(folder) && folder != Path::new("/"));
+        };
+        for path in observed.files.iter().chain(&observed.seen).map(RelPath::to_absolute) {
+            match fs::metadata(&path) {
+                Ok(meta) if meta.is_file() => {
+                    looked_above(&path);
+                    seen.files.insert(path);
+                }
+                Ok(meta) if meta.is_dir() && !above.contains(path.as_path()) => {
+                    seen.there.insert(path);
+                }
+                Ok(_) => {}
+                // It was there when it was asked for.
+                Err(_) => return Err(Unkept::Gone(path)),
+            }
+        }
+        for path in observed.links.iter().map(RelPath::to_absolute) {
+            if let Ok(target) = fs::read_link(&path) {
+                seen.links.insert((path, target));
+            }
+        }
+        for path in observed.absent.iter().map(RelPath::to_absolute) {
+            looked_above(&path);
+            seen.absent.insert(path);
+        }
+        let searched: BTreeSet<PathBuf> =
+            self.request.search.iter().map(|search| self.absolute(&search.path)).collect();
+        // What is found on the search path is opened, and counts by that.
+        let listed = observed.listed.iter().map(RelPath::to_absolute).filter(|path| !searched.contains(path));
+        seen.listed = listed.collect();
+        seen.env = observed.env.into_iter().filter(|name| !is_harmless(name)).collect();
+        Ok(seen)
+    }
+
+    /// Folders that roots stand in: they are there for everybody who has the roots, but elsewhere.
+    fn above(&self) -> BTreeSet<&Path> {
+        let moved = self.roots.iter().filter(|(_, real, place)| real != place);
+        moved.flat_map(|(_, real, _)| real.ancestors().skip(1)).collect()
+    }
+
+    /// Variables that the crate's text names.
+    fn spoken(&self) -> BTreeSet<String> {
+        let list = self.request.outputs.iter().find(|output| output.what == RustOutputKind::DepInfo);
+        let text = list.and_then(|list| fs::read(self.absolute(&list.path)).ok()).unwrap_or_default();
+        let variables = DepInfo::parse(&text).unwrap_or_default().variables;
+        // It mostly stands in front of a file's name in `include!`; where its value shows, that is found in the output.
+        variables.into_iter().map(|(name, _)| name).filter(|name| name != OUT_DIR).collect()
+    }
+}
+
+/// Paths that say nothing of what a result depends on.
+struct Passed<'a> {
+    plan: &'a CratePlan,
+    outputs: BTreeSet<PathBuf>,
+    session: Option<PathBuf>,
+    temporary: PathBuf,
+    recorder: &'a Path,
+}
+
+impl<'a> Passed<'a> {
+    fn of(plan: &'a CratePlan, recorder: &'a Path) -> Self {
+        let temporary = plan.call.env.iter().find(|(name, _)| name == "TMPDIR").map(|(_, value)| PathBuf::from(value));
+        Self {
+            outputs: plan.request.outputs.iter().map(|output| plan.absolute(&output.path)).collect(),
+            session: plan.request.incremental.as_deref().map(|folder| plan.absolute(folder)),
+            temporary: temporary.filter(|folder| folder.is_absolute()).unwrap_or_else(|| PathBuf::from("/tmp")),
+            recorder,
+            plan,
+        }
+    }
+
+    fn over(&self, path: &Path) -> bool {
+        let is_scratch = |path: &Path| {
+            let first = path.strip_prefix(&self.temporary).ok().and_then(|rest| rest.iter().next());
+            first.is_some_and(|name: &OsStr| name.as_encoded_bytes().starts_with(SCRATCH))
+        };
+        let parts = &self.plan.parts().files;
+        path == self.recorder
+            || self.outputs.contains(path)
+            || self.session.as_deref().is_some_and(|session| path.starts_with(session))
+            || self.plan.roots.real(RootKind::Sysroot).is_some_and(|sysroot| path.starts_with(sysroot))
+            || parts.binary_search_by(|(part, _)| part.as_path().cmp(path)).is_ok()
+            || is_scratch(path)
+    }
+}
