@@ -1,18 +1,18 @@
 //! Removes a scratch folder with whatever a command left in it. Blocking.
 //!
 //! What is in it is hostile: folders without permissions (overlayfs leaves one too), or nested deeper than a path can name or a
-//! stack can hold. So nothing is ever followed, no path is built, and nested folders are moved up to the top instead of descended into.
+//! stack can hold. So nothing is ever followed, no path is built, and folders below a certain depth are moved up to the top first.
 
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, renameat};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, fstatat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmod, fchmodat, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use thiserror::Error;
 
@@ -37,47 +37,83 @@ pub fn remove_scratch(scratch: &Path) -> Result<(), CleanupError> {
 }
 
 const FOLDER: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+/// Folders open at once, one in the other. What lies deeper is moved up.
+const MAX_OPEN: usize = 48;
 
 fn empty(scratch: &Path) -> nix::Result<()> {
     let mut top = Dir::open(scratch, FOLDER, Mode::empty())?;
-    let mut moved = 0_u64;
+    let above = top.as_fd().try_clone_to_owned().map_err(|_| Errno::EMFILE)?;
+    let mut moved = 0;
     loop {
-        let names = entries(&mut top)?;
-        let mut folders = Vec::new();
-        for (name, kind) in names {
-            if remove_unless_folder(&top, &name, kind)? {
-                folders.push(name);
-            }
-        }
-        if folders.is_empty() {
+        let before = moved;
+        Removal { top: &above, moved: &mut moved }.clear(&mut top, 0)?;
+        if moved == before {
             return Ok(());
-        }
-        for name in folders {
-            flatten(&top, &name, &mut moved)?;
         }
     }
 }
 
-/// Removes the folder `name` of `top`, after its own folders have moved up into `top`.
-fn flatten(top: &Dir, name: &CString, moved: &mut u64) -> nix::Result<()> {
-    make_writable(top, name)?;
-    let mut folder = Dir::openat(top.as_fd(), name.as_c_str(), FOLDER, Mode::empty())?;
-    for (inner, kind) in entries(&mut folder)? {
-        if !remove_unless_folder(&folder, &inner, kind)? {
-            continue;
+struct Removal<'a> {
+    top: &'a OwnedFd,
+    /// Folders that were moved up so far.
+    moved: &'a mut u64,
+}
+
+impl Removal<'_> {
+    /// Removes what is in `folder`, which lies so deep below the top.
+    fn clear(&mut self, folder: &mut Dir, depth: usize) -> nix::Result<()> {
+        let mut is_writable = false;
+        for (name, kind) in entries(folder)? {
+            match self.remove(folder, &name, kind, depth) {
+                Err(Errno::EACCES) if !is_writable => {
+                    // The command took its own right away.
+                    fchmod(folder.as_fd(), Mode::S_IRWXU)?;
+                    is_writable = true;
+                    self.remove(folder, &name, kind, depth)?;
+                }
+                removed => removed?,
+            }
         }
+        Ok(())
+    }
+
+    fn remove(&mut self, folder: &Dir, name: &CString, kind: Option<Type>, depth: usize) -> nix::Result<()> {
+        if !is_folder(folder, name, kind)? {
+            return unlinkat(folder.as_fd(), name.as_c_str(), UnlinkatFlags::NoRemoveDir);
+        }
+        // Many are empty: then this is all.
+        match unlinkat(folder.as_fd(), name.as_c_str(), UnlinkatFlags::RemoveDir) {
+            Err(Errno::EEXIST | Errno::ENOTEMPTY) => {}
+            removed => return removed,
+        }
+        if depth >= MAX_OPEN {
+            return self.move_up(folder, name);
+        }
+        let mut inner = match Dir::openat(folder.as_fd(), name.as_c_str(), FOLDER, Mode::empty()) {
+            Err(Errno::EACCES) => {
+                make_accessible(folder, name)?;
+                Dir::openat(folder.as_fd(), name.as_c_str(), FOLDER, Mode::empty())?
+            }
+            opened => opened?,
+        };
+        self.clear(&mut inner, depth + 1)?;
+        drop(inner);
+        unlinkat(folder.as_fd(), name.as_c_str(), UnlinkatFlags::RemoveDir)
+    }
+
+    fn move_up(&mut self, folder: &Dir, name: &CString) -> nix::Result<()> {
         // Moving a folder rewrites its `..`, for which it must be writable.
-        make_writable(&folder, &inner)?;
+        make_accessible(folder, name)?;
         loop {
-            *moved += 1;
-            match renameat(folder.as_fd(), inner.as_c_str(), top.as_fd(), format!(".removed-{moved}").as_str()) {
+            *self.moved += 1;
+            let free = format!(".removed-{}", self.moved);
+            match renameat(folder.as_fd(), name.as_c_str(), self.top.as_fd(), free.as_str()) {
                 // A command chose the same name: the next number is free some time.
                 Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
-                other => break other?,
+                other => return other,
             }
         }
     }
-    unlinkat(top.as_fd(), name.as_c_str(), UnlinkatFlags::RemoveDir)
 }
 
 fn entries(folder: &mut Dir) -> nix::Result<Vec<(CString, Option<Type>)>> {
@@ -92,21 +128,15 @@ fn entries(folder: &mut Dir) -> nix::Result<Vec<(CString, Option<Type>)>> {
     Ok(found)
 }
 
-/// Removes a file or link; tells whether it is a folder instead.
-fn remove_unless_folder(folder: &Dir, name: &CString, kind: Option<Type>) -> nix::Result<bool> {
-    let is_folder = if let Some(kind) = kind {
-        kind == Type::Directory
-    } else {
-        let stat = fstatat(folder.as_fd(), name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR
-    };
-    if !is_folder {
-        unlinkat(folder.as_fd(), name.as_c_str(), UnlinkatFlags::NoRemoveDir)?;
+fn is_folder(folder: &Dir, name: &CString, kind: Option<Type>) -> nix::Result<bool> {
+    if let Some(kind) = kind {
+        return Ok(kind == Type::Directory);
     }
-    Ok(is_folder)
+    let stat = fstatat(folder.as_fd(), name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok(SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
 }
 
-fn make_writable(parent: &Dir, name: &CString) -> nix::Result<()> {
+fn make_accessible(parent: &Dir, name: &CString) -> nix::Result<()> {
     // It was seen to be a folder, and nobody else is at work here: there is no link to follow.
     fchmodat(parent.as_fd(), name.as_c_str(), Mode::S_IRWXU, FchmodatFlags::FollowSymlink)
 }
