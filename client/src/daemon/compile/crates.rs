@@ -90,7 +90,12 @@ impl Session {
                 (INCREMENTAL.to_owned(), "rustc goes on where it left off at its last run for this crate".to_owned());
             return self.run_crate(plan, why, Keep::No).await;
         }
-        let why = ("no-farm".to_owned(), "this machine has not joined a farm".to_owned());
+        let (code, text) = if self.context.farm.is_none() {
+            ("no-farm", "this machine has not joined a farm")
+        } else {
+            ("crate-stays", "crates are cached, but not made by agents yet")
+        };
+        let why = (code.to_owned(), text.to_owned());
         if plan.call.strict {
             return self.pass(plan.record(), (format!("strict:{}", why.0), why.1)).await;
         }
