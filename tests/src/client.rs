@@ -16,11 +16,12 @@ use serde_json::Value;
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Variables of whoever runs the tests that would change what compilers, make or buildbee do.
-const NOT_INHERITED: [&str; 17] = [
+const NOT_INHERITED: [&str; 18] = [
     "BUILDBEE",
     "BUILDBEE_WRAPPED",
     "BUILDBEE_BASE_DIR",
     "BUILDBEE_CACHE_SIZE",
+    "BUILDBEE_PATHS",
     "BUILDBEE_IDLE_TIMEOUT",
     "MAKEFLAGS",
     "MFLAGS",

@@ -11,10 +11,19 @@ use nix::sys::signal::Signal;
 #[path = "../wrapper/mod.rs"]
 pub mod wrapper;
 
+/// What the wrapper shares with the front-end for rustc: nothing but the standard library behind it.
+#[path = "../rust"]
+pub mod rust {
+    pub mod locate;
+    pub mod respell;
+    pub mod roots;
+}
+
 use wrapper::base_dir::add_prefix_map;
 use wrapper::become_compiler::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, become_command_line, become_compiler};
 use wrapper::output::complain;
 use wrapper::program::{self, Compiler, NotFound, OwnFile, Request};
+use wrapper::rust_paths::add_flags;
 use wrapper::session::{self, Ending};
 use wrapper::settings::{Mode, WrapperSettings};
 use wrapper::{signals, socket, start};
@@ -55,12 +64,15 @@ fn compile(settings: &WrapperSettings, mut compiler: Compiler) -> ExitCode {
     if let (Some(base), Ok(cwd)) = (&settings.base_dir, std::env::current_dir()) {
         add_prefix_map(&mut compiler, base, &cwd);
     }
-    let compiler = &compiler;
     let ending = match socket::path(settings).and_then(|path| start::connect_or_start(&path, true)) {
         #[expect(clippy::disallowed_methods, reason = "the compiler's environment is part of the question")]
-        Ok(stream) => {
-            session::compile(stream, compiler, std::env::vars_os(), settings.nesting, settings.temporary_dir.as_deref())
-        }
+        Ok(stream) => session::compile(
+            stream,
+            &compiler,
+            std::env::vars_os(),
+            settings.nesting,
+            settings.temporary_dir.as_deref(),
+        ),
         Err(socket::SocketError::Nobody { .. }) => Ending::RunAlone("no-daemon"),
         Err(error) => {
             complain(&error.to_string());
@@ -72,7 +84,14 @@ fn compile(settings: &WrapperSettings, mut compiler: Compiler) -> ExitCode {
         Ending::Signal(signal) => die_by(signal),
         Ending::Forbidden(reason) => strict_failure(&reason),
         Ending::RunAlone(reason) if settings.mode == Mode::Strict => strict_failure(reason),
-        Ending::BecomeCompiler | Ending::RunAlone(_) => give_up(become_compiler(compiler, settings.nesting)),
+        Ending::BecomeCompiler => give_up(become_compiler(&compiler, settings.nesting)),
+        Ending::RunAlone(_) => {
+            if let Ok(cwd) = std::env::current_dir() {
+                #[expect(clippy::disallowed_methods, reason = "the compiler's environment is part of the question")]
+                add_flags(&mut compiler, &cwd, &|name| std::env::var_os(name));
+            }
+            give_up(become_compiler(&compiler, settings.nesting))
+        }
     }
 }
 

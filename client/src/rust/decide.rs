@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::env::Reader;
-use super::locate::{Surroundings, locate};
+use super::locate::{self, Surroundings};
 use super::outputs::{FileNames, Naming, outputs};
 use super::parse::{LibraryOption, Parsed, Part, parse};
 use super::placing::Placer;
@@ -56,10 +56,41 @@ pub fn decide(invocation: &RustInvocation<'_>, machine: &Machine<'_>) -> RustDec
     }
 }
 
-/// How many of the first arguments stand before the compiler's own: cargo gives a workspace wrapper such as clippy's driver the compiler's path.
+/// How many of the first arguments stand before the compiler's own.
 pub fn leading_words(driver: RustDriver, argv: &[String]) -> usize {
-    let names_rustc = |word: &String| Path::new(word).file_stem().is_some_and(|stem| stem == "rustc");
-    usize::from(driver == RustDriver::Clippy && argv.first().is_some_and(names_rustc))
+    let program = match driver {
+        RustDriver::Rustc => "rustc",
+        RustDriver::Clippy => "clippy-driver",
+    };
+    locate::leading_words(Path::new(program), argv).unwrap_or_default()
+}
+
+/// The arguments that a command gets which runs here by a decision for [`RustDecision::Local`]: what
+/// [`RustRequest::added_arguments`] would be.
+pub fn added_to_local(invocation: &RustInvocation<'_>, machine: &Machine<'_>) -> Vec<String> {
+    let Ok(argv) = response_file::expand(invocation.argv, invocation.cwd, machine.read) else { return Vec::new() };
+    let arguments = argv.get(leading_words(invocation.driver, &argv)..).unwrap_or_default();
+    locate::added_flags(&surroundings(invocation, arguments, &variable(invocation.env), machine))
+}
+
+fn variable(env: &[(String, String)]) -> impl Fn(&str) -> Option<String> {
+    move |wanted: &str| env.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone())
+}
+
+fn surroundings<'a>(
+    invocation: &RustInvocation<'a>,
+    arguments: &'a [String],
+    variable: &'a dyn Fn(&str) -> Option<String>,
+    machine: &Machine<'a>,
+) -> Surroundings<'a> {
+    Surroundings {
+        arguments,
+        cwd: invocation.cwd,
+        variable,
+        sysroot: invocation.sysroot,
+        setting: invocation.paths,
+        exists: machine.exists,
+    }
 }
 
 fn request(invocation: &RustInvocation<'_>, machine: &Machine<'_>) -> Result<RustRequest, RustReason> {
@@ -238,16 +269,7 @@ fn file_names(parsed: &Parsed, cwd: &Path, machine: &Machine<'_>) -> Result<File
 
 /// The roots, at their places unless the command itself says their real names.
 fn roots(invocation: &RustInvocation<'_>, arguments: &[String], parsed: &Parsed, machine: &Machine<'_>) -> Roots {
-    let variable =
-        |wanted: &str| invocation.env.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
-    let roots = locate(&Surroundings {
-        arguments,
-        cwd: invocation.cwd,
-        variable: &variable,
-        sysroot: invocation.sysroot,
-        setting: invocation.paths,
-        exists: machine.exists,
-    });
+    let roots = locate::locate(&surroundings(invocation, arguments, &variable(invocation.env), machine));
     let placer = Placer::new(&roots, invocation.cwd);
     let texts = parsed.words.iter().flatten().filter_map(|part| match part {
         Part::Text(text) => Some(text.as_str()),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
-use super::decide::{Machine, RustInvocation, SESSION_PLACE, decide, leading_words};
+use super::decide::{Machine, RustInvocation, SESSION_PLACE, added_to_local, decide, leading_words};
 use super::option_table::{CODEGEN, Class, MAIN, SubOption};
 use super::reason::{RustReason, RustReasonKind as Why};
 use super::request::{RustDecision, RustDriver, RustOutputKind, RustRequest, Target};
@@ -40,6 +40,14 @@ impl Case {
     }
 
     fn decide(&self) -> RustDecision {
+        self.ask(decide)
+    }
+
+    fn added(&self) -> Vec<String> {
+        self.ask(added_to_local)
+    }
+
+    fn ask<T>(&self, question: impl Fn(&RustInvocation<'_>, &Machine<'_>) -> T) -> T {
         let invocation = RustInvocation {
             driver: self.driver,
             argv: &self.argv,
@@ -51,7 +59,7 @@ impl Case {
         };
         let content =
             |path: &Path| self.files.iter().find(|(known, _)| Path::new(known) == path).map(|(_, text)| *text);
-        decide(
+        question(
             &invocation,
             &Machine {
                 read: &|path| content(path).map(|text| text.as_bytes().to_vec()).ok_or(io::ErrorKind::NotFound.into()),
@@ -290,6 +298,9 @@ fn what_is_no_single_compile_is_local() {
     ));
     let logging = Case { env: vec![("RUSTC_LOG".to_owned(), "debug".to_owned())], ..with(&[]) };
     assert_eq!(logging.reason().kind, Why::Environment);
+    let request = with(&[]).request();
+    assert_eq!(with(&["--no-such"]).added(), request.added_arguments, "a build has names everywhere, or nowhere");
+    assert_eq!(Case::new(&["-vV"]).added(), Vec::<String>::new());
     // Without a link a linker's argument says nothing.
     assert!(matches!(with(&["-Clink-arg=-Wl,-Map=x"]).decide(), RustDecision::Compile(_)));
     assert!(matches!(

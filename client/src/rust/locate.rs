@@ -1,9 +1,10 @@
 //! Which folders are the roots of a command. The wrapper, when it is alone, asks the same question and must get the same answer, so this looks at
 //! words and variables only, and uses nothing but the standard library.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::roots::{PathSetting, RootKind, Roots};
+use super::roots::{PathSetting, RootKind, Roots, Side};
 
 /// What a command stands in.
 #[expect(missing_debug_implementations, reason = "holds functions")]
@@ -21,6 +22,24 @@ pub struct Surroundings<'a> {
     pub setting: PathSetting,
     /// Whether there is such a file.
     pub exists: &'a dyn Fn(&Path) -> bool,
+}
+
+/// How many of the first arguments stand before the compiler's own, if `program` is rustc or clippy's driver by its name: cargo gives a
+/// workspace wrapper such as the latter the compiler's path.
+pub fn leading_words(program: &Path, arguments: &[impl AsRef<OsStr>]) -> Option<usize> {
+    let names_rustc = |word: &Path| word.file_stem().is_some_and(|stem| stem == "rustc");
+    if names_rustc(program) {
+        return Some(0);
+    }
+    let is_clippy = program.file_stem().is_some_and(|stem| stem == "clippy-driver");
+    is_clippy.then(|| usize::from(arguments.first().is_some_and(|word| names_rustc(Path::new(word)))))
+}
+
+/// The arguments that a compile gets which runs here; none for a command that compiles nothing. Also for those that can be neither cached nor
+/// made elsewhere: a build has names in all of its outputs, or in none.
+pub fn added_flags(around: &Surroundings<'_>) -> Vec<String> {
+    let begins = |start: &str| around.arguments.iter().any(|word| word.starts_with(start));
+    if begins("--crate-name") && !begins("--print") { locate(around).flags(Side::Here) } else { Vec::new() }
 }
 
 /// Finds the roots.

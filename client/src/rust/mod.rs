@@ -21,6 +21,7 @@ pub mod request;
 pub mod respell;
 pub mod response_file;
 pub mod roots;
+pub mod scan;
 mod unstable_table;
 
 #[cfg(test)]

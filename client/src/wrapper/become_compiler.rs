@@ -8,6 +8,7 @@ use std::process::Command;
 
 use super::program::Compiler;
 use super::settings::NESTED_VARIABLE;
+use crate::rust::locate::leading_words;
 
 /// Exit status of a program that can't be executed, as shells have it.
 pub const EXIT_NOT_EXECUTABLE: u8 = 126;
@@ -15,25 +16,17 @@ pub const EXIT_NOT_EXECUTABLE: u8 = 126;
 /// Exit status of a program that is not there, as shells have it.
 pub const EXIT_NOT_FOUND: u8 = 127;
 
-/// Cargo names the compiler to this one first, as it does to all of `RUSTC_WORKSPACE_WRAPPER`.
-const WORKSPACE_WRAPPER: &str = "clippy-driver";
-
-/// The compiler as a command, under its own name, marked as nested. `extra` stands before the user's arguments.
+/// The compiler as a command, under its own name, marked as nested. `extra` stands before the user's arguments, but behind the compiler's path
+/// that cargo gives clippy's driver.
 pub fn command(compiler: &Compiler, extra: &[String], nesting: u32) -> Command {
     let mut command = Command::new(&compiler.program);
     if let Some((own_name, arguments)) = compiler.argv.split_first() {
-        let (leading, arguments) = arguments.split_at(n_leading(&compiler.program, arguments));
+        let n_leading = leading_words(&compiler.program, arguments).unwrap_or_default();
+        let (leading, arguments) = arguments.split_at(n_leading.min(arguments.len()));
         command.arg0(own_name).args(leading).args(extra).args(arguments);
     }
     command.env(NESTED_VARIABLE, nesting.saturating_add(1).to_string());
     command
-}
-
-/// How many of the first arguments are the compiler's path for a program that stands before it.
-fn n_leading(program: &Path, arguments: &[OsString]) -> usize {
-    let names_rustc = |word: &OsString| Path::new(word).file_stem().is_some_and(|stem| stem == "rustc");
-    let stands_before = program.file_name().is_some_and(|name| name == WORKSPACE_WRAPPER);
-    usize::from(stands_before && arguments.first().is_some_and(names_rustc))
 }
 
 /// Becomes the compiler. Returns only where that fails, with what to exit with and what to say.

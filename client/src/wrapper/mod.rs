@@ -14,6 +14,7 @@ pub mod links;
 pub mod output;
 pub mod program;
 pub mod recording;
+pub mod rust_paths;
 pub mod session;
 pub mod settings;
 pub mod signals;
