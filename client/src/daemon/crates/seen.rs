@@ -79,10 +79,12 @@ impl CratePlan {
         Ok(seen)
     }
 
-    /// Folders that roots stand in: they are there for everybody who has the roots, but elsewhere.
+    /// Folders that roots stand in: they are there for everybody who has the roots, but elsewhere. One that is in a root itself (the
+    /// workspace, in which the target folder mostly stands) has its place with that.
     fn above(&self) -> BTreeSet<&Path> {
-        let moved = self.roots.iter().filter(|(_, real, place)| real != place);
-        moved.flat_map(|(_, real, _)| real.ancestors().skip(1)).collect()
+        let moved = || self.roots.iter().filter(|(_, real, place)| real != place).map(|(_, real, _)| real);
+        let has_place = |folder: &Path| moved().any(|real| folder.starts_with(real));
+        moved().flat_map(|real| real.ancestors().skip(1)).filter(|folder| !has_place(folder)).collect()
     }
 
     /// Variables that the crate's text names.
