@@ -18,10 +18,10 @@ const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 /// Variables of whoever runs the tests that would change what compilers, make or buildbee do.
 const NOT_INHERITED: [&str; 18] = [
     "BUILDBEE",
+    "BUILDBEE_PATHS",
     "BUILDBEE_WRAPPED",
     "BUILDBEE_BASE_DIR",
     "BUILDBEE_CACHE_SIZE",
-    "BUILDBEE_PATHS",
     "BUILDBEE_IDLE_TIMEOUT",
     "MAKEFLAGS",
     "MFLAGS",
@@ -107,6 +107,13 @@ impl Client {
         let stats = self.json(&["stats"]);
         let count = |name: &str| stats[name].as_u64().unwrap_or(u64::MAX);
         (count("cached"), count("remote"), count("local"))
+    }
+
+    /// The same for compiles of cargo's alone: what it asks the compiler, and what build scripts try, compiles no crate.
+    pub fn compiles(&self) -> (u64, u64, u64) {
+        let ((cached, remote, local), stats) = (self.counts(), self.json(&["stats"]));
+        let asked = |reason: &str| stats["reasons"][reason].as_u64().unwrap_or_default();
+        (cached, remote, local - asked("not-a-compile") - asked("print") - asked("stdin-input"))
     }
 
     /// Counts start anew.

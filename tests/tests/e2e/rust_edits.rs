@@ -1,0 +1,164 @@
+//! Edits of everything that a Rust build is made of: cargo rebuilds what it rebuilds plainly, each of those crates is looked up, and the
+//! program is made of the new pieces. An edit that is taken back is a hit.
+
+use std::collections::BTreeMap;
+
+use buildbee_tests::cargo::Checkout;
+
+use crate::rust_builds::Alone;
+
+/// One edit: what it is, how it is done, what the application then says under which key.
+struct Edit {
+    what: &'static str,
+    go: fn(&mut Checkout, &str),
+    words: &'static [&'static str],
+    key: &'static str,
+    says: [&'static str; 2],
+}
+
+const EDITS: &[Edit] = &[
+    Edit {
+        what: "a module of the leaf",
+        go: |checkout, to| checkout.edit("leaf/src/part.rs", &format!("pub const WORD: &str = \"{to}\";\n")),
+        words: &["build"],
+        key: "word",
+        says: ["one kept", "two kept"],
+    },
+    Edit {
+        what: "an included file",
+        go: |checkout, to| checkout.edit("app/note.txt", &format!("{to}\n")),
+        words: &["build"],
+        key: "note",
+        says: ["one", "two"],
+    },
+    Edit {
+        what: "what a build script reads",
+        go: |checkout, to| checkout.edit("app/config.txt", to),
+        words: &["build"],
+        key: "config",
+        says: ["one 1", "two 1"],
+    },
+    Edit {
+        what: "the git head that a build script hands on",
+        go: |checkout, to| checkout.edit(".git/HEAD", to),
+        words: &["build"],
+        key: "head",
+        says: ["one", "two"],
+    },
+    Edit {
+        what: "a C source of a build script",
+        go: |checkout, to| {
+            let value = if to == "one" { 1 } else { 2 };
+            checkout.edit("native/value.c", &format!("int value(void) {{ return {value}; }}\n"));
+        },
+        words: &["build"],
+        key: "numbers",
+        says: ["(1, 1)", "(2, 1)"],
+    },
+    Edit {
+        what: "a variable that option_env! names",
+        go: |checkout, to| {
+            checkout.env.insert("APP_SAYS".to_owned(), to.to_owned());
+        },
+        words: &["build"],
+        key: "option",
+        says: ["Some(\"one\")", "Some(\"two\")"],
+    },
+    Edit {
+        what: "a variable that option_env! names and that is not set",
+        go: |checkout, to| {
+            checkout.env.remove("APP_SAYS");
+            if to == "two" {
+                checkout.env.insert("APP_SAYS".to_owned(), String::new());
+            }
+        },
+        words: &["build"],
+        key: "option",
+        says: ["None", "Some(\"\")"],
+    },
+    Edit {
+        what: "RUSTFLAGS",
+        go: |checkout, to| {
+            checkout.env.insert("RUSTFLAGS".to_owned(), if to == "one" { "" } else { "--cfg shout" }.to_owned());
+        },
+        words: &["build"],
+        key: "word",
+        says: ["one kept", "one? kept"],
+    },
+];
+
+#[test]
+fn what_cargo_rebuilds_is_looked_up_and_right() {
+    let Some(mut alone) = Alone::new("portable") else { return };
+    alone.build_anew(&["build"]);
+    for edit in EDITS {
+        // The first build of each edit's "one" is there already, or is made here.
+        for (n, to) in ["one", "two", "one"].into_iter().enumerate() {
+            (edit.go)(&mut alone.checkout, to);
+            alone.client.zero();
+            let built = alone.checkout.build(Some(&alone.client), edit.words);
+            let (cached, remote, local) = alone.client.compiles();
+            let says = alone.checkout.says();
+            assert_eq!(says[edit.key], edit.says[usize::from(to == "two")], "{}, {to}: {says:?}", edit.what);
+            // Build scripts' runs end in an entry of their own and are no artifacts of compilers.
+            assert_eq!(cached + remote + local, built.compiled.len() as u64, "{}, {to}: {built:?}", edit.what);
+            if n == 2 {
+                assert_eq!((remote, local), (0, 0), "{}, back: {}", edit.what, alone.client.json(&["explain"]));
+            }
+        }
+    }
+    features(&alone);
+    as_cargo_would(&alone);
+}
+
+fn features(alone: &Alone) {
+    for (words, word, is_known) in [
+        (&["build", "--features", "loud"][..], "one! kept", false),
+        (&["build"][..], "one kept", true),
+        (&["build", "--features", "loud"][..], "one! kept", true),
+    ] {
+        let (_, (_, _, local)) = alone.build_anew(words);
+        assert_eq!(alone.checkout.says()["word"], word, "{words:?}");
+        assert_eq!(local == 0, is_known, "{words:?}: {}", alone.client.json(&["explain"]));
+    }
+}
+
+/// After all of it, a clean build still is what it was.
+fn as_cargo_would(alone: &Alone) {
+    alone.build_anew(&["build"]);
+    let says: BTreeMap<String, String> = alone.checkout.says();
+    alone.checkout.clean();
+    alone.checkout.build(None, &["build"]);
+    assert_eq!(alone.checkout.says(), says);
+}
+
+#[test]
+fn edits_behave_with_incremental_sessions_too() {
+    let Some(mut alone) = Alone::new("portable") else { return };
+    alone.checkout.env.insert("CARGO_INCREMENTAL".to_owned(), "1".to_owned());
+    alone.build_anew(&["build"]);
+    // From clean there is no session, so all of it is from the cache.
+    assert_eq!(alone.build_anew(&["build"]).1, (8, 0, 0), "{}", alone.client.json(&["explain"]));
+    for word in ["two", "three", "one"] {
+        alone.checkout.edit("leaf/src/part.rs", &format!("pub const WORD: &str = \"{word}\";\n"));
+        alone.checkout.build(Some(&alone.client), &["build"]);
+        assert_eq!(alone.checkout.says()["word"], format!("{word} kept"));
+    }
+    assert_eq!(alone.says("word", "one kept"), (8, 0, 0), "{}", alone.client.json(&["explain"]));
+}
+
+#[test]
+fn a_failing_build_says_what_cargo_says_and_is_never_kept() {
+    let Some(alone) = Alone::new("exact") else { return };
+    alone.build_anew(&["build"]);
+    alone.checkout.edit("leaf/src/part.rs", "pub const WORD: &str = 1;\n");
+    let words = &["build", "-p", "leaf"];
+    let plain = alone.checkout.try_build(None, words);
+    assert!(!plain.output.status.success());
+    for _ in 0..2 {
+        let failed = alone.checkout.try_build(Some(&alone.client), words);
+        assert_eq!((failed.output.status, &failed.messages), (plain.output.status, &plain.messages));
+    }
+    alone.checkout.edit("leaf/src/part.rs", "pub const WORD: &str = \"one\";\n");
+    assert_eq!(alone.says("word", "one kept"), (8, 0, 0));
+}
