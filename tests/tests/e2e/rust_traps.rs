@@ -274,3 +274,40 @@ fn a_source_that_changes_while_it_is_compiled() {
     alone.checkout.edit("app/note.txt", "one");
     alone.says("note", "one");
 }
+
+/// A macro that spells the name of the folder in a way that no search for it finds.
+#[test]
+fn a_macro_that_hides_its_folder() {
+    let Some(alone) = Alone::new("portable") else { return };
+    let second = with_paths(Checkout::write(alone.path("elsewhere/work"), alone.path("home")), "portable");
+    let macros = "extern crate proc_macro;\nuse proc_macro::TokenStream;\n\
+                  #[proc_macro] pub fn variable(_: TokenStream) -> TokenStream {\n    \
+                  format!(\"{:?}\", std::env::var(\"CARGO_MANIFEST_DIR\").unwrap().chars().rev().collect::<String>()).parse().unwrap()\n}\n\
+                  #[proc_macro] pub fn pages(_: TokenStream) -> TokenStream { \"\\\"none\\\"\".parse().unwrap() }\n";
+    for checkout in [&alone.checkout, &second] {
+        checkout.edit("macros/src/lib.rs", macros);
+    }
+    for checkout in [&alone.checkout, &second, &alone.checkout, &second] {
+        checkout.clean();
+        checkout.build(Some(&alone.client), &["build"]);
+        let reversed: String = format!("{}/app", checkout.folder.display()).chars().rev().collect();
+        assert_eq!(checkout.says()["variable"], reversed);
+    }
+}
+
+/// A macro that leaves something behind: that is no output, so the compile is not replayed without it.
+#[test]
+fn a_macro_that_writes_a_file() {
+    let Some(alone) = Alone::new("portable") else { return };
+    let macros = "extern crate proc_macro;\nuse proc_macro::TokenStream;\n\
+                  #[proc_macro] pub fn variable(_: TokenStream) -> TokenStream {\n    \
+                  let path = std::path::Path::new(&std::env::var(\"CARGO_MANIFEST_DIR\").unwrap()).with_file_name(\"left.txt\");\n    \
+                  std::fs::write(path, \"left\").unwrap();\n    \"\\\"written\\\"\".parse().unwrap()\n}\n\
+                  #[proc_macro] pub fn pages(_: TokenStream) -> TokenStream { \"\\\"none\\\"\".parse().unwrap() }\n";
+    alone.checkout.edit("macros/src/lib.rs", macros);
+    for _ in 0..2 {
+        let _ = fs::remove_file(alone.checkout.folder.join("left.txt"));
+        alone.says("variable", "written");
+        assert_eq!(fs::read_to_string(alone.checkout.folder.join("left.txt")).unwrap(), "left");
+    }
+}

@@ -18,11 +18,13 @@ use super::super::context::Context;
 use super::closure;
 use super::plan::{CratePlan, stays};
 use super::read_set::{self, Seen, Uncertain};
+use super::seen::OUT_DIR;
 use crate::dispatch::attempt::MAX_RESULT_CONTENT_BYTES;
 use crate::inputs::filehash::FileIdentity;
 use crate::rust::messages::name_written_file;
 use crate::rust::request::RustOutputKind;
 use crate::rust::roots::Roots;
+use crate::rust::scan::scan;
 
 /// What rustc and linkers ask for when they make a file. What stands there lacks what the caller's umask took off.
 const NEW_FILE_MODE: u32 = 0o666;
@@ -60,6 +62,9 @@ pub enum Unkept {
     /// A macro's library could have read every variable.
     #[error("{path} may have read any variable", path = .0.display())]
     Walker(PathBuf),
+    /// A macro wrote a file that is no output.
+    #[error("it wrote {path}, which is no output", path = .0.display())]
+    Wrote(PathBuf),
     /// A file that it looked at is gone.
     #[error("{path} is gone", path = .0.display())]
     Gone(PathBuf),
@@ -83,6 +88,7 @@ impl Unkept {
             Self::Unknown(error) => error.code(),
             Self::Network => "network",
             Self::Walker(_) => "any-variable",
+            Self::Wrote(_) => "extra-output",
             Self::Output(_) => "output-unusual",
             Self::Spelling(_) => "unusual-text",
         }
@@ -169,14 +175,16 @@ impl CratePlan {
         Ok(Kept::Yes)
     }
 
-    /// Whether the crate's text asks for a variable that holds a root's place: what becomes of it need not show in the outputs' bytes.
+    /// Whether the crate's text, or a macro, asks for a variable that holds a root's place: what becomes of it (turned around, hashed,
+    /// measured) need not show in the outputs' bytes. `OUT_DIR` may be asked for in front of the name of a file that is included.
     fn asks_for_places(&self, seen: &Seen) -> bool {
         let places = self.roots.places();
         let holds_place = |name: &String| {
             let value = self.call.env.iter().find(|(known, _)| known == name);
             value.is_some_and(|(_, value)| places.text(value) != *value)
         };
-        seen.spoken.iter().any(holds_place)
+        let asked = seen.spoken.iter().chain(seen.env.iter().filter(|name| *name != OUT_DIR));
+        asked.into_iter().any(holds_place) || (seen.env.contains(OUT_DIR) && keeps_out_dir(seen))
     }
 
     /// Everything that was written, in fixed spelling; `None` where a path shows in it.
@@ -214,6 +222,17 @@ impl CratePlan {
         }
         Ok(Some(made))
     }
+}
+
+/// Whether a source uses `OUT_DIR` other than to name a file that it includes.
+fn keeps_out_dir(seen: &Seen) -> bool {
+    let sources = seen.files.iter().filter(|path| path.extension().is_some_and(|suffix| suffix == "rs"));
+    let keeps = |path: &PathBuf| {
+        // One that can't be read any more is found changed in any case.
+        let text = fs::read(path).unwrap_or_default();
+        Finder::new(OUT_DIR).find(&text).is_some() && scan(&text).kept_variables.contains(OUT_DIR)
+    };
+    sources.into_iter().any(keeps)
 }
 
 /// Has later actions know what the crate's libraries need.

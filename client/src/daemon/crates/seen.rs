@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use buildbee_proto::local::LocalOutcome;
 use buildbee_proto::observed::{Observed, View, observe};
 use buildbee_proto::path::RelPath;
+use buildbee_proto::record::{Kind, records};
 
 use super::keep::Unkept;
 use super::plan::CratePlan;
@@ -20,13 +22,16 @@ use crate::rust::roots::RootKind;
 /// How the wrapper calls the folder for temporary files that a compiler gets.
 const SCRATCH: &[u8] = b"buildbee-";
 /// Variable with the folder that a build script writes into.
-const OUT_DIR: &str = "OUT_DIR";
+pub(super) const OUT_DIR: &str = "OUT_DIR";
 
 impl CratePlan {
     /// From the log that came with `outcome`, made by the library `recorder`.
     pub fn seen(&self, outcome: &LocalOutcome, recorder: &Path) -> Result<Seen, Unkept> {
         let log = outcome.record.as_ref().ok_or(Unkept::Unseen)?;
         let passed = Passed::of(self, recorder);
+        if let Some(path) = written_elsewhere(&log.0, &passed) {
+            return Err(Unkept::Wrote(path));
+        }
         let ignored = |path: &RelPath| passed.over(&path.to_absolute());
         let link = |path: &RelPath| {
             fs::read_link(path.to_absolute()).ok().and_then(|target| target.into_os_string().into_string().ok())
@@ -95,6 +100,15 @@ impl CratePlan {
         // It mostly stands in front of a file's name in `include!`; where its value shows, that is found in the output.
         variables.into_iter().map(|(name, _)| name).filter(|name| name != OUT_DIR).collect()
     }
+}
+
+/// A file that is there now, was written, and is no output: macros can do that, and a result that is found would not.
+fn written_elsewhere(log: &[u8], passed: &Passed<'_>) -> Option<PathBuf> {
+    let made = records(log).filter_map(Result::ok).filter(|(kind, _)| *kind == Kind::Made);
+    let mut paths = made.map(|(_, path)| PathBuf::from(OsStr::from_bytes(path)));
+    let is_systems = |path: &Path| ["/dev", "/proc", "/sys"].iter().any(|folder| path.starts_with(folder));
+    let is_file = |path: &Path| fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file());
+    paths.find(|path| !is_systems(path) && !passed.over(path) && is_file(path))
 }
 
 /// Paths that say nothing of what a result depends on.
