@@ -112,6 +112,12 @@ impl Core {
         Ok(SlotGrant { index, attempt })
     }
 
+    /// Whether the slot of a grant may be dealt to anybody, once nothing runs in it. For as long as it is dealt to a client, the
+    /// coordinator decides nothing by what runs in it.
+    pub fn is_open(&self, grant: SlotGrant) -> bool {
+        self.slots.get(grant.index).is_some_and(|slot| slot.held == Held::Open)
+    }
+
     /// Gives a granted slot back. A grant that was given back already changes nothing.
     pub fn release(&mut self, grant: SlotGrant) {
         if let Some(slot) = self.slots.get_mut(grant.index)

@@ -1,4 +1,5 @@
-//! The handle on this agent's slots: the pure core behind a lock, with the clock and a bell for the one who reports to the coordinator.
+//! The handle on this agent's slots: the pure core behind a lock, with the clock and a bell for the one who reports to the
+//! coordinator. It rings for what the coordinator goes by: not for what runs under a lease, which two calls for each action told it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -52,9 +53,18 @@ impl Slots {
 
     /// Takes a slot; see [`Core::admit`].
     pub fn admit(&self, peer: PeerId, token: Option<SlotToken>, attempt: AttemptId) -> Result<SlotGuard, WireError> {
-        let grant = self.core().admit(self.now(), peer, token, attempt)?;
-        self.shared.changed.notify_one();
+        let mut core = self.core();
+        let grant = core.admit(self.now(), peer, token, attempt)?;
+        let is_open = core.is_open(grant);
+        drop(core);
+        self.ring_if(is_open);
         Ok(SlotGuard { slots: self.clone(), grant })
+    }
+
+    fn ring_if(&self, is_news: bool) {
+        if is_news {
+            self.ring();
+        }
     }
 
     /// Holds slots as the coordinator wants.
@@ -107,8 +117,11 @@ impl Slots {
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
-        self.slots.core().release(self.grant);
-        self.slots.shared.changed.notify_one();
+        let mut core = self.slots.core();
+        core.release(self.grant);
+        let is_open = core.is_open(self.grant);
+        drop(core);
+        self.slots.ring_if(is_open);
         self.slots.shared.freed.notify_waiters();
     }
 }
