@@ -35,6 +35,7 @@ use crate::exchange::announce::{announce_task, announcer};
 use crate::exchange::cache::CacheServer;
 use crate::exchange::fetch::Fetcher;
 use crate::exchange::serve::BlobServer;
+use crate::exchange::small::Small;
 use crate::executor::sandboxed::Parts;
 use crate::lease::actor::{Heartbeat, heartbeat_task};
 use crate::lease::core::Core;
@@ -175,6 +176,7 @@ impl Agent {
         let parts = Parts {
             identity,
             store: store.clone(),
+            small: Small::default(),
             fetcher: fetcher.clone(),
             toolchains,
             launcher,
@@ -236,13 +238,14 @@ impl Agent {
         let arriving = fetcher.arriving().clone();
         let (noted, to_adopt) = mpsc::channel(MAX_ANNOUNCED);
         let stop = || self.tasks.token();
-        self.tasks.spawn("announce", announce_task(self.node.clone(), to_announce, stop()));
+        self.tasks.spawn("announce", announce_task(self.node.clone(), parts.small.clone(), to_announce, stop()));
         self.tasks.spawn("adopt", adopt_task(self.node.clone(), store.clone(), fetcher, to_adopt, stop()));
+        let small = parts.small.clone();
         let executor = compose::executor(parts, store.clone(), announcer, self.node.clone(), self.tasks.clone());
         let servers = Servers {
-            blobs: BlobServer::new(store.clone(), arriving.clone()),
+            blobs: BlobServer::new(store.clone(), small.clone(), arriving.clone()),
             cache: CacheServer::new(store.clone(), noted),
-            sessions: Sessions::new(store, arriving, self.slots.clone(), executor, self.tasks.clone()),
+            sessions: Sessions::new(store, small, arriving, self.slots.clone(), executor, self.tasks.clone()),
         };
         self.tasks.spawn("accept", accept_task(inbound, servers, self.tasks.clone()));
     }

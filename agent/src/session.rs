@@ -28,6 +28,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 use crate::exchange::arriving::Arriving;
 use crate::exchange::blobs_of;
 use crate::exchange::pump::{Framing, write_blobs};
+use crate::exchange::small::{MAX_SMALL_BYTES, Small};
 use crate::executor::{Done, Executor, Job, Watch};
 use crate::flight::{Flights, Passenger};
 use crate::lease::core::AttemptId;
@@ -60,6 +61,7 @@ pub struct Sessions {
 #[derive(Debug)]
 struct Inner {
     store: Store,
+    small: Small,
     coming: Arriving,
     slots: Slots,
     executor: Arc<dyn Executor>,
@@ -98,12 +100,20 @@ struct Checked {
 }
 
 impl Sessions {
-    /// Admits to `slots`, runs on `executor`.
-    pub fn new(store: Store, coming: Arriving, slots: Slots, executor: Arc<dyn Executor>, tasks: Tasks) -> Self {
+    /// Admits to `slots`, runs on `executor`. What comes along goes to `small` or `store`, and results come from either.
+    pub fn new(
+        store: Store,
+        small: Small,
+        coming: Arriving,
+        slots: Slots,
+        executor: Arc<dyn Executor>,
+        tasks: Tasks,
+    ) -> Self {
         let attempts = Flights::new("attempt", tasks);
         Self {
             inner: Arc::new(Inner {
                 store,
+                small,
                 coming,
                 slots,
                 executor,
@@ -176,7 +186,7 @@ impl Inner {
             tracing::debug!(client = %client.short(), "what the client offered did not come");
             return Ok(false);
         }
-        match follow(&self.store, &mut passenger, reader, writer).await {
+        match follow(&self.store, &self.small, &mut passenger, reader, writer).await {
             None => {
                 tracing::debug!(client = %client.short(), "the client is gone");
                 Ok(false)
@@ -196,11 +206,12 @@ impl Inner {
             if let Err(error) = &slot {
                 refused = Some(error.clone());
             }
-            let (store, executor, ended) = (self.store.clone(), Arc::clone(&self.executor), Arc::clone(&self.ended));
+            let (store, small) = (self.store.clone(), self.small.clone());
+            let (executor, ended) = (Arc::clone(&self.executor), Arc::clone(&self.ended));
             async move {
                 let slot = slot?;
                 let watch = Watch { progress, cancel };
-                let outcome = run(store, executor, checked, &watch, slot).await;
+                let outcome = run(&store, &small, executor, checked, &watch, slot).await;
                 if let Ok(done) = &outcome {
                     ended.remember(key, Arc::clone(&done.result));
                 }
@@ -219,7 +230,7 @@ impl Inner {
         if !send(writer, &update).await {
             return false;
         }
-        match write_blobs(&self.store, blobs, Framing::Raw, writer).await {
+        match write_blobs(&self.store, &self.small, blobs, Framing::Raw, writer).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(action = %result.result.action.short(), %error, "outputs were not sent");
@@ -229,10 +240,16 @@ impl Inner {
     }
 }
 
-async fn run(store: Store, executor: Arc<dyn Executor>, checked: Checked, watch: &Watch, slot: SlotGuard) -> Outcome {
+async fn run(
+    store: &Store,
+    small: &Small,
+    executor: Arc<dyn Executor>,
+    checked: Checked,
+    watch: &Watch,
+    slot: SlotGuard,
+) -> Outcome {
     let Checked { job, inline, .. } = checked;
-    let putting = tokio::task::spawn_blocking(move || put_inline(&store, inline)).await;
-    let pins = putting.map_err(|error| WireError::new(ErrorCode::Internal, Retry::OtherAgent, error))??;
+    let pins = put_inline(store, small, inline).await?;
     let outcome = executor.run(&job, watch).await;
     drop(pins);
     // Before anybody hears of the result, so that who then asks for the same slot gets it.
@@ -240,7 +257,20 @@ async fn run(store: Store, executor: Arc<dyn Executor>, checked: Checked, watch:
     outcome
 }
 
-fn put_inline(store: &Store, inline: Vec<Bytes>) -> Result<Pin, WireError> {
+/// A few small blobs, as they come along unasked, stay in memory; more goes to the store.
+async fn put_inline(store: &Store, small: &Small, inline: Vec<Bytes>) -> Result<Option<Pin>, WireError> {
+    if inline.iter().map(|bytes| bytes.0.len()).sum::<usize>() <= MAX_SMALL_BYTES {
+        for bytes in inline {
+            small.keep(Digest::of(&bytes.0), &bytes.0);
+        }
+        return Ok(None);
+    }
+    let store = store.clone();
+    let putting = tokio::task::spawn_blocking(move || store_inline(&store, inline)).await;
+    putting.map_err(|error| WireError::new(ErrorCode::Internal, Retry::OtherAgent, error))?.map(Some)
+}
+
+fn store_inline(store: &Store, inline: Vec<Bytes>) -> Result<Pin, WireError> {
     let named: Vec<(Digest, Bytes)> = inline.into_iter().map(|bytes| (Digest::of(&bytes.0), bytes)).collect();
     let pin = store.pin(named.iter().map(|(digest, _)| *digest));
     for (digest, bytes) in named {
@@ -282,6 +312,7 @@ fn progress_ticks() -> Interval {
 /// Says how it goes until the run has landed, and sends what is wanted early. `None`: the client is gone.
 async fn follow<R, W>(
     store: &Store,
+    small: &Small,
     passenger: &mut Passenger<Key, Outcome>,
     reader: &mut R,
     writer: &mut W,
@@ -301,7 +332,7 @@ where
         };
         if let Some(early) = early {
             is_early_sent = true;
-            if !send_early(store, &early, writer).await {
+            if !send_early(store, small, &early, writer).await {
                 return None;
             }
         }
@@ -322,9 +353,9 @@ where
     }
 }
 
-async fn send_early<W: AsyncWrite + Unpin>(store: &Store, early: &Early, writer: &mut W) -> bool {
+async fn send_early<W: AsyncWrite + Unpin>(store: &Store, small: &Small, early: &Early, writer: &mut W) -> bool {
     let update = ActionUpdate::Early { output: early.output, stderr: Bytes(early.stderr.clone()) };
-    send(writer, &update).await && write_blobs(store, vec![early.output], Framing::Raw, writer).await.is_ok()
+    send(writer, &update).await && write_blobs(store, small, vec![early.output], Framing::Raw, writer).await.is_ok()
 }
 
 /// Returns when nothing more comes: the client closed or dropped its end, or said what it must not say.

@@ -23,6 +23,7 @@ use buildbee_proto::toolchain::{Toolchain, ToolchainId};
 use buildbee_store::Store;
 
 use crate::exchange::fetch::{Fetcher, Sources};
+use crate::exchange::small::Small;
 use crate::flight::Flights;
 use crate::workspace::materialise::materialise;
 use crate::workspace::tree::{self, Tree};
@@ -221,7 +222,7 @@ impl Inner {
         if toolchain.id().to_string() != name {
             return None;
         }
-        let tree = tree::load_present(&self.store, toolchain.root).ok()??;
+        let tree = tree::load_present(&self.store, &Small::default(), toolchain.root).ok()??;
         Some((toolchain.id(), present(path, tree)))
     }
 
@@ -232,7 +233,7 @@ impl Inner {
         fetcher: &Fetcher,
         sources: &Sources,
     ) -> Made {
-        let tree = Box::pin(tree::load(&self.store, fetcher, sources, toolchain.root)).await?;
+        let tree = Box::pin(tree::load(&self.store, &Small::default(), fetcher, sources, toolchain.root)).await?;
         let inner = Arc::clone(self);
         // Runs to its end even if nobody waits any more: the folder it leaves is a good one.
         let made = tokio::task::spawn_blocking(move || {

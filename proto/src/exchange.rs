@@ -10,7 +10,7 @@ use crate::codec::{Bytes, Message};
 use crate::digest::Digest;
 use crate::error::WireError;
 use crate::hint::Hint;
-use crate::limits::{MAX_BLOB_FRAME, MAX_BLOBS_PER_REQUEST, MAX_CACHE_FRAME, MAX_HINTS};
+use crate::limits::{MAX_ANNOUNCED_BLOBS, MAX_BLOB_FRAME, MAX_BLOBS_PER_REQUEST, MAX_CACHE_FRAME, MAX_HINTS};
 
 /// Asks for blobs. At most `MAX_BLOBS_PER_REQUEST` digests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,10 +48,13 @@ pub enum CacheRequest {
         /// Digest of the action.
         action: Digest,
     },
-    /// An agent tells a peer that is responsible for the action: keep this result, and fetch its blobs from me.
+    /// An agent tells a peer that is responsible for the action: keep this result, with these blobs, or else fetch them from me.
     Announce {
         /// Canonical bytes of the `SignedResult`.
         result: Bytes,
+        /// The contents of all distinct blobs that it names and that have any, where they are few and small; else nothing.
+        #[serde(deserialize_with = "bounded::list::<_, _, MAX_ANNOUNCED_BLOBS>")]
+        blobs: Vec<Bytes>,
     },
     /// Where was the same compile done in another folder?
     Hints {

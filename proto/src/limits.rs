@@ -45,6 +45,10 @@ pub const MAX_HELLO_FRAME: usize = 64 << 10;
 /// One frame between wrapper and daemon.
 pub const MAX_LOCAL_FRAME: usize = 64 << 20;
 
+/// Blobs announced with their result.
+pub const MAX_ANNOUNCED_BLOBS: usize = 16;
+/// Bytes of these, in all.
+pub const MAX_ANNOUNCED_BYTES: usize = 64 << 10;
 /// Digests in one blob request.
 pub const MAX_BLOBS_PER_REQUEST: usize = 256;
 /// Blobs sent along with an action, in all.

@@ -118,7 +118,8 @@ pub struct Completed {
 }
 
 /// A command ready to be handed to the helper.
-pub(crate) struct Prepared {
+#[derive(Debug)]
+pub struct Prepared {
     limits: Limits,
     upper: PathBuf,
     /// Our end; closing it kills the command.
@@ -129,10 +130,10 @@ pub(crate) struct Prepared {
     theirs: Vec<OwnedFd>,
 }
 
-/// Checks `spec`, makes its folders and opens what the command needs.
-pub(crate) async fn prepare(spec: SandboxSpec, filters: &[Vec<u8>]) -> Result<Prepared, SandboxError> {
-    let plan = plan(&spec)?;
-    let spec = blocking(move || directories::prepare(&spec).map(|()| spec)).await??;
+/// Checks `spec`, makes its folders and opens what the command needs. Touches the disk; needs a tokio runtime with I/O all the same.
+pub(crate) fn prepare(spec: &SandboxSpec, filters: &[Vec<u8>]) -> Result<Prepared, SandboxError> {
+    let plan = plan(spec)?;
+    directories::prepare(spec)?;
     let (ours, channel) = packet_pair().map_err(io::Error::from)?;
     let (their_stdout, stdout) = Stream::pipe()?;
     let (their_stderr, stderr) = if spec.stderr_is_terminal { Stream::terminal()? } else { Stream::pipe()? };
@@ -150,10 +151,6 @@ pub(crate) async fn prepare(spec: SandboxSpec, filters: &[Vec<u8>]) -> Result<Pr
     }
     let channel = descriptors::watch(ours, Interest::READABLE)?;
     Ok(Prepared { limits: spec.limits, upper: spec.upper(), channel, stdout, stderr, theirs })
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
 }
 
 /// Why we killed a command.

@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::attempt::{self, Completed, Listener, SandboxError};
+use crate::attempt::{self, Completed, Listener, Prepared, SandboxError};
 use crate::descriptors::{Packet, borrow_all, packet_pair, receive, send, watch};
 use crate::seccomp;
 use crate::spec::SandboxSpec;
@@ -124,17 +124,25 @@ impl Launcher {
     /// `cancel` fires the command is killed and, once all of it is gone, [`SandboxError::Cancelled`] returned. Cancel-safe: dropping
     /// the future kills the command too, without waiting; so remove the scratch folder only after a while, or cancel instead.
     pub async fn run(&self, spec: SandboxSpec, cancel: CancellationToken) -> Result<Completed, SandboxError> {
-        self.run_heard(spec, cancel, None).await
+        let launcher = self.clone();
+        let prepared =
+            tokio::task::spawn_blocking(move || launcher.prepare(&spec)).await.map_err(io::Error::other)??;
+        self.run_prepared(prepared, cancel, None).await
     }
 
-    /// The same, while `listener` hears what it prints on standard error.
-    pub async fn run_heard(
+    /// The first half of [`Self::run`], for whoever has other blocking work to do before. Touches the disk; to be called where a tokio
+    /// runtime can be reached.
+    pub fn prepare(&self, spec: &SandboxSpec) -> Result<Prepared, SandboxError> {
+        attempt::prepare(spec, &self.shared.filters)
+    }
+
+    /// The second half of [`Self::run`]; `listener` hears what the command prints on standard error.
+    pub async fn run_prepared(
         &self,
-        spec: SandboxSpec,
+        prepared: Prepared,
         cancel: CancellationToken,
         listener: Option<Listener>,
     ) -> Result<Completed, SandboxError> {
-        let prepared = attempt::prepare(spec, &self.shared.filters).await?;
         if cancel.is_cancelled() {
             return Err(SandboxError::Cancelled);
         }

@@ -1,4 +1,5 @@
-//! Takes in results that other agents announce: checks who ran and signed them, fetches their blobs, stores them.
+//! Takes in results that other agents announce: checks who ran and signed them, stores them with their blobs, which come along or are
+//! fetched.
 //!
 //! One task, one result at a time: this is not urgent, and must not compete with inputs of actions. Not here: whether this agent is
 //! responsible for the key, which is the announcer's judgement; the store's size bounds what a zealous one can do.
@@ -61,7 +62,7 @@ pub async fn adopt_task(
 }
 
 async fn adopt(node: &Node, store: &Store, fetcher: &Fetcher, announced: Announced) -> Result<(), AdoptError> {
-    let Announced { by, result: signed } = announced;
+    let Announced { by, result: signed, blobs: contents } = announced;
     let result = &signed.result;
     if result.exit_code != 0 {
         return Err(AdoptError::Failure);
@@ -75,7 +76,9 @@ async fn adopt(node: &Node, store: &Store, fetcher: &Fetcher, announced: Announc
         return Err(AdoptError::Forged);
     }
     let (looking, action) = (store.clone(), result.action);
-    if tokio::task::spawn_blocking(move || complete_result(&looking, &action)).await?.is_some() {
+    if store.has_result(&action)
+        && tokio::task::spawn_blocking(move || complete_result(&looking, &action)).await?.is_some()
+    {
         return Err(AdoptError::Present);
     }
     let blobs = blobs_of(result);
@@ -84,8 +87,17 @@ async fn adopt(node: &Node, store: &Store, fetcher: &Fetcher, announced: Announc
         return Err(AdoptError::TooLarge);
     }
     let _pin = store.pin(blobs.iter().copied());
-    fetcher.fetch(&blobs, &Sources { origin: by, likely: Vec::new() }).await?;
+    let came_along = contents.len() == blobs.len();
+    if !came_along {
+        fetcher.fetch(&blobs, &Sources { origin: by, likely: Vec::new() }).await?;
+    }
     let store = store.clone();
-    tokio::task::spawn_blocking(move || store.put_result(&signed)).await??;
-    Ok(())
+    let putting = tokio::task::spawn_blocking(move || {
+        if came_along {
+            // Each is checked.
+            blobs.iter().zip(&contents).try_for_each(|(digest, content)| store.put_expected(digest, &content.0))?;
+        }
+        store.put_result(&signed)
+    });
+    Ok(putting.await??)
 }

@@ -1,15 +1,18 @@
 //! Tells the peers responsible for an action of its result, so that they keep it and its blobs too.
 //!
-//! Fire and forget: a bounded queue and one task. A peer that is away misses the announcement, and the result stays with this agent.
+//! Fire and forget: a bounded queue and one task. A peer that is away misses the announcement, and the result stays with this agent. Small
+//! blobs come along, and the stream to each peer stays open for the next result: otherwise three streams were opened for each.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use buildbee_p2p::frames::{read_message, write_message};
-use buildbee_p2p::node::Node;
+use buildbee_p2p::node::{Node, PeerStream};
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::exchange::{CacheReply, CacheRequest};
+use buildbee_proto::limits::{MAX_ANNOUNCED_BLOBS, MAX_ANNOUNCED_BYTES};
 use buildbee_proto::outcome::SignedResult;
 use buildbee_proto::peer::PeerId;
 use buildbee_proto::responsible::keepers;
@@ -18,10 +21,16 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::blobs_of;
+use super::small::Small;
+
 /// Results waiting to be announced; further ones are not.
 const MAX_WAITING: usize = 256;
 /// How long one peer may take to note one.
 const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Streams that stay open. Most results of a farm go to others than the last one did.
+const MAX_OPEN: usize = 16;
 
 /// Where results to be announced are handed in.
 #[derive(Clone, Debug)]
@@ -44,15 +53,22 @@ impl Announcer {
     }
 }
 
-/// Works the queue off until `stop`.
-pub async fn announce_task(node: Node, mut waiting: mpsc::Receiver<Arc<SignedResult>>, stop: CancellationToken) {
+/// Works the queue off until `stop`. Blobs that come along are taken from `small`.
+pub async fn announce_task(
+    node: Node,
+    small: Small,
+    mut waiting: mpsc::Receiver<Arc<SignedResult>>,
+    stop: CancellationToken,
+) {
+    let mut streams = Streams { node: node.clone(), open: HashMap::new() };
     while let Some(Some(result)) = stop.run_until_cancelled(waiting.recv()).await {
         let Some(roster) = node.roster() else { continue };
+        let request = announcement(&result, &small);
         for peer in keepers(&result.result.action, &roster.value) {
             if peer == node.peer() || !node.peers().borrow().contains(peer) {
                 continue;
             }
-            let told = timeout(ANNOUNCE_DEADLINE, tell(&node, peer, &result));
+            let told = timeout(ANNOUNCE_DEADLINE, streams.tell(peer, &request));
             match stop.run_until_cancelled(told).await {
                 Some(Ok(Ok(()))) => {}
                 Some(Ok(Err(error))) => tracing::debug!(peer = %peer.short(), error, "announcement failed"),
@@ -63,14 +79,55 @@ pub async fn announce_task(node: Node, mut waiting: mpsc::Receiver<Arc<SignedRes
     }
 }
 
-async fn tell(node: &Node, peer: PeerId, result: &SignedResult) -> Result<(), String> {
-    let mut stream = node.open(peer, Protocol::Cache).await.map_err(|error| error.to_string())?;
-    let request = CacheRequest::Announce { result: Bytes(result.to_canonical()) };
-    write_message(&mut stream, &request).await.map_err(|error| error.to_string())?;
-    match read_message::<CacheReply, _>(&mut stream).await.map_err(|error| error.to_string())? {
-        Some(CacheReply::Noted) => Ok(()),
-        Some(CacheReply::Refused(error)) => Err(error.to_string()),
-        Some(CacheReply::Found(_) | CacheReply::Hints(_)) => Err("an answer to another question".to_owned()),
-        None => Err("the stream ended early".to_owned()),
+fn announcement(result: &SignedResult, small: &Small) -> CacheRequest {
+    let blobs = blobs_of(&result.result);
+    let n_bytes = blobs.iter().fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes));
+    let few = blobs.len() <= MAX_ANNOUNCED_BLOBS && n_bytes <= MAX_ANNOUNCED_BYTES as u64;
+    let contents = if few { small.get_all(&blobs) } else { None };
+    let blobs = contents.unwrap_or_default().iter().map(|content| Bytes(content.to_vec())).collect();
+    CacheRequest::Announce { result: Bytes(result.to_canonical()), blobs }
+}
+
+struct Streams {
+    node: Node,
+    /// At most [`MAX_OPEN`].
+    open: HashMap<PeerId, PeerStream>,
+}
+
+impl Streams {
+    /// Not cancel-safe, but for a stream that is then opened anew.
+    async fn tell(&mut self, peer: PeerId, request: &CacheRequest) -> Result<(), String> {
+        // The other side ends a stream that was idle for long.
+        if let Some(mut stream) = self.open.remove(&peer)
+            && let Ok(reply) = exchange(&mut stream, request).await
+        {
+            self.keep(peer, stream);
+            return noted(reply);
+        }
+        let mut stream = self.node.open(peer, Protocol::Cache).await.map_err(|error| error.to_string())?;
+        let reply = exchange(&mut stream, request).await?;
+        self.keep(peer, stream);
+        noted(reply)
+    }
+
+    fn keep(&mut self, peer: PeerId, stream: PeerStream) {
+        if self.open.len() >= MAX_OPEN {
+            self.open.clear();
+        }
+        self.open.insert(peer, stream);
+    }
+}
+
+async fn exchange(stream: &mut PeerStream, request: &CacheRequest) -> Result<CacheReply, String> {
+    write_message(stream, request).await.map_err(|error| error.to_string())?;
+    let reply = read_message::<CacheReply, _>(stream).await.map_err(|error| error.to_string())?;
+    reply.ok_or_else(|| "the stream ended early".to_owned())
+}
+
+fn noted(reply: CacheReply) -> Result<(), String> {
+    match reply {
+        CacheReply::Noted => Ok(()),
+        CacheReply::Refused(error) => Err(error.to_string()),
+        CacheReply::Found(_) | CacheReply::Hints(_) => Err("an answer to another question".to_owned()),
     }
 }

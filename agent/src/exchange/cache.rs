@@ -13,6 +13,7 @@ use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::exchange::{CacheReply, CacheRequest};
 use buildbee_proto::hint::Hint;
+use buildbee_proto::limits::MAX_ANNOUNCED_BYTES;
 use buildbee_proto::outcome::SignedResult;
 use buildbee_proto::peer::{PeerId, Role};
 use buildbee_store::Store;
@@ -33,6 +34,8 @@ pub struct Announced {
     pub by: PeerId,
     /// Not checked yet.
     pub result: SignedResult,
+    /// What it says are all blobs of the result, or nothing.
+    pub blobs: Vec<Bytes>,
 }
 
 /// Answers from one store. Clones share the queue.
@@ -53,7 +56,7 @@ impl CacheServer {
         while let Ok(Ok(Some(request))) = timeout(IDLE_DEADLINE, read_message::<CacheRequest, _>(&mut stream)).await {
             let reply = match request {
                 CacheRequest::Find { action } => CacheReply::Found(self.find(action).await),
-                CacheRequest::Announce { result } => match self.note(from, &result) {
+                CacheRequest::Announce { result, blobs } => match self.note(from, &result, blobs) {
                     Ok(()) => CacheReply::Noted,
                     Err(error) => CacheReply::Refused(error),
                 },
@@ -72,12 +75,18 @@ impl CacheServer {
     }
 
     async fn find(&self, action: Digest) -> Option<Bytes> {
+        if !self.store.has_result(&action) {
+            return None;
+        }
         let store = self.store.clone();
         let found = tokio::task::spawn_blocking(move || complete_result(&store, &action)).await;
         found.ok().flatten().map(|signed| Bytes(signed.to_canonical()))
     }
 
     async fn hints(&self, key: Digest) -> Vec<Hint> {
+        if !self.store.has_hints(&key) {
+            return Vec::new();
+        }
         let store = self.store.clone();
         let found = tokio::task::spawn_blocking(move || store.hints(&key).ok().flatten()).await;
         found.ok().flatten().map(|hints| hints.entries).unwrap_or_default()
@@ -92,14 +101,17 @@ impl CacheServer {
         }
     }
 
-    fn note(&self, from: &Sender, result: &Bytes) -> Result<(), WireError> {
+    fn note(&self, from: &Sender, result: &Bytes, blobs: Vec<Bytes>) -> Result<(), WireError> {
         let Sender::Member { peer, role: Role::Agent, .. } = from else {
             return Err(WireError::new(ErrorCode::Refused, Retry::Never, "only agents announce results"));
         };
+        if blobs.iter().map(|blob| blob.0.len()).sum::<usize>() > MAX_ANNOUNCED_BYTES {
+            return Err(WireError::new(ErrorCode::Invalid, Retry::Never, "too much is announced at once"));
+        }
         let result = SignedResult::from_canonical(&result.0)
             .map_err(|error| WireError::new(ErrorCode::Invalid, Retry::Never, error))?;
         self.announced
-            .try_send(Announced { by: *peer, result })
+            .try_send(Announced { by: *peer, result, blobs })
             .map_err(|_| WireError::new(ErrorCode::Busy, Retry::SameAgent, "too many announcements are waiting"))
     }
 }

@@ -1,6 +1,6 @@
 //! Blobs and results between peers: [`fetch`] brings what is missing here, [`serve`] hands out what is here, [`cache`] answers for
-//! action results, [`arriving`] is what is on its way, [`announce`] tells the peers responsible for a result of it, [`adopt`] takes such a result in, and [`pump`] is the way
-//! from the store to a stream. Nobody is ever told what is here, only whether something that they name is.
+//! action results, [`arriving`] is what is on its way, [`announce`] tells the peers responsible for a result of it, [`adopt`] takes such
+//! a result in, [`small`] is what is in memory for a while, and [`pump`] is the way from either to a stream. Nobody is ever told what is here, only whether something that they name is.
 
 pub mod adopt;
 pub mod announce;
@@ -10,6 +10,7 @@ pub mod fetch;
 pub mod pump;
 mod receive;
 pub mod serve;
+pub mod small;
 
 use buildbee_proto::digest::Digest;
 use buildbee_proto::outcome::ActionResult;

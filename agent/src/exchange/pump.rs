@@ -1,4 +1,5 @@
-//! From the store to a stream: a blocking reader that runs a bounded number of pieces ahead of whoever writes them out.
+//! From memory or the store to a stream: what is small and in memory at once, else a blocking reader that runs a bounded number of pieces
+//! ahead of whoever writes them out.
 
 use std::io::Read;
 use std::time::Duration;
@@ -10,6 +11,8 @@ use buildbee_store::{ReadError, Store};
 use thiserror::Error;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+
+use super::small::{Content, Small};
 
 /// One write, in bytes; small blobs are gathered up to that.
 pub const PIECE_BYTES: usize = 256 << 10;
@@ -58,33 +61,53 @@ pub enum PumpError {
     Gone,
 }
 
-/// Writes `digests` from `store` to `stream` and flushes it. Not cancel-safe.
+/// Writes `digests` from `small` or `store` to `stream` and flushes it. Not cancel-safe.
 pub async fn write_blobs<W: AsyncWrite + Unpin>(
     store: &Store,
+    small: &Small,
     digests: Vec<Digest>,
     framing: Framing,
     stream: &mut W,
 ) -> Result<(), PumpError> {
-    let (pieces, mut written) = mpsc::channel::<Vec<u8>>(PIECES_AHEAD);
-    let store = store.clone();
-    let reading = tokio::task::spawn_blocking(move || read_all(&store, &digests, framing, &pieces));
-    while let Some(piece) = written.recv().await {
+    let n_bytes = digests.iter().fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes));
+    let contents = if n_bytes <= PIECE_BYTES as u64 { small.get_all(&digests) } else { None };
+    if let Some(contents) = contents {
+        let piece = gathered(&contents, framing)?;
         tokio::time::timeout(PIECE_DEADLINE, stream.write_all(&piece)).await.map_err(|_| PumpError::Late)??;
+    } else {
+        let (pieces, mut written) = mpsc::channel::<Vec<u8>>(PIECES_AHEAD);
+        let (store, small) = (store.clone(), small.clone());
+        let reading = tokio::task::spawn_blocking(move || read_all(&store, &small, &digests, framing, &pieces));
+        while let Some(piece) = written.recv().await {
+            tokio::time::timeout(PIECE_DEADLINE, stream.write_all(&piece)).await.map_err(|_| PumpError::Late)??;
+        }
+        reading.await.map_err(std::io::Error::other)??;
     }
-    reading.await.map_err(std::io::Error::other)??;
     tokio::time::timeout(PIECE_DEADLINE, stream.flush()).await.map_err(|_| PumpError::Late)??;
     Ok(())
 }
 
+fn gathered(contents: &[Content], framing: Framing) -> Result<Vec<u8>, CodecError> {
+    let mut piece = Vec::new();
+    for content in contents {
+        if framing == Framing::Headers {
+            piece.extend(to_frame(&BlobHeader::Found)?);
+        }
+        piece.extend_from_slice(content);
+    }
+    Ok(piece)
+}
+
 fn read_all(
     store: &Store,
+    small: &Small,
     digests: &[Digest],
     framing: Framing,
     pieces: &mpsc::Sender<Vec<u8>>,
 ) -> Result<(), PumpError> {
     let mut piece = Vec::with_capacity(PIECE_BYTES);
     for digest in digests {
-        let Some(mut file) = store.open_blob(digest)? else {
+        let Some(mut source) = open(store, small, digest)? else {
             if framing == Framing::Raw {
                 return Err(PumpError::Missing(*digest));
             }
@@ -101,7 +124,7 @@ fn read_all(
                 send(&mut piece, pieces)?;
             }
             let room = (PIECE_BYTES - piece.len()) as u64;
-            let n = (&mut file).take(room.min(left)).read_to_end(&mut piece).map_err(failed)?;
+            let n = (&mut source).take(room.min(left)).read_to_end(&mut piece).map_err(failed)?;
             if n == 0 {
                 return Err(failed(std::io::ErrorKind::UnexpectedEof.into()));
             }
@@ -113,6 +136,13 @@ fn read_all(
         }
     }
     if piece.is_empty() { Ok(()) } else { send(&mut piece, pieces) }
+}
+
+fn open(store: &Store, small: &Small, digest: &Digest) -> Result<Option<Box<dyn Read>>, ReadError> {
+    if let Some(content) = small.get(digest) {
+        return Ok(Some(Box::new(std::io::Cursor::new(content))));
+    }
+    Ok(store.open_blob(digest)?.map(|file| Box::new(file) as Box<dyn Read>))
 }
 
 fn send(piece: &mut Vec<u8>, pieces: &mpsc::Sender<Vec<u8>>) -> Result<(), PumpError> {
@@ -142,8 +172,12 @@ mod tests {
             [0, 1, 100, PIECE_BYTES - 1, PIECE_BYTES, 3 * PIECE_BYTES + 7].iter().map(|&n| vec![7u8; n]).collect();
         let mut digests: Vec<Digest> = contents.iter().map(|content| store.put_bytes(content).unwrap()).collect();
         digests.insert(2, Digest::of(b"absent"));
+        let small = Small::default();
+        let remembered = b"in memory alone";
+        small.keep(Digest::of(remembered), remembered);
+        digests.push(Digest::of(remembered));
         let mut out = Vec::new();
-        write_blobs(&store, digests.clone(), Framing::Headers, &mut out).await.unwrap();
+        write_blobs(&store, &small, digests.clone(), Framing::Headers, &mut out).await.unwrap();
         let mut input = out.as_slice();
         for digest in digests {
             let header: BlobHeader = read_message(&mut input).await.unwrap().unwrap();
@@ -160,10 +194,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_small_comes_from_memory() {
+        let (_dir, store) = store();
+        let small = Small::default();
+        let digests = [&b"one"[..], b"", b"two"].map(|content| {
+            small.keep(Digest::of(content), content);
+            Digest::of(content)
+        });
+        let mut out = Vec::new();
+        write_blobs(&store, &small, digests.to_vec(), Framing::Raw, &mut out).await.unwrap();
+        assert_eq!(out, b"onetwo");
+        let (mut framed, mut read) = (Vec::new(), Vec::new());
+        write_blobs(&store, &small, digests.to_vec(), Framing::Headers, &mut framed).await.unwrap();
+        let mut input = framed.as_slice();
+        for digest in digests {
+            assert_eq!(read_message::<BlobHeader, _>(&mut input).await.unwrap(), Some(BlobHeader::Found));
+            let mut content = vec![0; usize::try_from(digest.size_bytes).unwrap()];
+            AsyncReadExt::read_exact(&mut input, &mut content).await.unwrap();
+            read.extend(content);
+        }
+        assert!(read == out && input.is_empty());
+    }
+
+    #[tokio::test]
     async fn raw_blobs_must_be_there() {
         let (_dir, store) = store();
         let mut out = Vec::new();
-        let written = write_blobs(&store, vec![Digest::of(b"absent")], Framing::Raw, &mut out).await;
+        let written = write_blobs(&store, &Small::default(), vec![Digest::of(b"absent")], Framing::Raw, &mut out).await;
         assert!(matches!(written, Err(PumpError::Missing(_))));
     }
 }

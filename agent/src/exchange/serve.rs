@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::arriving::Arriving;
 use super::pump::{Framing, write_blobs};
+use super::small::Small;
 
 /// Answers being written at once; each takes a blocking thread and about 2 MiB.
 const MAX_SERVING: usize = 16;
@@ -30,18 +31,19 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a request waits for blobs that are on their way here. Who asked can ask their source then.
 const ARRIVAL_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Serves from one store. Clones share the bound.
+/// Serves from one store and what is in memory. Clones share the bound.
 #[derive(Clone, Debug)]
 pub struct BlobServer {
     store: Store,
+    small: Small,
     arriving: Arriving,
     turns: Arc<Semaphore>,
 }
 
 impl BlobServer {
-    /// Serves `store`, and what is on its way into it.
-    pub fn new(store: Store, arriving: Arriving) -> Self {
-        Self { store, arriving, turns: Arc::new(Semaphore::new(MAX_SERVING)) }
+    /// Serves `store` and `small`, and what is on its way.
+    pub fn new(store: Store, small: Small, arriving: Arriving) -> Self {
+        Self { store, small, arriving, turns: Arc::new(Semaphore::new(MAX_SERVING)) }
     }
 
     /// Serves one stream until its other end is done with it or something fails.
@@ -71,7 +73,9 @@ impl BlobServer {
         if digests.len() > MAX_BLOBS_PER_REQUEST {
             return false;
         }
-        let has = |digest: &Digest| self.store.contains(digest) || self.arriving.is_certain(digest);
+        let has = |digest: &Digest| {
+            self.store.contains(digest) || self.small.contains(digest) || self.arriving.is_certain(digest)
+        };
         let answer = BlobHave { present: digests.iter().map(has).collect() };
         matches!(timeout(WRITE_DEADLINE, write_message(stream, &answer)).await, Ok(Ok(())))
     }
@@ -85,7 +89,7 @@ impl BlobServer {
         let Ok(Ok(_turn)) = timeout(TURN_DEADLINE, self.turns.acquire()).await else {
             return refuse(stream, ErrorCode::Busy, Retry::OtherAgent, "too many blobs are being sent").await;
         };
-        match write_blobs(&self.store, digests, Framing::Headers, stream).await {
+        match write_blobs(&self.store, &self.small, digests, Framing::Headers, stream).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(peer = %from.short(), %error, "blobs were not sent");

@@ -36,6 +36,9 @@ impl<E: Executor> Cached<E> {
     }
 
     async fn kept(&self, job: &Job) -> Option<Done> {
+        if !self.store.has_result(&job.digest) {
+            return None;
+        }
         let (store, action) = (self.store.clone(), job.digest);
         let looking = tokio::task::spawn_blocking(move || {
             let found = complete_result(&store, &action)?;

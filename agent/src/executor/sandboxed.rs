@@ -2,6 +2,7 @@
 //! into the store, the result signed.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use buildbee_proto::execute::Stage;
 use buildbee_proto::observed::Observed;
 use buildbee_proto::outcome::{ActionResult, Provenance};
 use buildbee_proto::path::RelPath;
-use buildbee_sandbox::attempt::{Completed, Exit, SandboxError};
+use buildbee_sandbox::attempt::{Completed, Exit, Prepared, SandboxError};
 use buildbee_sandbox::launcher::Launcher;
 use buildbee_sandbox::spec::{Limits, SandboxSpec};
 use buildbee_store::{Pin, Store};
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 
 use super::{Done, Executor, Job, Origin, Running, Watch, early, recorded};
 use crate::exchange::fetch::{Fetcher, Sources};
+use crate::exchange::small::Small;
 use crate::recorder::Recorder;
 use crate::toolchain::{Present, Toolchains};
 use crate::workspace::collect::{Collected, collect};
@@ -38,6 +40,8 @@ pub struct Parts {
     pub identity: Identity,
     /// Where content is.
     pub store: Store,
+    /// What of it is in memory.
+    pub small: Small,
     /// Where missing content comes from.
     pub fetcher: Fetcher,
     /// What programs run on.
@@ -73,12 +77,12 @@ impl Sandboxed {
     }
 
     async fn execute(&self, job: &Arc<Job>, watch: &Watch) -> Result<Done, WireError> {
-        let Parts { store, fetcher, toolchains, .. } = &self.parts;
+        let Parts { store, small, fetcher, toolchains, .. } = &self.parts;
         check_platform(job)?;
         watch.progress.at(Stage::Fetching);
         let sources = self.sources(job);
         let toolchain = toolchains.present(&job.toolchain, fetcher, &sources);
-        let inputs = async { Ok(tree::load(store, fetcher, &sources, job.action.input_root).await?) };
+        let inputs = async { Ok(tree::load(store, small, fetcher, &sources, job.action.input_root).await?) };
         let fetching = Box::pin(futures::future::try_join(toolchain, inputs));
         let (toolchain, inputs) = watch.cancel.run_until_cancelled(fetching).await.ok_or_else(cancelled)??;
         let folder = self.parts.folders.fresh(inputs.n_bytes());
@@ -103,30 +107,32 @@ impl Sandboxed {
         inputs: tree::Tree,
     ) -> Result<Done, WireError> {
         let spec = self.spec(folder, job, &toolchain);
-        let layers = spec.layers.clone();
-        let (store, shared, scratch) = (self.parts.store.clone(), Arc::clone(&toolchain), spec.scratch.clone());
+        let (layers, upper) = (spec.layers.clone(), spec.upper());
+        let (store, shared, launcher) = (self.parts.store.clone(), Arc::clone(&toolchain), self.parts.launcher.clone());
         let (input_folder, in_memory) = (folder.inputs(), folder.in_memory);
-        blocking(move || {
+        let prepared = blocking(move || {
             let failed = |error| WireError::new(ErrorCode::Storage, Retry::OtherAgent, format!("workspace: {error}"));
-            std::fs::create_dir_all(&scratch).map_err(failed)?;
+            std::fs::create_dir_all(&spec.scratch).map_err(failed)?;
             // No link leads from the store's disk into memory.
             let apart = |digest: &Digest| in_memory || shared.contents().contains(digest);
-            materialise(&store, &inputs, &apart, &input_folder).map_err(WireError::from)
+            materialise(&store, &inputs, &apart, &input_folder)?;
+            launcher.prepare(&spec).map_err(|error| sandbox_error(&error))
         })
         .await??;
         watch.progress.at(Stage::Executing);
-        let completed = self.launch(spec, job, watch).await.map_err(|error| sandbox_error(&error))?;
+        let completed = self.launch(prepared, upper, job, watch).await.map_err(|error| sandbox_error(&error))?;
         let exit_code = exit_code(completed.exit)?;
         watch.progress.at(Stage::Collecting);
-        let (store, job, identity) = (self.parts.store.clone(), Arc::clone(job), self.parts.identity.clone());
+        let (store, small) = (self.parts.store.clone(), self.parts.small.clone());
+        let (job, identity) = (Arc::clone(job), self.parts.identity.clone());
         let done = blocking(move || {
-            let collected = collect(&store, &completed.upper, &layers, &job.command)?;
+            let collected = collect(&store, &small, &completed.upper, &layers, &job.command)?;
             let known = (exit_code == 0 && job.action.is_recorded())
                 .then(|| recorded::collect(&completed.upper, &layers, &job.command));
             let observed = known.and_then(|known| {
                 known.inspect_err(|why| tracing::debug!(%why, "what the program asked for is not known")).ok()
             });
-            finish(&store, &identity, &job, &completed, (exit_code, observed), collected)
+            finish(&store, &small, &identity, &job, &completed, (exit_code, observed), collected)
         })
         .await?;
         drop(toolchain);
@@ -134,10 +140,15 @@ impl Sandboxed {
     }
 
     /// Runs the program, and hands out what is wanted early.
-    async fn launch(&self, spec: SandboxSpec, job: &Job, watch: &Watch) -> Result<Completed, SandboxError> {
-        let launcher = &self.parts.launcher;
-        let Some(output) = &job.early else { return launcher.run(spec, watch.cancel.clone()).await };
-        let upper = spec.upper();
+    async fn launch(
+        &self,
+        prepared: Prepared,
+        upper: PathBuf,
+        job: &Job,
+        watch: &Watch,
+    ) -> Result<Completed, SandboxError> {
+        let (launcher, cancel) = (&self.parts.launcher, watch.cancel.clone());
+        let Some(output) = &job.early else { return launcher.run_prepared(prepared, cancel, None).await };
         let (listener, written) = early::listener(output);
         let release = async {
             // Ends without it when the listener is dropped, with the program's standard error.
@@ -150,7 +161,7 @@ impl Sandboxed {
                 Err(error) => tracing::error!(%error, "an output can't be handed out early"),
             }
         };
-        let (completed, ()) = tokio::join!(launcher.run_heard(spec, watch.cancel.clone(), Some(listener)), release);
+        let (completed, ()) = tokio::join!(launcher.run_prepared(prepared, cancel, Some(listener)), release);
         completed
     }
 
@@ -234,6 +245,7 @@ fn sandbox_error(error: &SandboxError) -> WireError {
 
 fn finish(
     store: &Store,
+    small: &Small,
     identity: &Identity,
     job: &Job,
     completed: &Completed,
@@ -241,9 +253,9 @@ fn finish(
     collected: Collected,
 ) -> Result<Done, WireError> {
     let mut pins = collected.pins;
-    let stdout = keep(store, &completed.stdout, &mut pins)?;
-    let stderr = keep(store, &completed.stderr, &mut pins)?;
-    let observed = observed.map(|observed| keep(store, &observed.to_canonical(), &mut pins)).transpose()?;
+    let stdout = keep(store, small, &completed.stdout, &mut pins)?;
+    let stderr = keep(store, small, &completed.stderr, &mut pins)?;
+    let observed = observed.map(|observed| keep(store, small, &observed.to_canonical(), &mut pins)).transpose()?;
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let provenance = Provenance {
         peer: identity.peer(),
@@ -264,10 +276,11 @@ fn finish(
     Ok(Done { result: Arc::new(identity.sign_result(result)), origin: Origin::Ran, pins: Arc::new(pins) })
 }
 
-fn keep(store: &Store, stream: &[u8], pins: &mut Vec<Pin>) -> Result<Digest, WireError> {
+fn keep(store: &Store, small: &Small, stream: &[u8], pins: &mut Vec<Pin>) -> Result<Digest, WireError> {
     let digest = Digest::of(stream);
     pins.push(store.pin([digest]));
     let failed = |error| WireError::new(ErrorCode::Storage, Retry::OtherAgent, error);
     store.put_expected(&digest, stream).map_err(failed)?;
+    small.keep(digest, stream);
     Ok(digest)
 }

@@ -22,6 +22,8 @@ use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use thiserror::Error;
 
+use crate::exchange::small::Small;
+
 /// Files up to this many bytes are read whole; larger ones are hashed first and then copied.
 const SMALL_FILE_BYTES: u64 = 8 << 20;
 /// Read at a time.
@@ -87,9 +89,15 @@ pub struct Collected {
 }
 
 /// Takes the declared outputs of `command` from `upper`, which lay over `layers`. Declared outputs that do not exist are left out.
-/// Touches the disk. Call it only when no process of the action is left.
-pub fn collect(store: &Store, upper: &Path, layers: &[PathBuf], command: &Command) -> Result<Collected, CollectError> {
-    let mut taking = Taking { store, found: BTreeMap::new(), pins: Vec::new(), n_bytes: 0 };
+/// Small ones are kept in `small` too. Touches the disk. Call it only when no process of the action is left.
+pub fn collect(
+    store: &Store,
+    small: &Small,
+    upper: &Path,
+    layers: &[PathBuf],
+    command: &Command,
+) -> Result<Collected, CollectError> {
+    let mut taking = Taking { store, small, found: BTreeMap::new(), pins: Vec::new(), n_bytes: 0 };
     let root = open(upper, folder_flags(), Mode::empty()).map_err(io_at(&RelPath::root()))?;
     let mut ways = Ways { layers, known: BTreeMap::new(), n_steps: 0 };
     for path in &command.output_files {
@@ -230,6 +238,7 @@ fn link_at(layers: &[PathBuf], way: &[String]) -> Option<PathBuf> {
 
 struct Taking<'a> {
     store: &'a Store,
+    small: &'a Small,
     found: BTreeMap<RelPath, OutputFile>,
     pins: Vec<Pin>,
     n_bytes: u64,
@@ -268,6 +277,7 @@ impl Taking<'_> {
             let digest = Digest::of(&content);
             self.pins.push(self.store.pin([digest]));
             self.store.put_expected(&digest, &content)?;
+            self.small.keep(digest, &content);
             return Ok(digest);
         }
         let mut hasher = blake3::Hasher::new();

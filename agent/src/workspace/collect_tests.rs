@@ -46,7 +46,7 @@ impl Place {
             output_directories: paths(folders),
         };
         let layers = [self.path("inputs"), self.path("toolchain")];
-        collect(&self.store, &self.path("upper"), &layers, &command)
+        collect(&self.store, &Small::default(), &self.path("upper"), &layers, &command)
     }
 
     fn names(&self, files: &[&str], folders: &[&str]) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! A tree that is in the store becomes a folder: hard links to the store's read-only inodes, folders, symlinks.
+//! A tree that is present becomes a folder: hard links to the store's read-only inodes, small files from memory, folders, symlinks.
 //!
 //! Names in a tree are single checked components and none stands twice in a directory, and every folder on the way is one that this
 //! code has just made, so nothing is ever written through a symlink. Not here: fetching; running.
@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -85,6 +85,11 @@ pub fn materialise(
     making.directory(&tree.root(), destination)
 }
 
+enum Source<'a> {
+    Memory(&'a [u8]),
+    Store(File),
+}
+
 struct Making<'a> {
     store: &'a Store,
     tree: &'a Tree,
@@ -114,7 +119,7 @@ impl Making<'_> {
     }
 
     fn file(&mut self, node: &FileNode, path: &Path) -> Result<(), MaterialiseError> {
-        if node.twin != Twin::default() || (self.apart)(&node.digest) {
+        if node.twin != Twin::default() || (self.apart)(&node.digest) || self.tree.content(&node.digest).is_some() {
             return self.inode_apart(node, path);
         }
         match self.store.link(&node.digest, node.executable, path) {
@@ -138,15 +143,20 @@ impl Making<'_> {
     fn copy(&mut self, node: &FileNode, path: &Path) -> Result<(), MaterialiseError> {
         self.copies_left_bytes =
             self.copies_left_bytes.checked_sub(node.digest.size_bytes).ok_or(MaterialiseError::Copies)?;
-        let mut source: File = self.store.open_blob(&node.digest)?.ok_or(MaterialiseError::Lost(node.digest))?;
+        let mut source = match self.tree.content(&node.digest) {
+            Some(content) => Source::Memory(content),
+            None => Source::Store(self.store.open_blob(&node.digest)?.ok_or(MaterialiseError::Lost(node.digest))?),
+        };
         let mut copy = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(at(path))?;
-        let sealed = source.metadata().and_then(|metadata| metadata.modified());
         // Linked blobs have the store's one time, which is the time of number 0.
-        let time = sealed.map_err(at(path))? + Duration::from_secs(node.twin.second.into());
-        io::copy(&mut source, &mut copy)
-            .and_then(|_| copy.set_permissions(Permissions::from_mode(if node.executable { 0o555 } else { 0o444 })))
-            .and_then(|()| copy.set_times(FileTimes::new().set_modified(time).set_accessed(time)))
-            .map_err(at(path))
+        let time = buildbee_store::sealed_time() + Duration::from_secs(node.twin.second.into());
+        match &mut source {
+            Source::Memory(content) => copy.write_all(content),
+            Source::Store(file) => io::copy(file, &mut copy).map(drop),
+        }
+        .and_then(|()| copy.set_permissions(Permissions::from_mode(if node.executable { 0o555 } else { 0o444 })))
+        .and_then(|()| copy.set_times(FileTimes::new().set_modified(time).set_accessed(time)))
+        .map_err(at(path))
     }
 }
 
@@ -160,6 +170,7 @@ mod tests {
 
     use super::super::tree::load_present;
     use super::*;
+    use crate::exchange::small::Small;
 
     fn store(folder: &Path) -> Store {
         let options = Options { max_bytes: 64 << 20, durability: Durability::Lazy };
@@ -191,7 +202,7 @@ mod tests {
             symlinks: vec![SymlinkNode { name: "out".try_into().unwrap(), target: "/etc".to_owned() }],
         };
         let root = store.put_bytes(&root.to_canonical()).unwrap();
-        let tree = load_present(&store, root).unwrap().unwrap();
+        let tree = load_present(&store, &Small::default(), root).unwrap().unwrap();
         let made = dir.path().join("made");
         let shared = Digest::of(b"shared");
         materialise(&store, &tree, &|digest| *digest == shared, &made).unwrap();
@@ -222,7 +233,8 @@ mod tests {
             directories: vec![DirectoryNode { name: "below".try_into().unwrap(), digest: below }],
             ..Directory::default()
         };
-        let tree = load_present(&store, store.put_bytes(&root.to_canonical()).unwrap()).unwrap().unwrap();
+        let tree =
+            load_present(&store, &Small::default(), store.put_bytes(&root.to_canonical()).unwrap()).unwrap().unwrap();
         let made = dir.path().join("made");
         materialise(&store, &tree, &|_| false, &made).unwrap();
         let look = |name: &str| fs::metadata(made.join(name)).unwrap();

@@ -16,11 +16,14 @@ use thiserror::Error;
 use tokio::task::JoinError;
 
 use crate::exchange::fetch::{FetchError, Fetcher, Sources};
+use crate::exchange::small::{Content, Small};
 
 /// Directory blobs of one tree, in bytes.
 const MAX_TREE_DIRECTORY_BYTES: u64 = 256 << 20;
 /// All content that one tree unfolds to, in bytes, each file counted as often as it stands there.
 const MAX_TREE_BYTES: u64 = 64 << 30;
+/// Directories of a tree that are decoded at once on the event loop: a millisecond's work.
+const MAX_REMEMBERED_DIRECTORIES: usize = 256;
 
 /// Why a tree is not to be had.
 #[derive(Debug, Error)]
@@ -69,12 +72,14 @@ impl From<TreeError> for WireError {
     }
 }
 
-/// A tree that is wholly in the store, and stays there while this lives.
+/// A tree that is wholly in the store or in memory, and stays there while this lives.
 #[derive(Debug)]
 pub struct Tree {
     root: Digest,
     directories: HashMap<Digest, Arc<Directory>>,
     files: Vec<Digest>,
+    /// Files that may not be in the store.
+    contents: HashMap<Digest, Content>,
     n_bytes: u64,
     pins: Vec<Pin>,
 }
@@ -95,6 +100,11 @@ impl Tree {
         &self.files
     }
 
+    /// The content of a file that may not be in the store.
+    pub fn content(&self, digest: &Digest) -> Option<&[u8]> {
+        self.contents.get(digest).map(AsRef::as_ref)
+    }
+
     /// Bytes of all its files, each counted as often as it stands there.
     pub fn n_bytes(&self) -> u64 {
         self.n_bytes
@@ -107,10 +117,19 @@ impl Tree {
 }
 
 /// The tree below `root`: what is missing is fetched. Cancel-safe: what came so far stays in the store, unpinned.
-pub async fn load(store: &Store, fetcher: &Fetcher, sources: &Sources, root: Digest) -> Result<Tree, TreeError> {
+pub async fn load(
+    store: &Store,
+    small: &Small,
+    fetcher: &Fetcher,
+    sources: &Sources,
+    root: Digest,
+) -> Result<Tree, TreeError> {
     // Mostly all of it is there, sent along or from the action before: one look, not one for each level.
-    let reader = store.clone();
-    if let Some(tree) = tokio::task::spawn_blocking(move || load_present(&reader, root)).await?? {
+    if let Some(tree) = load_remembered(store, small, root)? {
+        return Ok(tree);
+    }
+    let (reader, known) = (store.clone(), small.clone());
+    if let Some(tree) = tokio::task::spawn_blocking(move || load_present(&reader, &known, root)).await?? {
         return Ok(tree);
     }
     let mut gathering = Gathering::new(root);
@@ -118,11 +137,12 @@ pub async fn load(store: &Store, fetcher: &Fetcher, sources: &Sources, root: Dig
     while let Some(level) = gathering.next_level()? {
         // Pinned first, so that what is there or arrives can't be evicted by what arrives after it.
         pins.push(store.pin(level.iter().copied()));
-        fetcher.fetch(&level, sources).await?;
-        let reader = store.clone();
+        let lacking: Vec<Digest> = level.iter().filter(|digest| !small.contains(digest)).copied().collect();
+        fetcher.fetch(&lacking, sources).await?;
+        let (reader, known) = (store.clone(), small.clone());
         gathering = tokio::task::spawn_blocking(move || {
             for digest in &level {
-                gathering.absorb(*digest, read(&reader, digest)?)?;
+                gathering.absorb(*digest, &read(&reader, &known, digest)?)?;
             }
             Ok::<_, TreeError>(gathering)
         })
@@ -130,31 +150,67 @@ pub async fn load(store: &Store, fetcher: &Fetcher, sources: &Sources, root: Dig
     }
     let (files, n_bytes) = gathering.measure()?;
     pins.push(store.pin(files.iter().copied()));
-    fetcher.fetch(&files, sources).await?;
-    Ok(Tree { root, directories: gathering.directories, files, n_bytes, pins })
+    let (contents, missing) = contents(store, small, &files);
+    fetcher.fetch(&missing, sources).await?;
+    Ok(Tree { root, directories: gathering.directories, files, contents, n_bytes, pins })
 }
 
-/// The tree below `root` if the store has all of it. Touches the disk.
-pub fn load_present(store: &Store, root: Digest) -> Result<Option<Tree>, TreeError> {
+/// The tree below `root` if the store or `small` has all of it. Touches the disk.
+pub fn load_present(store: &Store, small: &Small, root: Digest) -> Result<Option<Tree>, TreeError> {
+    load_read(store, small, root, |digest| read(store, small, digest).ok())
+}
+
+/// The same if `small` has all directories, and they are few. *In memory.*
+fn load_remembered(store: &Store, small: &Small, root: Digest) -> Result<Option<Tree>, TreeError> {
+    let mut n_left = MAX_REMEMBERED_DIRECTORIES;
+    load_read(store, small, root, |digest| {
+        n_left = n_left.checked_sub(1)?;
+        small.get(digest)
+    })
+}
+
+fn load_read(
+    store: &Store,
+    small: &Small,
+    root: Digest,
+    mut read: impl FnMut(&Digest) -> Option<Content>,
+) -> Result<Option<Tree>, TreeError> {
     let mut gathering = Gathering::new(root);
     let mut pins = Vec::new();
     while let Some(level) = gathering.next_level()? {
         pins.push(store.pin(level.iter().copied()));
         for digest in level {
-            let Ok(bytes) = read(store, &digest) else { return Ok(None) };
-            gathering.absorb(digest, bytes)?;
+            let Some(bytes) = read(&digest) else { return Ok(None) };
+            gathering.absorb(digest, &bytes)?;
         }
     }
     let (files, n_bytes) = gathering.measure()?;
     pins.push(store.pin(files.iter().copied()));
-    if !store.missing(&files).is_empty() {
+    let (contents, missing) = contents(store, small, &files);
+    if !missing.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Tree { root, directories: gathering.directories, files, n_bytes, pins }))
+    Ok(Some(Tree { root, directories: gathering.directories, files, contents, n_bytes, pins }))
 }
 
-fn read(store: &Store, digest: &Digest) -> Result<Vec<u8>, TreeError> {
-    store.read(digest, MAX_DIRECTORY_BYTES as u64)?.ok_or(TreeError::Lost(*digest))
+/// What of `files` is in memory alone, and what is nowhere.
+fn contents(store: &Store, small: &Small, files: &[Digest]) -> (HashMap<Digest, Content>, Vec<Digest>) {
+    let mut missing = store.missing(files);
+    let mut contents = HashMap::new();
+    missing.retain(|digest| match small.get(digest) {
+        Some(content) => contents.insert(*digest, content).is_some(),
+        None => true,
+    });
+    (contents, missing)
+}
+
+fn read(store: &Store, small: &Small, digest: &Digest) -> Result<Content, TreeError> {
+    if let Some(content) = small.get(digest) {
+        return Ok(content);
+    }
+    let bytes = store.read(digest, MAX_DIRECTORY_BYTES as u64)?.ok_or(TreeError::Lost(*digest))?;
+    small.keep(*digest, &bytes);
+    Ok(bytes.into())
 }
 
 /// The directories known so far, and those that they name.
@@ -200,9 +256,8 @@ impl Gathering {
         Ok(Some(level))
     }
 
-    fn absorb(&mut self, digest: Digest, bytes: Vec<u8>) -> Result<(), TreeError> {
-        let directory = Directory::from_canonical(&bytes).map_err(|source| TreeError::Malformed { digest, source })?;
-        drop(bytes);
+    fn absorb(&mut self, digest: Digest, bytes: &[u8]) -> Result<(), TreeError> {
+        let directory = Directory::from_canonical(bytes).map_err(|source| TreeError::Malformed { digest, source })?;
         for child in &directory.directories {
             if self.asked.insert(child.digest) {
                 self.next.push(child.digest);
@@ -283,7 +338,7 @@ mod tests {
         let mut gathering = Gathering::new(root);
         while let Some(level) = gathering.next_level()? {
             for digest in level {
-                gathering.absorb(digest, known[&digest].to_canonical())?;
+                gathering.absorb(digest, &known[&digest].to_canonical())?;
             }
         }
         gathering.measure().map(|(files, _)| files)
@@ -356,7 +411,7 @@ mod tests {
     fn malformed_directories_are_named() {
         let mut gathering = Gathering::new(Digest::of(b"junk"));
         assert!(matches!(
-            gathering.absorb(Digest::of(b"junk"), b"junk".to_vec()),
+            gathering.absorb(Digest::of(b"junk"), b"junk"),
             Err(TreeError::Malformed { digest, .. }) if digest == Digest::of(b"junk")
         ));
     }

@@ -35,10 +35,15 @@ pub(crate) enum Defect {
     Io(io::Error),
 }
 
+/// Modification time of every file that the store hands out.
+pub fn sealed_time() -> SystemTime {
+    SystemTime::UNIX_EPOCH + FIXED_MTIME
+}
+
 /// Gives a finished file its permissions and time. Only ever called on an inode that nobody else has a name for yet.
 pub(crate) fn seal(file: &File, mode: u32) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(mode))?;
-    let time = SystemTime::UNIX_EPOCH + FIXED_MTIME;
+    let time = sealed_time();
     file.set_times(FileTimes::new().set_modified(time).set_accessed(time))
 }
 

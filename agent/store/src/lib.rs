@@ -50,6 +50,7 @@ mod model_tests;
 mod store_tests;
 
 pub use error::{LinkError, OpenError, PutError, ReadError};
+pub use inode::sealed_time;
 pub use pins::Pin;
 pub use recover::Recovery;
 pub use store::{Cleared, Durability, Options, Store, Usage};

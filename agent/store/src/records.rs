@@ -42,6 +42,16 @@ impl Store {
         self.put_record(Key { kind: Kind::Result, digest: result.result.action }, &result.to_canonical())
     }
 
+    /// Whether there is a result of `action`; that it can be read is not said. *In memory.*
+    pub fn has_result(&self, action: &Digest) -> bool {
+        self.inner.index().contains(&Key { kind: Kind::Result, digest: *action })
+    }
+
+    /// Whether there are hints for `key`. *In memory.*
+    pub fn has_hints(&self, key: &Digest) -> bool {
+        self.inner.index().contains(&Key { kind: Kind::Hints, digest: *key })
+    }
+
     /// The result of `action`, if there is one. Its blobs count as used too; whether they are all here is another question
     /// ([`missing`](Self::missing)).
     pub fn result(&self, action: &Digest) -> Result<Option<SignedResult>, ReadError> {

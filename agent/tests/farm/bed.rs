@@ -10,6 +10,7 @@ use buildbee_agent::cli::{PlaceArguments, ServeArguments};
 use buildbee_agent::config::Settings;
 use buildbee_agent::exchange::arriving::Arriving;
 use buildbee_agent::exchange::serve::BlobServer;
+use buildbee_agent::exchange::small::Small;
 use buildbee_agent::serve::Agent;
 use buildbee_p2p::enrolment::Enrolment;
 use buildbee_p2p::frames::{read_message, write_message};
@@ -216,7 +217,7 @@ pub(crate) enum Manner {
 }
 
 async fn serve(mut inbound: Inbound, store: Store, manner: Manner) {
-    let server = BlobServer::new(store.clone(), Arriving::default());
+    let server = BlobServer::new(store.clone(), Small::default(), Arriving::default());
     while let Some(arrived) = inbound.next().await {
         assert_eq!(arrived.protocol, Protocol::Blob);
         let (server, server_store) = (server.clone(), store.clone());

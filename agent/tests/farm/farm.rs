@@ -139,13 +139,24 @@ async fn neighbours(farm: &mut Farm) -> (Coordinator, crate::bed::RunningAgent, 
     (coordinator, one, other)
 }
 
-async fn found(client: &Client, agent: PeerId, action: Digest) -> Option<SignedResult> {
+pub(crate) async fn found(client: &Client, agent: PeerId, action: Digest) -> Option<SignedResult> {
     let mut stream = client.node.open(agent, Protocol::Cache).await.unwrap();
     write_message(&mut stream, &CacheRequest::Find { action }).await.unwrap();
     match read_message(&mut stream).await.unwrap() {
         Some(CacheReply::Found(found)) => found.map(|bytes| SignedResult::from_canonical(&bytes.0).unwrap()),
         other => panic!("{other:?}"),
     }
+}
+
+async fn found_soon(client: &Client, agent: PeerId, action: Digest) -> Option<SignedResult> {
+    for _ in 0..250 {
+        let copy = found(client, agent, action).await;
+        if copy.is_some() {
+            return copy;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    None
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -159,15 +170,13 @@ async fn a_result_finds_its_way_to_the_peers_responsible() {
     let second = farm.client(&other).await;
     assert_eq!(found(&second, other.get().peer(), action).await, None);
     let done = client.submit(&request).await.unwrap();
-    let mut copy = None;
-    for _ in 0..250 {
-        copy = found(&second, other.get().peer(), action).await;
-        if copy.is_some() {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(found_soon(&second, other.get().peer(), action).await.as_ref(), Some(&done.signed));
+    // One more on the same stream, and one whose blobs have to be fetched.
+    for source in ["int more;\n", "char large[100000] = {1};\n"] {
+        let done = client.submit(&client.compile(source)).await.unwrap();
+        let copy = found_soon(&second, other.get().peer(), done.result().action).await;
+        assert_eq!(copy.as_ref(), Some(&done.signed), "{source}");
     }
-    assert_eq!(copy.as_ref(), Some(&done.signed));
     let maker = one.get().peer();
     one.stop().await;
     // The one who ran it is gone, and so is the need for it.

@@ -8,13 +8,16 @@ use buildbee_proto::canonical::Canonical;
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry};
-use buildbee_proto::exchange::{BlobHave, BlobRequest, CacheRequest};
+use buildbee_proto::exchange::{BlobHave, BlobRequest, CacheReply, CacheRequest};
+use buildbee_proto::limits::MAX_ANNOUNCED_BYTES;
+use buildbee_proto::outcome::{ActionResult, Provenance};
 use buildbee_proto::peer::Role;
 use buildbee_proto::tree::{Directory, DirectoryNode};
 use buildbee_proto::version::Protocol;
 use tokio::io::AsyncReadExt;
 
 use crate::bed::{Farm, Manner, again};
+use crate::farm::found;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blob_that_nobody_has_is_named() {
@@ -127,4 +130,45 @@ async fn an_action_sees_nothing_of_the_agent() {
     let done = client.submit(&client.script(&script, &[])).await.unwrap();
     assert_eq!(String::from_utf8_lossy(done.stdout()), "");
     assert!(!std::path::Path::new(&format!("{state}-x")).exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn announced_blobs_that_the_result_does_not_name_are_not_taken_in() {
+    let farm = Farm::new();
+    let agent = farm.agent(1).await;
+    let client = farm.client(&agent).await;
+    let liar = Identity::generate();
+    let (node, _inbound) = farm.node(liar.clone(), Role::Agent, &[]).await;
+    node.connect(agent.get().peer(), agent.get().addresses(), Duration::from_secs(10)).await.unwrap();
+    let mut stream = node.open(agent.get().peer(), Protocol::Cache).await.unwrap();
+    let provenance = Provenance { peer: liar.peer(), sandboxed: true, wall_ms: 1, cpu_ms: 1, peak_memory_bytes: 1 };
+    let (text, empty) = (Digest::of(b"text"), Digest::of(b""));
+    let result = |action: &[u8]| ActionResult {
+        action: Digest::of(action),
+        exit_code: 0,
+        outputs: Vec::new(),
+        stdout: text,
+        stderr: empty,
+        observed: None,
+        provenance: provenance.clone(),
+    };
+    for (action, blob) in [(&b"lie"[..], b"lies"), (b"truth", b"text")] {
+        let result = Bytes(liar.sign_result(result(action)).to_canonical());
+        let blobs = vec![Bytes(blob.to_vec())];
+        write_message(&mut stream, &CacheRequest::Announce { result, blobs }).await.unwrap();
+        assert_eq!(read_message(&mut stream).await.unwrap(), Some(CacheReply::Noted));
+    }
+    // They are taken in one after the other: with the last, the first has been looked at.
+    let known = |action: &'static [u8]| found(&client, agent.get().peer(), Digest::of(action));
+    let mut n_tries = 0;
+    while known(b"truth").await.is_none() {
+        n_tries += 1;
+        assert!(n_tries < 500, "the good one is not there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(known(b"lie").await.is_none());
+    let large = Bytes(vec![0; MAX_ANNOUNCED_BYTES + 1]);
+    let result = Bytes(liar.sign_result(result(b"large")).to_canonical());
+    write_message(&mut stream, &CacheRequest::Announce { result, blobs: vec![large] }).await.unwrap();
+    assert!(matches!(read_message(&mut stream).await.unwrap(), Some(CacheReply::Refused(_))));
 }

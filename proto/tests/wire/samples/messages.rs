@@ -251,7 +251,7 @@ fn blob_samples() -> Vec<Sample> {
 fn cache_samples() -> Vec<Sample> {
     let requests = [
         CacheRequest::Find { action: blake3(58) },
-        CacheRequest::Announce { result: bytes("signed result") },
+        CacheRequest::Announce { result: bytes("signed result"), blobs: vec![bytes("object")] },
         CacheRequest::Hints { key: blake3(59) },
         CacheRequest::Hint { key: blake3(59), hint: hint() },
     ];

@@ -184,7 +184,7 @@ pub(crate) fn blob_header() -> impl Strategy<Value = BlobHeader> {
 pub(crate) fn cache_request() -> impl Strategy<Value = CacheRequest> {
     prop_oneof![
         digest().prop_map(|action| CacheRequest::Find { action }),
-        bytes().prop_map(|result| CacheRequest::Announce { result }),
+        (bytes(), vec(bytes(), 0..4)).prop_map(|(result, blobs)| CacheRequest::Announce { result, blobs }),
         digest().prop_map(|key| CacheRequest::Hints { key }),
         (digest(), hint()).prop_map(|(key, hint)| CacheRequest::Hint { key, hint }),
     ]
