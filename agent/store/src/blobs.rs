@@ -13,6 +13,7 @@ use crate::error::{LinkError, PutError, ReadError, is_one_of};
 use crate::index::{Key, Twin};
 use crate::inode::{self, Defect};
 use crate::layout::{Family, charge_bytes, remove_any};
+use crate::packed::FromPack;
 use crate::store::Store;
 
 /// Whether content is read and compared.
@@ -33,6 +34,11 @@ impl Store {
         if digest.size_bytes > max_bytes {
             return Err(ReadError::TooLarge { digest: *digest, max_bytes });
         }
+        match self.read_packed(digest)? {
+            FromPack::Content(content) => return Ok(Some(content)),
+            FromPack::Dropped => return Ok(None),
+            FromPack::Elsewhere => {}
+        }
         let Some(file) = self.open_blob(digest)? else { return Ok(None) };
         let mut content = Vec::with_capacity(usize::try_from(digest.size_bytes).unwrap_or(0));
         let path = self.inner.layout.file(Family::Blobs, digest);
@@ -43,7 +49,11 @@ impl Store {
     /// The blob, open for reading at its start; `None` if it is not here, or was found bad and dropped. Eviction does not disturb an
     /// open file.
     pub fn open_blob(&self, digest: &Digest) -> Result<Option<File>, ReadError> {
-        self.acquire(Family::Blobs, digest)
+        match self.read_packed(digest)? {
+            FromPack::Content(content) => self.inner.nameless(&content).map(Some),
+            FromPack::Dropped => Ok(None),
+            FromPack::Elsewhere => self.acquire(Family::Blobs, digest),
+        }
     }
 
     /// Puts the blob at `destination`, which must not exist: as a hard link of a read-only inode (mode 0444, or 0555 if `executable`),
@@ -52,6 +62,9 @@ impl Store {
     /// Nobody may change the inode's content, mode or time through the link: the store would drop the blob at its next use.
     pub fn link(&self, digest: &Digest, executable: bool, destination: &Path) -> Result<bool, LinkError> {
         let family = if executable { Family::Executables } else { Family::Blobs };
+        if self.inner.place(&Key::blob(*digest)).is_some() {
+            self.unpack(digest)?;
+        }
         if executable && !self.ensure_twin(digest)? {
             return Ok(false);
         }

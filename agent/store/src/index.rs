@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use buildbee_proto::digest::Digest;
 
+use crate::packs::Place;
+
 /// Entries kept at most, whatever the size in bytes allows: it bounds the memory of this index (about 150 bytes an entry).
 pub(crate) const MAX_ENTRIES: usize = 1_000_000;
 /// Eviction goes down to this share of the size, so that it runs once for many puts.
@@ -19,6 +21,29 @@ pub(crate) enum Kind {
     Result,
     Manifest,
     Hints,
+}
+
+impl Kind {
+    /// As it is written down.
+    pub(crate) fn to_byte(self) -> u8 {
+        match self {
+            Self::Blob => 0,
+            Self::Result => 1,
+            Self::Manifest => 2,
+            Self::Hints => 3,
+        }
+    }
+
+    /// What was written down so.
+    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Blob),
+            1 => Some(Self::Result),
+            2 => Some(Self::Manifest),
+            3 => Some(Self::Hints),
+            _ => None,
+        }
+    }
 }
 
 /// Names an entry: a blob by its digest, a record by the digest of what it is about.
@@ -46,9 +71,11 @@ pub(crate) enum Twin {
 pub(crate) struct Entry {
     /// Room that one inode of it takes.
     pub(crate) charge_bytes: u64,
-    /// Content was checked since the start. Records are checked at each read and never set this.
+    /// Content was checked since the start. Records and what is in packs are checked at each read and never set this.
     pub(crate) verified: bool,
     pub(crate) twin: Twin,
+    /// Where it is, if it shares a file with others.
+    pub(crate) place: Option<Place>,
     tick: u64,
 }
 
@@ -97,6 +124,8 @@ pub(crate) struct Index {
     journal_tick: u64,
     /// Bounded: the caller flushes once `n_unflushed` passes its bound, and entries can't vanish faster than they came.
     removed: Vec<Key>,
+    /// Places of entries that are gone or elsewhere now. Bounded: the caller takes them after each change.
+    dead: Vec<Place>,
 }
 
 impl Index {
@@ -113,6 +142,7 @@ impl Index {
             next_tick: 1,
             journal_tick: 1,
             removed: Vec::new(),
+            dead: Vec::new(),
         }
     }
 
@@ -159,11 +189,34 @@ impl Index {
 
     /// Adds or replaces an entry as the most recently used. Its room is `charge_bytes`; give a reservation back first.
     pub(crate) fn insert(&mut self, key: Key, charge_bytes: u64, verified: bool) {
+        self.enter(key, charge_bytes, verified, None);
+    }
+
+    /// The same for one in a pack. True if it was in a file of its own before.
+    pub(crate) fn insert_packed(&mut self, key: Key, place: Place) -> bool {
+        let had_file = self.get(&key).is_some_and(|old| old.place.is_none());
+        self.enter(key, place.charge_bytes(), false, Some(place));
+        had_file
+    }
+
+    /// Notes that what was at `from` is at `to` now.
+    pub(crate) fn moved(&mut self, key: &Key, from: Place, to: Place) {
+        if let Some(entry) = self.entries.get_mut(key).filter(|entry| entry.place == Some(from)) {
+            entry.place = Some(to);
+        }
+    }
+
+    /// Takes the places that nothing is at any more.
+    pub(crate) fn take_dead(&mut self) -> Vec<Place> {
+        std::mem::take(&mut self.dead)
+    }
+
+    fn enter(&mut self, key: Key, charge_bytes: u64, verified: bool, place: Option<Place>) {
         let twin = match self.take(&key) {
             Some(old) => old.twin,
             None => Twin::Absent,
         };
-        let entry = Entry { charge_bytes, verified, twin, tick: self.next_tick };
+        let entry = Entry { charge_bytes, verified, twin, place, tick: self.next_tick };
         self.next_tick += 1;
         self.order.insert(entry.tick, key);
         self.used_bytes = self.used_bytes.saturating_add(entry.total_bytes());
@@ -207,6 +260,7 @@ impl Index {
 
     fn take(&mut self, key: &Key) -> Option<Entry> {
         let entry = self.entries.remove(key)?;
+        self.dead.extend(entry.place);
         self.order.remove(&entry.tick);
         self.counts[key.kind as usize] -= 1;
         self.used_bytes = self.used_bytes.saturating_sub(entry.total_bytes());
@@ -295,11 +349,11 @@ impl Index {
     }
 
     /// Enters a file found at the start, unchecked, at the position that the journal has for it. Each position once.
-    pub(crate) fn restore(&mut self, key: Key, charge_bytes: u64, tick: u64) {
+    pub(crate) fn restore(&mut self, key: Key, charge_bytes: u64, place: Option<Place>, tick: u64) {
         self.order.insert(tick, key);
         self.counts[key.kind as usize] += 1;
         self.used_bytes = self.used_bytes.saturating_add(charge_bytes);
-        self.entries.insert(key, Entry { charge_bytes, verified: false, twin: Twin::Absent, tick });
+        self.entries.insert(key, Entry { charge_bytes, verified: false, twin: Twin::Absent, place, tick });
         self.next_tick = self.next_tick.max(tick.saturating_add(1));
     }
 

@@ -12,8 +12,9 @@ use crate::error::OpenError;
 use crate::index::{Key, Kind};
 
 /// Version of everything that this crate writes. Newest first:
+/// - 2: packs of small entries beside them.
 /// - 1: blobs, executables, results, manifests, hints, recency.
-pub(crate) const FORMAT_VERSION: u64 = 1;
+pub(crate) const FORMAT_VERSION: u64 = 2;
 /// What precedes the version in the format file.
 const FORMAT_NAME: &str = "buildbee-store ";
 /// A format file is never longer.
@@ -25,6 +26,7 @@ const FORMAT: &str = "format";
 const FORMAT_NEW: &str = "format.new";
 const LOCK: &str = "lock";
 const TMP: &str = "tmp";
+const PACKS: &str = "packs";
 const RECENCY: &str = "recency";
 
 /// A family of sharded folders.
@@ -109,6 +111,10 @@ impl Layout {
         self.dir.join(TMP)
     }
 
+    pub(crate) fn packs(&self) -> PathBuf {
+        self.dir.join(PACKS)
+    }
+
     pub(crate) fn family(&self, family: Family) -> PathBuf {
         self.dir.join(family.name())
     }
@@ -184,7 +190,7 @@ impl Layout {
     /// Returns how many things stood where a folder belongs.
     pub(crate) fn prepare(&self) -> Result<usize, OpenError> {
         self.write_format()?;
-        let folders = Family::ALL.map(|family| self.family(family)).into_iter().chain([self.tmp()]);
+        let folders = Family::ALL.map(|family| self.family(family)).into_iter().chain([self.packs(), self.tmp()]);
         let mut n_replaced = 0;
         for folder in folders {
             n_replaced +=
@@ -195,14 +201,16 @@ impl Layout {
 
     fn write_format(&self) -> Result<(), OpenError> {
         let path = self.dir.join(FORMAT);
-        if path.exists() {
+        let current = format!("{FORMAT_NAME}{FORMAT_VERSION}\n");
+        // An older one is a store that needs nothing but the new version's name.
+        if fs::read(&path).is_ok_and(|text| text == current.as_bytes()) {
             return Ok(());
         }
         let new = self.dir.join(FORMAT_NEW);
         let write = || {
             remove_any(&new)?;
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new)?;
-            writeln!(file, "{FORMAT_NAME}{FORMAT_VERSION}")?;
+            file.write_all(current.as_bytes())?;
             file.sync_all()?;
             #[cfg(test)]
             crate::fault::point("format-written");

@@ -16,6 +16,7 @@
 //! - `blobs/ab/<hex>-<size>`: read-only inodes (0444), one fixed modification time. `executables/ab/…`: the same content as a second
 //!   inode (0555), made when somebody first needs to run it.
 //! - `results/ab/<digest>`, `manifests/ab/<digest>`, `hints/ab/<digest>`: canonical bytes behind a checksum.
+//! - `packs/<number>`: where the store was opened by [`Store::open_packed`], small blobs and records, appended one after the other.
 //! - `tmp/`: files being written. `recency`: order of use.
 //!
 //! Not here: checking signatures (callers do, before use), fetching what is missing, compressing.
@@ -29,6 +30,8 @@ mod index;
 mod inode;
 mod layout;
 mod lock;
+mod packed;
+mod packs;
 mod pins;
 mod recency;
 mod records;
@@ -46,6 +49,8 @@ mod full_disk_tests;
 mod hostile_tests;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod packs_tests;
 #[cfg(test)]
 mod store_tests;
 

@@ -5,11 +5,14 @@ use std::collections::{HashMap, HashSet};
 use buildbee_proto::digest::Digest;
 use proptest::prelude::*;
 
-use crate::store_tests::{open_with, result};
+use crate::store_tests::{open_packed_with, open_with, result};
 use crate::{Pin, PutError, Store};
 
 const CAP_BYTES: u64 = 16 * 4096;
 const N_CONTENTS: u8 = 24;
+/// The same of a store with packs: 2 KiB each.
+const PACKED_CAP_BYTES: u64 = 32 << 10;
+const N_PACKED: u8 = 120;
 /// Pins held at a time.
 const MAX_PINS: usize = 4;
 
@@ -27,8 +30,8 @@ enum Operation {
     Reopen,
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
-    let name = 0..N_CONTENTS;
+fn operation(n_contents: u8) -> impl Strategy<Value = Operation> {
+    let name = 0..n_contents;
     prop_oneof![
         6 => name.clone().prop_map(Operation::Put),
         2 => name.clone().prop_map(Operation::Stream),
@@ -43,12 +46,8 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// Different sizes: one to three blocks.
-fn content(name: u8) -> Vec<u8> {
-    vec![name; 1 + usize::from(name % 3) * 4096]
-}
-
 struct Model {
+    packed: bool,
     dir: tempfile::TempDir,
     store: Option<Store>,
     pins: Vec<Pin>,
@@ -56,6 +55,20 @@ struct Model {
 }
 
 impl Model {
+    /// Different sizes: one to three blocks; in packs, up to what is too large for them.
+    fn content(&self, name: u8) -> Vec<u8> {
+        vec![name; 1 + usize::from(name % 3) * if self.packed { 250 } else { 4096 }]
+    }
+
+    fn cap_bytes(&self) -> u64 {
+        if self.packed { PACKED_CAP_BYTES } else { CAP_BYTES }
+    }
+
+    fn open(dir: &std::path::Path, packed: bool) -> Store {
+        let dir = dir.join("store");
+        if packed { open_packed_with(&dir, PACKED_CAP_BYTES) } else { open_with(&dir, CAP_BYTES) }
+    }
+
     fn store(&self) -> &Store {
         self.store.as_ref().expect("open")
     }
@@ -65,49 +78,54 @@ impl Model {
     }
 
     fn present(&self) -> HashSet<Digest> {
-        (0..N_CONTENTS).map(|name| Digest::of(&content(name))).filter(|digest| self.store().contains(digest)).collect()
+        (0..N_PACKED)
+            .map(|name| Digest::of(&self.content(name)))
+            .filter(|digest| self.store().contains(digest))
+            .collect()
     }
 
     fn apply(&mut self, operation: &Operation) {
         let store = self.store().clone();
         match operation {
-            Operation::Put(name) => Self::check_put(&store, *name, store.put_bytes(&content(*name)).map(|_| ())),
+            Operation::Put(name) => self.check_put(&store, *name, store.put_bytes(&self.content(*name)).map(|_| ())),
             Operation::Stream(name) => {
-                let streamed = store.writer(Digest::of(&content(*name))).and_then(|mut writer| {
-                    for part in content(*name).chunks(1000) {
+                let streamed = store.writer(Digest::of(&self.content(*name))).and_then(|mut writer| {
+                    for part in self.content(*name).chunks(1000) {
                         writer.write(part)?;
                     }
                     writer.commit()
                 });
-                Self::check_put(&store, *name, streamed);
+                self.check_put(&store, *name, streamed);
             }
             Operation::Read(name) => {
-                let digest = Digest::of(&content(*name));
-                let expected = store.contains(&digest).then(|| content(*name));
-                assert_eq!(store.read(&digest, CAP_BYTES).unwrap(), expected);
+                let digest = Digest::of(&self.content(*name));
+                let expected = store.contains(&digest).then(|| self.content(*name));
+                assert_eq!(store.read(&digest, self.cap_bytes()).unwrap(), expected);
             }
             Operation::Link(name, executable) => {
                 self.links += 1;
                 let path = self.dir.path().join(format!("link-{}", self.links));
-                let digest = Digest::of(&content(*name));
+                let digest = Digest::of(&self.content(*name));
                 let was_there = store.contains(&digest);
                 match store.link(&digest, *executable, &path) {
                     Ok(found) => {
                         assert_eq!(found, was_there);
-                        assert_eq!(std::fs::read(&path).ok(), found.then(|| content(*name)));
+                        assert_eq!(std::fs::read(&path).ok(), found.then(|| self.content(*name)));
                     }
-                    Err(crate::LinkError::Put(PutError::Full { .. })) => assert!(*executable && was_there),
+                    Err(crate::LinkError::Put(PutError::Full { .. })) => {
+                        assert!((*executable || self.packed) && was_there);
+                    }
                     Err(error) => panic!("{error}"),
                 }
             }
             Operation::Pin(names) => {
                 if self.pins.len() < MAX_PINS {
-                    self.pins.push(store.pin(names.iter().map(|name| Digest::of(&content(*name)))));
+                    self.pins.push(store.pin(names.iter().map(|name| Digest::of(&self.content(*name)))));
                 }
             }
             Operation::Unpin => drop(self.pins.pop()),
             Operation::PutResult(name) => {
-                let blob = Digest::of(&content(*name));
+                let blob = Digest::of(&self.content(*name));
                 match store.put_result(&result(&[*name], blob, blob)) {
                     Ok(()) => assert!(store.result(&Digest::of(&[*name])).unwrap().is_some()),
                     Err(error) => assert!(matches!(error, PutError::Full { .. }), "{error}"),
@@ -115,7 +133,7 @@ impl Model {
             }
             Operation::Result(name) => {
                 if let Some(found) = store.result(&Digest::of(&[*name])).unwrap() {
-                    assert_eq!(found.result.stdout, Digest::of(&content(*name)));
+                    assert_eq!(found.result.stdout, Digest::of(&self.content(*name)));
                 }
             }
             Operation::Clear => drop(store.clear()),
@@ -126,9 +144,9 @@ impl Model {
         }
     }
 
-    fn check_put(store: &Store, name: u8, put: Result<(), PutError>) {
+    fn check_put(&self, store: &Store, name: u8, put: Result<(), PutError>) {
         match put {
-            Ok(()) => assert!(store.contains(&Digest::of(&content(name)))),
+            Ok(()) => assert!(store.contains(&Digest::of(&self.content(name)))),
             Err(error) => assert!(matches!(error, PutError::Full { .. }), "{error}"),
         }
     }
@@ -137,32 +155,49 @@ impl Model {
         let (present, usage) = (self.present(), self.store().usage());
         self.pins.clear();
         self.store = None;
-        self.store = Some(open_with(&self.dir.path().join("store"), CAP_BYTES));
+        self.store = Some(Self::open(self.dir.path(), self.packed));
         assert_eq!(self.present(), present);
         let now = self.store().usage();
         assert_eq!((now.bytes, now.results), (usage.bytes, usage.results));
     }
 }
 
+/// Room that packs take on the disk.
+fn packs_bytes(dir: &std::path::Path) -> u64 {
+    std::fs::read_dir(dir.join("store/packs")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+fn check(operations: &[Operation], packed: bool) -> Result<(), TestCaseError> {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Some(Model::open(dir.path(), packed));
+    let mut model = Model { packed, dir, store, pins: Vec::new(), links: 0 };
+    for operation in operations {
+        let protected: HashSet<Digest> = &model.present() & &model.pinned();
+        model.apply(operation);
+        if !matches!(operation, Operation::Unpin | Operation::Reopen) {
+            prop_assert!(protected.is_subset(&model.present()), "{operation:?} took a pinned blob");
+        }
+        let used_bytes = model.store().usage().bytes;
+        prop_assert!(used_bytes <= model.cap_bytes());
+        prop_assert!(packs_bytes(model.dir.path()) <= used_bytes + 2 * PACKED_CAP_BYTES / 16);
+    }
+    let report = model.store().verify();
+    prop_assert_eq!((report.n_bad, report.n_unread, report.blobs), (0, 0, model.store().usage().blobs));
+    prop_assert_eq!(model.store().usage().n_bad, 0);
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_sequence(operations in prop::collection::vec(operation(), 1..120)) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Some(open_with(&dir.path().join("store"), CAP_BYTES));
-        let mut model = Model { dir, store, pins: Vec::new(), links: 0 };
-        for operation in &operations {
-            let protected: HashSet<Digest> = &model.present() & &model.pinned();
-            model.apply(operation);
-            if !matches!(operation, Operation::Unpin | Operation::Reopen) {
-                prop_assert!(protected.is_subset(&model.present()), "{operation:?} took a pinned blob");
-            }
-            prop_assert!(model.store().usage().bytes <= CAP_BYTES);
-        }
-        let report = model.store().verify();
-        prop_assert_eq!((report.n_bad, report.n_unread, report.blobs), (0, 0, model.store().usage().blobs));
-        prop_assert_eq!(model.store().usage().n_bad, 0);
+    fn any_sequence(operations in prop::collection::vec(operation(N_CONTENTS), 1..120)) {
+        check(&operations, false)?;
+    }
+
+    #[test]
+    fn any_sequence_in_packs(operations in prop::collection::vec(operation(N_PACKED), 1..600)) {
+        check(&operations, true)?;
     }
 
     /// The order in which the pure index evicts is that of a plain list.

@@ -175,12 +175,7 @@ fn damaged(reason: &'static str) -> io::Error {
 
 fn to_row(key: &Key, tick: u64) -> [u8; ROW_BYTES] {
     let mut row = [0; ROW_BYTES];
-    row[0] = match key.kind {
-        Kind::Blob => 0,
-        Kind::Result => 1,
-        Kind::Manifest => 2,
-        Kind::Hints => 3,
-    };
+    row[0] = key.kind.to_byte();
     row[1] = match key.digest.function {
         DigestFunction::Blake3 => 0,
         DigestFunction::Sha256 => 1,
@@ -192,13 +187,7 @@ fn to_row(key: &Key, tick: u64) -> [u8; ROW_BYTES] {
 }
 
 fn from_row(row: &[u8]) -> Option<(Key, u64)> {
-    let kind = match row.first()? {
-        0 => Kind::Blob,
-        1 => Kind::Result,
-        2 => Kind::Manifest,
-        3 => Kind::Hints,
-        _ => return None,
-    };
+    let kind = Kind::from_byte(*row.first()?)?;
     let function = match row.get(1)? {
         0 => DigestFunction::Blake3,
         1 => DigestFunction::Sha256,

@@ -42,16 +42,6 @@ impl Store {
         self.put_record(Key { kind: Kind::Result, digest: result.result.action }, &result.to_canonical())
     }
 
-    /// Whether there is a result of `action`; that it can be read is not said. *In memory.*
-    pub fn has_result(&self, action: &Digest) -> bool {
-        self.inner.index().contains(&Key { kind: Kind::Result, digest: *action })
-    }
-
-    /// Whether there are hints for `key`. *In memory.*
-    pub fn has_hints(&self, key: &Digest) -> bool {
-        self.inner.index().contains(&Key { kind: Kind::Hints, digest: *key })
-    }
-
     /// The result of `action`, if there is one. Its blobs count as used too; whether they are all here is another question
     /// ([`missing`](Self::missing)).
     pub fn result(&self, action: &Digest) -> Result<Option<SignedResult>, ReadError> {
@@ -64,6 +54,16 @@ impl Store {
         }
         self.inner.touch(blobs_of(&result).chain([key]));
         Ok(Some(result))
+    }
+
+    /// Whether there is a result of `action`. *In memory.* It may still be found bad when it is read.
+    pub fn has_result(&self, action: &Digest) -> bool {
+        self.inner.index().contains(&Key { kind: Kind::Result, digest: *action })
+    }
+
+    /// Whether there are hints for `key`. *In memory.* They may still be found bad when they are read.
+    pub fn has_hints(&self, key: &Digest) -> bool {
+        self.inner.index().contains(&Key { kind: Kind::Hints, digest: *key })
     }
 
     /// Counts a result that the caller has kept as used, with its blobs. False if one of them is not here any more; blobs without
@@ -118,6 +118,9 @@ impl Store {
         if payload.len() > MAX_RESULT_BYTES {
             return Err(PutError::RecordTooLarge { size_bytes: payload.len(), max_bytes: MAX_RESULT_BYTES });
         }
+        if self.inner.packs(payload.len() + CHECKSUM_BYTES) {
+            return self.inner.put_packed(&key, &[&checksum(&key, payload), payload]);
+        }
         let family = Family::of(key.kind);
         let reservation = self.inner.reserve(charge_bytes((payload.len() + CHECKSUM_BYTES) as u64))?;
         let temporary = self.inner.temporary();
@@ -150,21 +153,32 @@ impl Store {
 
     /// Reads a record, or says what is wrong with it.
     pub(crate) fn inspect_record<R: Canonical>(&self, key: &Key) -> Result<R, Defect> {
-        let file = inode::open(&self.inner.layout.entry(key), Family::of(key.kind).mode(), None)?;
-        let inode = Some(std::os::unix::fs::MetadataExt::ino(&file.metadata().map_err(Defect::Io)?));
-        let mut content = Vec::new();
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content).map_err(Defect::Io)?;
+        let (content, inode) = match self.inner.packed(key)? {
+            Some(content) => (content, None),
+            None => self.record_file(key)?,
+        };
         let bad = |reason| Defect::Bad { reason, inode };
-        if content.len() as u64 > MAX_FILE_BYTES {
-            return Err(bad("larger than any record"));
-        }
-        let (sum, payload) = content.split_at_checked(CHECKSUM_BYTES).ok_or(bad("torn"))?;
-        if sum != checksum(key, payload) {
-            return Err(bad("checksum does not match"));
-        }
+        let payload = payload(key, &content).map_err(bad)?;
         R::from_canonical(payload).map_err(|error| {
             tracing::debug!(%error, "record can't be decoded");
             bad("of an unknown encoding")
         })
     }
+
+    fn record_file(&self, key: &Key) -> Result<(Vec<u8>, Option<u64>), Defect> {
+        let file = inode::open(&self.inner.layout.entry(key), Family::of(key.kind).mode(), None)?;
+        let inode = Some(std::os::unix::fs::MetadataExt::ino(&file.metadata().map_err(Defect::Io)?));
+        let mut content = Vec::new();
+        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut content).map_err(Defect::Io)?;
+        if content.len() as u64 > MAX_FILE_BYTES {
+            return Err(Defect::Bad { reason: "larger than any record", inode });
+        }
+        Ok((content, inode))
+    }
+}
+
+/// What stands behind the checksum of a record, if that holds.
+pub(crate) fn payload<'a>(key: &Key, content: &'a [u8]) -> Result<&'a [u8], &'static str> {
+    let (sum, payload) = content.split_at_checked(CHECKSUM_BYTES).ok_or("torn")?;
+    if sum == checksum(key, payload) { Ok(payload) } else { Err("checksum does not match") }
 }

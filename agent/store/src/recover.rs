@@ -13,6 +13,7 @@ use crate::error::OpenError;
 use crate::index::{Index, Key, Kind, Twin};
 use crate::inode;
 use crate::layout::{Family, Layout, charge_bytes, ensure_folder, remove_any, shard_name};
+use crate::packs::{Packed, Packs, Place};
 use crate::recency::Recency;
 
 /// What opening found.
@@ -28,7 +29,7 @@ pub struct Recovery {
     pub bytes: u64,
     /// Files that were torn, changed, or not ours, and are gone.
     pub n_dropped: usize,
-    /// Unfinished files of an earlier process that are gone.
+    /// Unfinished files and entries of packs of an earlier process that are gone.
     pub n_temporary: usize,
     /// The order of use was lost, at least in part, and guessed from file times.
     pub order_rebuilt: bool,
@@ -37,13 +38,16 @@ pub struct Recovery {
 /// A file that may be good.
 struct Found {
     key: Key,
-    size_bytes: u64,
+    /// Room that it takes.
+    charge_bytes: u64,
+    /// In which pack, if in any.
+    place: Option<Place>,
     /// When it was last written or linked: the second-best clue to its last use. Seconds and nanoseconds.
     changed: (i64, i64),
 }
 
 /// Fills the index from the folders and the journal.
-pub(crate) fn recover(layout: &Layout, index: &mut Index) -> Result<(Recency, Recovery), OpenError> {
+pub(crate) fn recover(layout: &Layout, index: &mut Index, packs: &mut Packs) -> Result<(Recency, Recovery), OpenError> {
     let failed = |path: &Path, error| OpenError::io(&layout.dir, path, error);
     let mut recovery = Recovery::default();
     let tmp = layout.tmp();
@@ -55,9 +59,12 @@ pub(crate) fn recover(layout: &Layout, index: &mut Index) -> Result<(Recency, Re
     for family in [Family::Blobs, Family::Results, Family::Manifests, Family::Hints] {
         scan(layout, family, &mut found, &mut recovery.n_dropped)?;
     }
+    let in_packs = |error| failed(&layout.packs(), error);
+    take_packed(layout, packs, &mut found, &mut recovery).map_err(in_packs)?;
     let (journal, remembered) = Recency::open(&layout.recency());
     recovery.order_rebuilt = remembered.damaged;
     enter(index, found, remembered.ticks);
+    packs.settle().map_err(in_packs)?;
     let mut twins = Vec::new();
     scan(layout, Family::Executables, &mut twins, &mut recovery.n_dropped)?;
     for twin in twins {
@@ -83,7 +90,7 @@ fn enter(index: &mut Index, found: Vec<Found>, mut ticks: HashMap<Key, u64>) {
     for file in found {
         match ticks.remove(&file.key) {
             // A position given twice is not one.
-            Some(tick) if seen.insert(tick) => index.restore(file.key, charge_bytes(file.size_bytes), tick),
+            Some(tick) if seen.insert(tick) => index.restore(file.key, file.charge_bytes, file.place, tick),
             _ => unknown.push(file),
         }
     }
@@ -91,8 +98,42 @@ fn enter(index: &mut Index, found: Vec<Found>, mut ticks: HashMap<Key, u64>) {
     index.note_gone(ticks.into_keys());
     unknown.sort_by_key(|file| file.changed);
     for file in unknown {
-        index.insert(file.key, charge_bytes(file.size_bytes), false);
+        match file.place {
+            Some(place) => drop(index.insert_packed(file.key, place)),
+            None => index.insert(file.key, file.charge_bytes, false),
+        }
     }
+}
+
+/// Adds what is in packs to `found`, in place of files of the same name: those are older, or have the same content.
+fn take_packed(layout: &Layout, packs: &mut Packs, found: &mut Vec<Found>, recovery: &mut Recovery) -> io::Result<()> {
+    let scanned = packs.scan()?;
+    recovery.n_temporary += scanned.n_torn;
+    recovery.n_dropped += scanned.n_damaged;
+    let mut by_key: HashMap<Key, usize> = HashMap::new();
+    let mut replaced = Vec::new();
+    for (at, (entry, _)) in scanned.entries.iter().enumerate() {
+        packs.lives(entry.place);
+        let before = by_key.insert(entry.key, at).and_then(|before| scanned.entries.get(before));
+        replaced.extend(before.map(|(entry, _)| entry.place));
+    }
+    // Else they would come back once their successors are removed.
+    packs.bury(&replaced);
+    found.retain(|file| {
+        let replaced = by_key.contains_key(&file.key);
+        if replaced {
+            remove_logged(&layout.entry(&file.key));
+        }
+        !replaced
+    });
+    let last = scanned.entries.into_iter().enumerate().filter(|(at, (entry, _))| by_key.get(&entry.key) == Some(at));
+    found.extend(last.map(|(_, (Packed { key, place }, changed))| Found {
+        key,
+        charge_bytes: place.charge_bytes(),
+        place: Some(place),
+        changed,
+    }));
+    Ok(())
 }
 
 fn scan(layout: &Layout, family: Family, found: &mut Vec<Found>, n_dropped: &mut usize) -> Result<(), OpenError> {
@@ -138,7 +179,8 @@ fn look(entry: &DirEntry, family: Family, shard: &OsStr) -> io::Result<Result<Fo
     if let Some(reason) = inode::blemish(&metadata, family.mode(), size_bytes) {
         return Ok(Err(reason));
     }
-    Ok(Ok(Found { key, size_bytes: metadata.len(), changed: (metadata.ctime(), metadata.ctime_nsec()) }))
+    let changed = (metadata.ctime(), metadata.ctime_nsec());
+    Ok(Ok(Found { key, charge_bytes: charge_bytes(metadata.len()), place: None, changed }))
 }
 
 fn remove_found(entry: &DirEntry) {

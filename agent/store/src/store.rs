@@ -17,6 +17,7 @@ use crate::index::{Index, Key, Kind, MAX_ENTRIES, Twin};
 use crate::inode::Defect;
 use crate::layout::{Family, Layout, remove_any};
 use crate::lock::DirLock;
+use crate::packs::Packs;
 use crate::pins::Pin;
 use crate::recency::Recency;
 use crate::recover::{self, Recovery};
@@ -25,7 +26,7 @@ use crate::temporary::Temporary;
 /// Locks that order changes to files.
 const N_STRIPES: usize = 64;
 /// Changes in the order of use that are gathered before they are written to the journal.
-const JOURNAL_BATCH: u64 = 4096;
+pub(crate) const JOURNAL_BATCH: u64 = 4096;
 
 /// What a written file survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,10 +88,13 @@ pub(crate) struct Inner {
     index: Mutex<Index>,
     stripes: [Mutex<()>; N_STRIPES],
     journal: Mutex<Recency>,
+    pub(crate) packs: Mutex<Packs>,
+    /// Payloads up to this length go there.
+    pub(crate) max_packed_bytes: Option<u64>,
     /// Random: tells this process's temporary files from those of an earlier one.
     run: u64,
     next_temporary: AtomicU64,
-    n_bad: AtomicU64,
+    pub(crate) n_bad: AtomicU64,
     n_evicted: AtomicU64,
     /// Last, so that everything else is closed when another process may come in.
     _lock: DirLock,
@@ -100,6 +104,17 @@ impl Store {
     /// Opens the store in `dir`, making it if there is none, and puts it in order: leftovers of a crash go, files that can be seen to
     /// be bad without reading them go, and what is over the size goes.
     pub fn open(dir: &Path, options: &Options) -> Result<(Self, Recovery), OpenError> {
+        Self::open_as(dir, options, false)
+    }
+
+    /// The same, for a store whose blobs are read and seldom linked: from here on, small entries share files. That is much cheaper to
+    /// write; a blob gets its own file when somebody wants to have it as one. The two packs that are being written may come on top of the size (at
+    /// most 32 MiB).
+    pub fn open_packed(dir: &Path, options: &Options) -> Result<(Self, Recovery), OpenError> {
+        Self::open_as(dir, options, true)
+    }
+
+    fn open_as(dir: &Path, options: &Options, packs_small: bool) -> Result<(Self, Recovery), OpenError> {
         let layout = Layout { dir: dir.to_owned() };
         layout.recognise()?;
         layout.create_dir()?;
@@ -109,7 +124,8 @@ impl Store {
         let n_replaced = layout.prepare()?;
         let run = getrandom::u64().map_err(|error| OpenError::io(dir, dir, io::Error::other(error.to_string())))?;
         let mut index = Index::new(options.max_bytes, MAX_ENTRIES);
-        let (journal, mut recovery) = recover::recover(&layout, &mut index)?;
+        let mut packs = Packs::new(&layout, options.max_bytes, options.durability == Durability::Sync);
+        let (journal, mut recovery) = recover::recover(&layout, &mut index, &mut packs)?;
         recovery.n_dropped += n_replaced;
         let inner = Inner {
             layout,
@@ -117,6 +133,8 @@ impl Store {
             index: Mutex::new(index),
             stripes: std::array::from_fn(|_| Mutex::new(())),
             journal: Mutex::new(journal),
+            max_packed_bytes: packs_small.then(|| packs.max_payload_bytes()),
+            packs: Mutex::new(packs),
             run,
             next_temporary: AtomicU64::new(0),
             n_bad: AtomicU64::new(0),
@@ -175,6 +193,7 @@ impl Store {
         }
         cleared.n_entries = gone.len();
         self.inner.delete(&gone);
+        self.inner.bury();
         self.inner.flush_journal(JOURNAL_BATCH);
         cleared
     }
@@ -184,7 +203,7 @@ impl Store {
 #[derive(Debug)]
 pub(crate) struct Reservation {
     inner: Arc<Inner>,
-    bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Drop for Reservation {
@@ -198,7 +217,7 @@ impl Inner {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn stripe(&self, key: &Key) -> MutexGuard<'_, ()> {
+    pub(crate) fn stripe(&self, key: &Key) -> MutexGuard<'_, ()> {
         let at = usize::from(key.digest.hash[1]) % N_STRIPES;
         self.stripes[at].lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -217,6 +236,7 @@ impl Inner {
             tracing::debug!(n = victims.len(), "evicting the least recently used");
             self.n_evicted.fetch_add(victims.len() as u64, Ordering::Relaxed);
             self.delete(&victims);
+            self.bury();
             self.flush_journal(JOURNAL_BATCH);
         }
         Ok(reservation)
@@ -239,6 +259,7 @@ impl Inner {
         let removed = self.index().remove(key);
         if removed {
             self.delete(&[*key]);
+            self.bury();
         }
         removed
     }
@@ -290,6 +311,7 @@ impl Inner {
         }
         drop(index);
         drop(stripe);
+        self.bury();
         self.flush_journal(JOURNAL_BATCH);
         Ok(())
     }
@@ -331,6 +353,9 @@ impl Inner {
     /// Takes away a file that is not what it should be. True if it was: false means that a good one has taken its place, or that it
     /// was evicted while it was being looked at.
     pub(crate) fn drop_bad(&self, family: Family, key: &Key, defect: &Defect) -> bool {
+        if family != Family::Executables && self.place(key).is_some() {
+            return self.drop_packed(key, defect);
+        }
         let path = self.layout.file(family, &key.digest);
         let _stripe = self.stripe(key);
         let now = fs::symlink_metadata(&path).ok().map(|found| found.ino());
@@ -379,7 +404,7 @@ impl Inner {
     }
 
     /// Writes the order of use to the journal if at least `batch` changes have gathered. If another thread is at it, it will do.
-    fn flush_journal(&self, batch: u64) {
+    pub(crate) fn flush_journal(&self, batch: u64) {
         if self.index().n_unflushed() < batch {
             return;
         }
@@ -410,7 +435,7 @@ impl Drop for Inner {
 }
 
 /// What can't be deleted is found again at the next start.
-fn delete_file(path: &Path) {
+pub(crate) fn delete_file(path: &Path) {
     if let Err(error) = remove_any(path) {
         tracing::warn!(path = %path.display(), %error, "a file of the store can't be deleted");
     }

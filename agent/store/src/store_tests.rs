@@ -23,6 +23,11 @@ pub(crate) fn open_with(dir: &Path, max_bytes: u64) -> Store {
     Store::open(dir, &Options { max_bytes, durability: Durability::Lazy }).unwrap().0
 }
 
+/// Open, so that small entries share files.
+pub(crate) fn open_packed_with(dir: &Path, max_bytes: u64) -> Store {
+    Store::open_packed(dir, &Options { max_bytes, durability: Durability::Lazy }).unwrap().0
+}
+
 pub(crate) fn open(dir: &Path) -> Store {
     open_with(dir, ROOMY)
 }
@@ -349,9 +354,9 @@ fn one_process_at_a_time() {
 fn folders_that_are_not_ours_are_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options { max_bytes: ROOMY, durability: Durability::Lazy };
-    fs::write(dir.path().join("format"), "buildbee-store 2\n").unwrap();
+    fs::write(dir.path().join("format"), "buildbee-store 3\n").unwrap();
     let error = Store::open(dir.path(), &options).unwrap_err();
-    assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error}");
+    assert!(matches!(error, OpenError::Newer { found: 3, known: 2, .. }), "{error}");
     assert!(error.to_string().contains("\nhint: "));
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was touched");
 
@@ -366,6 +371,17 @@ fn folders_that_are_not_ours_are_left_alone() {
     let error = Store::open(Path::new("/sys/buildbee-test"), &options).unwrap_err();
     assert!(matches!(error, OpenError::ReadOnly { .. }), "{error:?}");
     assert!(error.to_string().contains("\nhint: "));
+}
+
+#[test]
+fn a_store_of_the_first_version_is_one_of_this() {
+    let dir = tempfile::tempdir().unwrap();
+    let blob = open(dir.path()).put_bytes(b"old").unwrap();
+    fs::write(dir.path().join("format"), "buildbee-store 1\n").unwrap();
+    fs::remove_dir(dir.path().join("packs")).unwrap();
+    let store = open_packed_with(dir.path(), ROOMY);
+    assert_eq!(store.read(&blob, 10).unwrap().unwrap(), b"old");
+    assert_eq!(fs::read_to_string(dir.path().join("format")).unwrap(), "buildbee-store 2\n");
 }
 
 #[test]

@@ -61,7 +61,14 @@ impl Store {
         let family = Family::of(key.kind);
         match key.kind {
             Kind::Blob => {
-                self.verify_blob(family, key, report);
+                match self.inner.checked(key) {
+                    Ok(None) => self.verify_blob(family, key, report),
+                    Ok(Some(_)) => {
+                        report.blobs += 1;
+                        report.bytes += key.digest.size_bytes;
+                    }
+                    Err(defect) => self.note_bad(family, key, &defect, report),
+                }
                 let has_twin = self.inner.index().get(key).is_some_and(|entry| entry.twin != Twin::Absent);
                 if has_twin {
                     self.verify_blob(Family::Executables, key, report);

@@ -41,6 +41,14 @@ impl Store {
         if self.has_good(digest) {
             return Ok(());
         }
+        if self.inner.packs(content.len()) {
+            return self.inner.put_packed(&Key::blob(*digest), &[content]);
+        }
+        self.put_file_of(digest, content)
+    }
+
+    /// Stores `content`, which is what `digest` names, as a file of its own.
+    pub(crate) fn put_file_of(&self, digest: &Digest, content: &[u8]) -> Result<(), PutError> {
         let mut writer = self.writer(*digest)?;
         writer.write_unhashed(content)?;
         writer.finish()
@@ -49,7 +57,10 @@ impl Store {
     /// Whether the blob is there, checked. Counts as use.
     fn has_good(&self, digest: &Digest) -> bool {
         // A system error here shows again, with more to say, when the blob is written.
-        self.contains(digest) && matches!(self.open_blob(digest), Ok(Some(_)))
+        match self.inner.place(&Key::blob(*digest)) {
+            Some(_) => matches!(self.read(digest, digest.size_bytes), Ok(Some(_))),
+            None => self.contains(digest) && matches!(self.open_blob(digest), Ok(Some(_))),
+        }
     }
 
     /// Starts to store a blob whose bytes arrive bit by bit. Room for all of it is reserved here.

@@ -103,7 +103,7 @@ async fn open_cache(settings: &Settings, warnings: &mut Vec<String>) -> Option<S
     let open = tokio::task::spawn_blocking(move || {
         let options = Options { max_bytes, durability: Durability::Lazy };
         make_folder(&folder).map_err(|error| error.to_string())?;
-        Store::open(&folder, &options).map_err(|error| error.to_string())
+        Store::open_packed(&folder, &options).map_err(|error| error.to_string())
     });
     match open.await.unwrap_or_else(|_| Err("interrupted".to_owned())) {
         Ok((store, recovery)) => {
