@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use buildbee_p2p::identity::{Identity, verify_result};
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
+use buildbee_proto::hint::Hint;
 use buildbee_proto::local::LocalReply;
 use buildbee_proto::manifest::ManifestEntry;
 use buildbee_proto::outcome::{OutputFile, ReadSet, SignedResult};
@@ -243,6 +244,13 @@ impl LocalCache {
         self.note(remember(store, key, action, read_set));
         self.manifests.forget(key);
         self.crates.forget(key);
+    }
+
+    /// Notes where the compile of `key` was done. A hint that can't be kept is one that nobody gets.
+    pub fn add_hint(&self, key: &Digest, hint: Hint) {
+        if let Some(Err(error)) = self.store.as_ref().map(|store| store.add_hint(key, hint)) {
+            tracing::debug!(%error, "a hint is not kept");
+        }
     }
 
     /// Why the last result was not kept, for `status`; `None` where it was.

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use buildbee_proto::codec::Bytes;
+use buildbee_proto::digest::Digest;
+use buildbee_proto::hint::Hint;
 use buildbee_proto::local::{Invocation, LocalOutcome, LocalReply};
 
 use super::cache::Hit;
 use super::context::Context;
-use super::elsewhere::{Elsewhere, Found, Keeper};
+use super::elsewhere::{Elsewhere, Found};
 use super::execute::{Ended, Executor};
 use super::invocation::Checked;
 use super::link::{LinkError, WrapperLink, run_alone};
@@ -161,11 +163,7 @@ impl Session {
     async fn with_job(&self, plan: &Arc<Plan>, job: Arc<Job>) -> Result<(), LinkError> {
         let inputs = Some(job.inputs.counts());
         let record = Record { action: Some(job.action.to_string()), inputs, ..plan.record() };
-        let (cache, action) = (self.context.cache.clone(), job.action);
-        let known = tokio::task::spawn_blocking(move || cache.result(&action)).await.ok().flatten();
-        if let Some(hit) = known {
-            let (cache, key) = (self.context.cache.clone(), plan.key);
-            tokio::task::spawn_blocking(move || cache.index(&key, action, &job.inputs.read_set)).await.ok();
+        if let Some(hit) = self.known(plan, &job).await {
             self.clock.ended(Stage::Lookup);
             return self.finish_cached(plan, record, hit).await;
         }
@@ -180,6 +178,21 @@ impl Session {
             return self.finish_cached(plan, Record { agent, received_bytes, ..record }, hit).await;
         }
         self.run_somewhere(plan, &job, record, elsewhere).await
+    }
+
+    /// The result of `job`'s action, if this user's cache has it: then the plan leads to it from now on. A thread is asked only where
+    /// there is something to read.
+    async fn known(&self, plan: &Plan, job: &Arc<Job>) -> Option<Arc<Hit>> {
+        let (cache, key, job) = (self.context.cache.clone(), plan.key, Arc::clone(job));
+        if !cache.store()?.has_result(&job.action) {
+            return None;
+        }
+        let look = move || {
+            let hit = cache.result(&job.action)?;
+            cache.index(&key, job.action, &job.inputs.read_set);
+            Some(hit)
+        };
+        tokio::task::spawn_blocking(look).await.ok().flatten()
     }
 
     /// Has a compile run that nobody has done before.
@@ -207,16 +220,19 @@ impl Session {
             Ended::Remote { agent, result } => {
                 self.clock.ran(Duration::from_millis(result.signed.result.provenance.wall_ms));
                 let sent_bytes = result.sent_bytes;
-                if !self.still_lacks(job).await {
-                    let text = "a file appeared that its compiler would have found".to_owned();
-                    return self.pass(record, ("inputs-changed".into(), text)).await;
-                }
                 let hit = Arc::new(Hit::from(*result));
-                if let Err(error) = self.put_in_place(plan, &hit).await {
-                    return self.pass(record, ("output-unwritable".into(), error)).await;
+                let hint = elsewhere.and_then(|elsewhere| elsewhere.hint(&hit).map(|hint| (elsewhere, hint)));
+                let leading = hint.as_ref().ok().map(|(elsewhere, hint)| (*elsewhere.key(), hint.clone()));
+                if let Err(why) = self.take_over(plan, job, &hit, leading).await {
+                    return self.pass(record, why).await;
                 }
-                self.keep(plan, job, Arc::clone(&hit)).await;
-                let directory = share(elsewhere, &hit, Keeper::Farm).await;
+                let directory = match hint {
+                    Ok((elsewhere, hint)) => {
+                        elsewhere.tell_peers(hint);
+                        None
+                    }
+                    Err(obstacle) => Some(obstacle.to_string()),
+                };
                 let received_bytes = hit.size();
                 let record = Record { agent: Some(agent), sent_bytes, received_bytes, directory, ..record };
                 self.done(record, &hit, Where::Remote).await
@@ -228,7 +244,7 @@ impl Session {
             Ended::Local { why, outcome } => {
                 self.clock.ran(Duration::from_millis(outcome.wall_ms));
                 let directory = match self.keep_local(plan, job, &outcome).await {
-                    Some(hit) => share(elsewhere, &hit, Keeper::User).await,
+                    Some(hit) => share(elsewhere, &hit).await,
                     None => None,
                 };
                 self.clock.ended(Stage::Place);
@@ -247,16 +263,15 @@ impl Session {
     /// What peers hold, and what this user and they have made in other folders.
     async fn at_others(&self, job: &Job, elsewhere: Option<&Elsewhere<'_>>) -> Option<Found> {
         let same = Wanted { action: &job.action, outputs: &job.outputs };
-        let Some(elsewhere) = elsewhere else {
-            return peers::result(&self.context, same).await.map(|(agent, hit)| (Some(agent), hit));
-        };
-        if let Some(found) = elsewhere.in_own_cache().await {
+        if let Some(elsewhere) = elsewhere
+            && let Some(found) = elsewhere.in_own_cache().await
+        {
             return Some(found);
         }
-        let (same, hints) = tokio::join!(peers::result(&self.context, same), elsewhere.hints_of_peers());
-        match same {
-            Some((agent, hit)) => Some((Some(agent), hit)),
-            None => elsewhere.follow(&hints).await,
+        match (peers::ask(&self.context, same, elsewhere.map(Elsewhere::key)).await, elsewhere) {
+            ((Some((agent, hit)), _), _) => Some((Some(agent), hit)),
+            ((None, hints), Some(elsewhere)) => elsewhere.follow(&hints).await,
+            ((None, _), None) => None,
         }
     }
 
@@ -264,6 +279,33 @@ impl Session {
     async fn still_lacks(&self, job: &Arc<Job>) -> bool {
         let (cache, job) = (self.context.cache.clone(), Arc::clone(job));
         tokio::task::spawn_blocking(move || cache.still_lacks(&job.inputs.read_set)).await.unwrap_or(false)
+    }
+
+    /// Puts what an agent made in place and keeps it, with a hint to it, unless a name that its files look for in vain has appeared since.
+    /// One thread does all of it: to hand work on costs more than most of this.
+    async fn take_over(
+        &self,
+        plan: &Arc<Plan>,
+        job: &Arc<Job>,
+        hit: &Arc<Hit>,
+        hint: Option<(Digest, Hint)>,
+    ) -> Result<(), Why> {
+        let (context, plan, job, hit) = (Arc::clone(&self.context), Arc::clone(plan), Arc::clone(job), Arc::clone(hit));
+        let unwritable = |text| ("output-unwritable".to_owned(), text);
+        let work = move || {
+            if !context.cache.still_lacks(&job.inputs.read_set) {
+                let text = "a file appeared that its compiler would have found".to_owned();
+                return Err(("inputs-changed".to_owned(), text));
+            }
+            plan.put_in_place(&hit).map_err(|error| unwritable(error.to_string()))?;
+            context.cache.keep(&hit, &plan.key, &job.inputs.read_set);
+            if let Some((key, hint)) = hint {
+                context.cache.add_hint(&key, hint);
+            }
+            Ok(())
+        };
+        let interrupted = |_| Err(unwritable("interrupted".to_owned()));
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(interrupted)
     }
 
     async fn keep(&self, plan: &Plan, job: &Arc<Job>, hit: Arc<Hit>) {
@@ -328,10 +370,10 @@ impl Session {
     }
 }
 
-/// Leaves a hint for other folders; why not, where the folder matters.
-async fn share(elsewhere: Result<Elsewhere<'_>, Obstacle>, hit: &Hit, keeper: Keeper) -> Option<String> {
+/// Leaves a hint for this user's other folders, and for nobody else, since no sandbox made it; why not, where the folder matters.
+async fn share(elsewhere: Result<Elsewhere<'_>, Obstacle>, hit: &Hit) -> Option<String> {
     let shared = match elsewhere {
-        Ok(elsewhere) => elsewhere.publish(hit, keeper).await,
+        Ok(elsewhere) => elsewhere.note(hit).await,
         Err(obstacle) => Err(obstacle),
     };
     shared.err().map(|obstacle| obstacle.to_string())

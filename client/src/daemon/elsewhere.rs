@@ -27,15 +27,6 @@ const MAX_FOLLOWED: usize = 2;
 /// A result, and the name of the agent that had it if it was none of this user's.
 pub type Found = (Option<String>, Arc<Hit>);
 
-/// Who has the result of a compile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keeper {
-    /// Peers.
-    Farm,
-    /// This user alone: no sandbox made it.
-    User,
-}
-
 /// One compile that may have been done elsewhere.
 #[derive(Debug)]
 pub struct Elsewhere<'a> {
@@ -56,15 +47,16 @@ impl<'a> Elsewhere<'a> {
     /// A result that this user's own cache has for another folder.
     pub async fn in_own_cache(&self) -> Option<Found> {
         let (store, key) = (self.context.cache.store()?.clone(), self.key);
+        if !store.has_hints(&key) {
+            return None;
+        }
         let hints = tokio::task::spawn_blocking(move || store.hints(&key).ok().flatten()).await.ok()??;
         self.follow(&hints.entries).await
     }
 
-    /// What peers know of other folders.
-    pub async fn hints_of_peers(&self) -> Vec<Hint> {
-        let Some(farm) = &self.context.farm else { return Vec::new() };
-        let Some(roster) = farm.roster() else { return Vec::new() };
-        hints::ask(farm.node(), &roster.value, &farm.responsive_agents(), &self.key).await
+    /// What peers know other folders under.
+    pub fn key(&self) -> &Digest {
+        &self.key
     }
 
     /// The result that the first true and useful hint leads to, as it is in this folder, with the peer that had it.
@@ -99,7 +91,7 @@ impl<'a> Elsewhere<'a> {
             return Some((None, hit));
         }
         let wanted = Wanted { action: &there.action, outputs: &there.outputs };
-        let (agent, hit) = peers::result(self.context, wanted).await?;
+        let (agent, hit) = peers::ask(self.context, wanted, None).await.0?;
         Some((Some(agent), hit))
     }
 
@@ -126,25 +118,23 @@ impl<'a> Elsewhere<'a> {
         Ok(Hit { signed: self.context.identity.sign_result(result), blobs })
     }
 
-    /// Leaves a hint of a result of this compile, unless it holds the folder: then it says so. Peers are told in the background.
-    pub async fn publish(&self, hit: &Hit, keeper: Keeper) -> Result<(), Obstacle> {
+    /// What others may be told of a result of this compile, unless it holds the folder: then it says so.
+    pub fn hint(&self, hit: &Hit) -> Result<Hint, Obstacle> {
         let away = self.template.respelling_away().ok_or_else(|| Obstacle::Root(String::new()))?;
         carry(&hit.signed.result, &hit.blobs, self.template.kind(), &away)?;
-        let (key, hint) = (self.key, self.template.hint());
-        if let Some(store) = self.context.cache.store().cloned() {
-            let hint = hint.clone();
-            let added = tokio::task::spawn_blocking(move || store.add_hint(&key, hint)).await;
-            if let Ok(Err(error)) = added {
-                tracing::debug!(%error, "a hint is not kept");
-            }
-        }
-        if keeper == Keeper::Farm {
-            self.tell_peers(hint);
-        }
+        Ok(self.template.hint())
+    }
+
+    /// Leaves that hint in this user's own cache.
+    pub async fn note(&self, hit: &Hit) -> Result<(), Obstacle> {
+        let (cache, key, hint) = (self.context.cache.clone(), self.key, self.hint(hit)?);
+        // A panic in there loses a hint.
+        tokio::task::spawn_blocking(move || cache.add_hint(&key, hint)).await.ok();
         Ok(())
     }
 
-    fn tell_peers(&self, hint: Hint) {
+    /// Tells peers of a result that they hold, in the background.
+    pub fn tell_peers(&self, hint: Hint) {
         let Some(farm) = self.context.farm.clone() else { return };
         let Ok(permit) = Arc::clone(&self.context.telling).try_acquire_owned() else {
             tracing::debug!("too many results are being told of; one is not");
@@ -153,7 +143,7 @@ impl<'a> Elsewhere<'a> {
         let key = self.key;
         tokio::spawn(async move {
             if let Some(roster) = farm.roster() {
-                hints::tell(farm.node(), &roster.value, &farm.responsive_agents(), key, &hint).await;
+                hints::tell(farm.cache_streams(), &roster.value, &farm.responsive_agents(), key, &hint).await;
             }
             drop(permit);
         });

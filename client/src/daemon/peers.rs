@@ -2,16 +2,28 @@
 
 use std::sync::Arc;
 
+use buildbee_proto::digest::Digest;
+use buildbee_proto::hint::Hint;
+
 use super::cache::Hit;
 use super::context::Context;
 use crate::dispatch::lookup::{self, Wanted};
 
-/// The result of an action from the agents that are responsible for it, with the name of the one that had it. Without a farm there is none.
-pub async fn result(context: &Context, wanted: Wanted<'_>) -> Option<(String, Arc<Hit>)> {
-    let farm = context.farm.as_ref()?;
-    let (roster, responsive) = (farm.roster()?, farm.responsive_agents());
-    let (peer, found) = lookup::find(farm.node(), &roster.value, &responsive, wanted).await?;
-    let hit = Hit::from(found);
-    context.journal.moved(0, hit.size());
-    Some((farm.name_of(&peer), Arc::new(hit)))
+/// What the agents that are responsible for an action, and for `hints_for` where that is named, know: the result with the name of the one
+/// that had it, and hints. Without a farm that is nothing.
+pub async fn ask(
+    context: &Context,
+    wanted: Wanted<'_>,
+    hints_for: Option<&Digest>,
+) -> (Option<(String, Arc<Hit>)>, Vec<Hint>) {
+    let Some(farm) = &context.farm else { return Default::default() };
+    let Some(roster) = farm.roster() else { return Default::default() };
+    let responsive = farm.responsive_agents();
+    let answers = lookup::ask(farm.cache_streams(), farm.node(), &roster.value, &responsive, wanted, hints_for).await;
+    let found = answers.found.map(|(peer, found)| {
+        let hit = Hit::from(found);
+        context.journal.moved(0, hit.size());
+        (farm.name_of(&peer), Arc::new(hit))
+    });
+    (found, answers.hints)
 }

@@ -132,6 +132,12 @@ impl Attempts {
         // Without random numbers the id is constant, and the agent takes a second attempt for the first: let it fail instead.
         getrandom::fill(&mut attempt).map_err(|_| AttemptError::BadResult("no random numbers"))?;
         let unasked = along.unasked.clone();
+        // Mostly nothing: no thread is asked for that.
+        let inline = if unasked.is_empty() {
+            Vec::new()
+        } else {
+            self.reading(move |lender| Along::contents(&unasked, lender)).await?
+        };
         let request = ActionRequest {
             attempt,
             token: pick.token,
@@ -139,7 +145,7 @@ impl Attempts {
             command: Bytes(job.command_bytes.clone()),
             toolchain: Bytes(job.parts.toolchain.to_canonical()),
             offered: along.offered.clone(),
-            inline: self.reading(move |lender| Along::contents(&unasked, lender)).await?,
+            inline,
             early: None,
         };
         let submitting = tokio::time::timeout(ACCEPT_DEADLINE, self.submit(pick.peer, &request));

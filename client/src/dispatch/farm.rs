@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::along::Sent;
 use super::attempt::Attempts;
 use super::board::{Board, Choice, Pick, Went};
+use super::cache_streams::CacheStreams;
 use super::lender::{Lender, Loan, Source, serve_task};
 use super::synchronise::synchronise_task;
 use crate::journal::Journal;
@@ -56,6 +57,7 @@ pub struct Farm {
 struct Shared {
     node: Node,
     enrolment: Enrolment,
+    cache_streams: CacheStreams,
     lender: Lender,
     sent: Sent,
     state: Mutex<State>,
@@ -133,6 +135,7 @@ impl Farm {
         let tasks = Tasks::new();
         let farm = Self {
             shared: Arc::new(Shared {
+                cache_streams: CacheStreams::new(node.clone()),
                 node,
                 lender: Lender::default(),
                 sent: Sent::default(),
@@ -163,6 +166,11 @@ impl Farm {
     /// Our end of the network.
     pub fn node(&self) -> &Node {
         &self.shared.node
+    }
+
+    /// What asks peers' caches.
+    pub fn cache_streams(&self) -> &CacheStreams {
+        &self.shared.cache_streams
     }
 
     /// What attempts need.
@@ -281,6 +289,8 @@ impl Farm {
     }
 
     fn watch_connections(&self) {
+        // Called at every conversation with the coordinator, too.
+        self.shared.cache_streams.tidy();
         let connected: BTreeSet<PeerId> = self.connected_agents().into_iter().collect();
         let mut state = self.state();
         for (info, was_connected, ..) in state.board.list() {

@@ -1,4 +1,4 @@
-//! Asks the peers that are responsible for an action whether they hold its result.
+//! Asks the peers that are responsible for an action whether they hold its result, and where the same compile was done elsewhere.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use buildbee_p2p::node::Node;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::exchange::{BlobHeader, BlobRequest, CacheReply, CacheRequest};
+use buildbee_proto::hint::Hint;
 use buildbee_proto::limits::MAX_BLOBS_PER_REQUEST;
 use buildbee_proto::membership::Roster;
 use buildbee_proto::outcome::SignedResult;
@@ -16,6 +17,7 @@ use buildbee_proto::responsible::keepers;
 use buildbee_proto::version::Protocol;
 
 use super::attempt::{AttemptError, MAX_RESULT_CONTENT_BYTES, RemoteResult, fits, named, read_blob, transfer_time};
+use super::cache_streams::CacheStreams;
 use crate::inputs::discover::OutputPlace;
 
 /// A peer answers within this time, or is passed over.
@@ -30,42 +32,84 @@ pub struct Wanted<'a> {
     pub outputs: &'a [OutputPlace],
 }
 
-/// The result of an action from a peer that keeps it, with the peer's id. Never an error: what can't be had is a miss.
-pub async fn find(
+/// What peers answered.
+#[derive(Debug, Default)]
+pub struct Answers {
+    /// The result, with the id of the peer that keeps it.
+    pub found: Option<(PeerId, RemoteResult)>,
+    /// Where the same compile was done in other folders, without repetitions.
+    pub hints: Vec<Hint>,
+}
+
+/// What one peer is asked: for a result, for hints, or for both.
+struct Questions {
+    peer: PeerId,
+    requests: Vec<CacheRequest>,
+}
+
+/// Asks the peers that keep an action's result for it, and those that keep hints for `hints_for` where that is named. Never an error: what
+/// can't be had is a miss.
+pub async fn ask(
+    streams: &CacheStreams,
     node: &Node,
     roster: &Roster,
     responsive: &[PeerId],
     wanted: Wanted<'_>,
-) -> Option<(PeerId, RemoteResult)> {
-    let asked = keepers(wanted.action, roster).into_iter().filter(|peer| responsive.contains(peer));
-    let asked =
-        asked.map(|peer| async move { (peer, tokio::time::timeout(DEADLINE, ask(node, peer, wanted.action)).await) });
+    hints_for: Option<&Digest>,
+) -> Answers {
+    let asked = questions(roster, responsive, wanted.action, hints_for);
+    let asked = asked.into_iter().map(|Questions { peer, requests }| async move {
+        (peer, tokio::time::timeout(DEADLINE, streams.ask(peer, &requests)).await)
+    });
+    let mut answers = Answers::default();
+    let mut signed = Vec::new();
     for (peer, answer) in futures::future::join_all(asked).await {
         match answer {
-            Ok(Ok(Some(signed))) if acceptable(&signed, roster, wanted) => match fetch(node, peer, signed).await {
-                Ok(result) => return Some((peer, result)),
-                Err(error) => tracing::debug!(peer = %peer.short(), %error, "a cached result could not be fetched"),
-            },
-            Ok(Ok(Some(_))) => {
-                tracing::warn!(peer = %peer.short(), "refused a cached result that is not properly signed");
-            }
-            Ok(Ok(None)) => {}
+            Ok(Ok(replies)) => replies.into_iter().for_each(|reply| match reply {
+                CacheReply::Found(Some(bytes)) => signed.push((peer, bytes)),
+                CacheReply::Hints(more) => {
+                    for hint in more {
+                        if !answers.hints.contains(&hint) {
+                            answers.hints.push(hint);
+                        }
+                    }
+                }
+                CacheReply::Refused(error) => tracing::debug!(peer = %peer.short(), %error, "a peer does not answer"),
+                CacheReply::Found(None) | CacheReply::Noted => {}
+            }),
             Ok(Err(error)) => tracing::debug!(peer = %peer.short(), %error, "a peer could not be asked for a result"),
             Err(_) => tracing::debug!(peer = %peer.short(), "a peer did not answer in time"),
         }
     }
-    None
+    for (peer, bytes) in signed {
+        match SignedResult::from_canonical(&bytes.0) {
+            Ok(signed) if acceptable(&signed, roster, wanted) => match fetch(node, peer, signed).await {
+                Ok(result) => {
+                    answers.found = Some((peer, result));
+                    break;
+                }
+                Err(error) => tracing::debug!(peer = %peer.short(), %error, "a cached result could not be fetched"),
+            },
+            _ => tracing::warn!(peer = %peer.short(), "refused a cached result that is not properly signed"),
+        }
+    }
+    answers
 }
 
-async fn ask(node: &Node, peer: PeerId, action: &Digest) -> Result<Option<SignedResult>, AttemptError> {
-    let mut stream = node.open(peer, Protocol::Cache).await?;
-    write_message(&mut stream, &CacheRequest::Find { action: *action }).await?;
-    match read_message::<CacheReply, _>(&mut stream).await? {
-        Some(CacheReply::Found(None) | CacheReply::Noted | CacheReply::Hints(_)) => Ok(None),
-        Some(CacheReply::Found(Some(bytes))) => Ok(Some(SignedResult::from_canonical(&bytes.0)?)),
-        Some(CacheReply::Refused(error)) => Err(AttemptError::Refused(error)),
-        None => Err(AttemptError::Gone),
+/// Who of `responsive` is asked what: keepers of the result first.
+fn questions(roster: &Roster, responsive: &[PeerId], action: &Digest, hints_for: Option<&Digest>) -> Vec<Questions> {
+    let finds = keepers(action, roster).into_iter().map(|peer| (peer, CacheRequest::Find { action: *action }));
+    let hints = hints_for
+        .into_iter()
+        .flat_map(|key| keepers(key, roster).into_iter().map(|peer| (peer, CacheRequest::Hints { key: *key })));
+    let mut asked: Vec<Questions> = Vec::new();
+    for (peer, request) in finds.chain(hints).filter(|(peer, _)| responsive.contains(peer)) {
+        match asked.iter_mut().find(|known| known.peer == peer) {
+            Some(known) => known.requests.push(request),
+            None => asked.push(Questions { peer, requests: vec![request] }),
+        }
     }
+    asked
 }
 
 /// Good are results of this very action that succeeded in the sandbox of an agent of this farm.
@@ -106,4 +150,34 @@ async fn fetch_all(node: &Node, peer: PeerId, signed: SignedResult) -> Result<Re
         }
     }
     Ok(RemoteResult { signed, blobs, sent_bytes: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use buildbee_proto::peer::Role;
+
+    use super::*;
+
+    #[test]
+    fn a_peer_is_asked_once_for_all_that_it_may_know() {
+        let peers: Vec<PeerId> = (0..5).map(|n| PeerId([n; 32])).collect();
+        let members = peers.iter().map(|peer| (*peer, Role::Agent)).collect();
+        let roster = Roster { farm: PeerId([9; 32]), version: 1, members, revoked: Vec::new() };
+        let (action, key) = (Digest::of(b"action"), Digest::of(b"key"));
+        let asked = questions(&roster, &peers[..4], &action, Some(&key));
+        for peer in &peers[..4] {
+            let expected = [(keepers(&action, &roster), true), (keepers(&key, &roster), false)];
+            let expected: Vec<bool> =
+                expected.into_iter().filter(|(keepers, _)| keepers.contains(peer)).map(|(_, find)| find).collect();
+            let found: Vec<&Questions> = asked.iter().filter(|questions| questions.peer == *peer).collect();
+            assert!(found.len() <= 1);
+            let requests = found.iter().flat_map(|questions| &questions.requests);
+            let found: Vec<bool> = requests.map(|request| matches!(request, CacheRequest::Find { .. })).collect();
+            assert_eq!(found, expected);
+        }
+        assert!(asked.iter().all(|questions| questions.peer != peers[4]), "who does not respond is not asked");
+        let finds = questions(&roster, &peers, &action, None);
+        assert!(finds.iter().all(|questions| questions.requests.len() == 1));
+        assert_eq!(finds.len(), keepers(&action, &roster).len());
+    }
 }

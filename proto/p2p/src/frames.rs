@@ -39,6 +39,20 @@ pub async fn write_message<M: Message, W: AsyncWrite + Unpin>(stream: &mut W, me
     Ok(())
 }
 
+/// Writes some frames, each its own, and flushes them together. Not cancel-safe, as [`write_message`].
+pub async fn write_messages<M: Message, W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    messages: &[M],
+) -> Result<(), FrameError> {
+    let mut frames = Vec::new();
+    for message in messages {
+        frames.extend(codec::to_frame(message)?);
+    }
+    stream.write_all(&frames).await?;
+    stream.flush().await?;
+    Ok(())
+}
+
 /// Reads one frame. `None` if the stream ended cleanly before one. Memory is bounded by what really arrives, and that by
 /// [`Message::MAX_BYTES`]. Not cancel-safe: a frame may be left half read, so drop the stream then.
 ///
