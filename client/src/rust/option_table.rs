@@ -1,5 +1,5 @@
 //! The table of rustc's options: names, whether they take a value, and what that means for a compile. `-Z` is in
-//! [`unstable_table`](super::unstable_table).
+//! `unstable_table`.
 //!
 //! Sources: `rustc --help -v` and `rustc -C help` of 1.95, and rustc's own parser (getopts: short flags may stand together, a value may be
 //! joined or the next word, `--name=value`; `-` and `_` are the same in names of `-C` and `-Z`). What is not here is not known: local.

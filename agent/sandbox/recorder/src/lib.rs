@@ -1,11 +1,11 @@
 //! Preloaded (`LD_PRELOAD`) into a compiler and everything that it starts, notes what they ask the system for: variables, files, names
 //! that are not there, folders, other programs. `buildbee_proto::observed` reads the notes; nobody else does.
 //!
-//! Each function here has the name of one of the C library's, calls that one ([`next`]) with the same arguments, and puts what it saw into
-//! a file mapped into all processes ([`log`]). It changes no argument, no result and no `errno`, opens no descriptor that stays open,
+//! Each function here has the name of one of the C library's, calls that one (`next`) with the same arguments, and puts what it saw into
+//! a file mapped into all processes (`log`). It changes no argument, no result and no `errno`, opens no descriptor that stays open,
 //! allocates nothing and takes no lock, so it may be called in signal handlers, after `fork` and in a child of `vfork`.
 //!
-//! Not seen: system calls made without the C library; reads of `environ` itself (but [`objects`] tells which loaded libraries could);
+//! Not seen: system calls made without the C library; reads of `environ` itself (but `objects` tells which loaded libraries could);
 //! what the C library and the loader do for themselves; the clock, random numbers, and the machine's name. A process that does not load
 //! this library (static, of another C library, with a cleared environment) leaves a start without its sign, which the reader takes as
 //! "not known".
