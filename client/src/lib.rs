@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`compiler`] | front-end for C and C++: what a compiler command line means; pure |
 //! | [`rust`] | front-end for rustc; pure |
+//! | [`reason`] | why a command runs locally, for both front-ends |
 //! | [`toolchain`] | from a compiler's path to the toolchain that it is part of |
 //! | [`portable`] | results shared between checkouts in different folders; pure |
 //! | [`inputs`] | what a compile reads, as read set and as Merkle tree |
@@ -32,6 +33,7 @@ pub mod inputs;
 pub mod journal;
 pub mod locale;
 pub mod portable;
+pub mod reason;
 pub mod rust;
 pub mod toolchain;
 pub mod ui;

@@ -1,4 +1,5 @@
 # Functions of `run`: what a build made, compared with the plain build's. Sourced by it, which sets $work.
+. "$here/lists.sh"
 
 # Path, mode, and digest or target of everything in a tree that the sources don't have just so.
 list_made() { # sources, results
@@ -21,27 +22,14 @@ heading() {
 
 # Prints the way's line, and what differs. Fails if anything does.
 compare() { # project, way
-    local project=$1 way=$2 results="$work/results" text=same files same varying
+    local project=$1 way=$2 results="$work/results" text=same files same varying json="$work/results/$2/build.json"
     list_made "$sources/$project" "$results/$way"
     # What the two plain builds don't agree on is varying by itself.
-    awk -F '\t' -v differing="$results/$way/differing" '
-        { value = $2 "\t" $3; all[$1] = 1 }
-        FILENAME == ARGV[1] { plain[$1] = value }
-        FILENAME == ARGV[2] { again[$1] = value }
-        FILENAME == ARGV[3] { way[$1] = value }
-        END {
-            for (path in all) {
-                if (plain[path] != again[path]) varying++
-                else if (plain[path] == way[path]) same++
-                else print path " (plain: " (plain[path] ? plain[path] : "absent") ", here: " (way[path] ? way[path] : "absent") ")" >differing
-                files++
-            }
-            print files + 0, same + 0, varying + 0
-        }' "$results/plain/made" "$results/again/made" "$results/$way/made" >"$results/$way/counts"
-    read -r files same varying <"$results/$way/counts"
+    compare_lists "$results/plain/made" "$results/again/made" "$results/$way/made" "$results/$way/differing" "" >"$results/$way/counts"
+    read -r files same varying _ <"$results/$way/counts"
     text=$(compare_text "$results" "$way")
     printf '%-12s %-8s %6s %6s %8s %-8s %7s %7s %7s  %s\n' "$project" "$way" "$files" "$same" "$varying" "$text" \
-        "$(number cached "$results/$way")" "$(number remote "$results/$way")" "$(number local "$results/$way")" "$(reasons "$results/$way")"
+        "$(number cached "$json")" "$(number remote "$json")" "$(number local "$json")" "$(reasons "$json")"
     [ ! -s "$results/$way/differing" ] || { sort "$results/$way/differing" | head -n 20 | sed 's/^/    differs: /'; }
     [ "$text" != differs ] || diff <(sorted "$results/plain") <(sorted "$results/$way") | head -n 12 | sed 's/^/    text: /'
     [ ! -s "$results/$way/differing" ] && [ "$text" != differs ]
@@ -57,12 +45,4 @@ compare_text() { # results, way
     else
         echo varying
     fi
-}
-
-# One whole number of the build step's statistics, read without a JSON tool.
-number() { # key, results
-    tr -d ' \n' <"$2/build.json" | grep -o "\"$1\":[0-9]*" | head -n 1 | cut -d: -f2
-}
-reasons() { # results
-    tr -d ' \n' <"$1/build.json" | sed -n 's/.*"reasons":{\([^}]*\)}.*/\1/p' | tr -d '"' | sed 's/:/ /g; s/,/, /g'
 }

@@ -1,4 +1,5 @@
 # Functions of `rust`: what a build made and said, compared with the reference's. Sourced by it, which sets $work.
+. "$here/lists.sh"
 
 # Path, mode, and digest or target of everything below `target` that is the compiler's or a build script's. Names of the tree and of the
 # cargo home are written as such in dependency files and in what build scripts printed, since those name them by right.
@@ -41,25 +42,12 @@ agrees() { cmp -s "$work/results/plain/made" "$work/results/$1/made" && cmp -s "
 
 # Prints the way's line, and what differs. Fails if anything does that should not.
 compare() { # application, paths, kind, way
-    local results="$work/results" way=$4 files same vary place said=same stale=0 rustc=- again bad=0
+    local results="$work/results" way=$4 files same vary place said=same stale=0 rustc=- again bad=0 own="" json="$work/results/$4/stats.json"
     again="$results/again/made"
     [ -f "$again" ] || again="$results/plain/made"
     # What two builds of the reference don't agree on is varying by itself. What build scripts write themselves may name the place.
-    awk -F '\t' -v second="$([ "$way" = second ] && echo 1)" -v differing="$results/$way/differing" '
-        { value = $2 "\t" $3; all[$1] = 1 }
-        FILENAME == ARGV[1] { plain[$1] = value }
-        FILENAME == ARGV[2] { again[$1] = value }
-        FILENAME == ARGV[3] { way[$1] = value }
-        END {
-            for (path in all) {
-                files++
-                if (plain[path] == way[path]) same++
-                else if (plain[path] != again[path]) vary++
-                else if (second && path ~ /\/build\/[^\/]*\/out\//) place++
-                else print path " (reference: " (plain[path] ? plain[path] : "absent") ", here: " (way[path] ? way[path] : "absent") ")" >differing
-            }
-            print files + 0, same + 0, vary + 0, place + 0
-        }' "$results/plain/made" "$again" "$results/$way/made" >"$results/$way/counts"
+    [ "$way" != second ] || own='/build/[^/]*/out/'
+    compare_lists "$results/plain/made" "$again" "$results/$way/made" "$results/$way/differing" "$own" >"$results/$way/counts"
     read -r files same vary place <"$results/$way/counts"
     if ! cmp -s "$results/plain/said" "$results/$way/said"; then
         if cmp -s <(LC_ALL=C sort "$results/plain/said") <(LC_ALL=C sort "$results/$way/said"); then said=order; else said=differs; fi
@@ -67,8 +55,7 @@ compare() { # application, paths, kind, way
     [ ! -f "$results/$way/stale" ] || stale=$(wc -l <"$results/$way/stale")
     [ ! -f "$results/$way/starts.cargo" ] || rustc=$(compiles_started "$results/$way")
     printf '%-11s %-9s %-8s %-7s %6s %6s %5s %5s %-6s %5s %7s %7s %7s %7s  %s\n' "$1" "$2" "$3" "$way" "$files" "$same" "$vary" "$place" \
-        "$said" "$stale" "$rustc" "$(number cached "$results/$way")" "$(number remote "$results/$way")" "$(number local "$results/$way")" \
-        "$(reasons "$results/$way")"
+        "$said" "$stale" "$rustc" "$(number cached "$json")" "$(number remote "$json")" "$(number local "$json")" "$(reasons "$json")"
     if [ -s "$results/$way/differing" ]; then
         bad=1
         sort "$results/$way/differing" | head -n 20 | sed 's/^/    differs: /'
@@ -93,14 +80,4 @@ compiles_started() { # results
     cat "$1"/starts.* | grep -E "execve\\(\"$rustc_path/(rustc|clippy-driver)\"" | grep -E '"--out-dir", "[^"]*/(deps|build/[^"/]*)"' \
         | sed -E 's/.*"--crate-name", "([^"]*)".*/\1/' | LC_ALL=C sort | uniq -c >"$1/compiled"
     awk '{ n += $1 } END { print n + 0 }' "$1/compiled"
-}
-
-# One whole number of the statistics, read without a JSON tool.
-number() { # key, results
-    [ -f "$2/stats.json" ] || { echo -; return; }
-    tr -d ' \n' <"$2/stats.json" | grep -o "\"$1\":[0-9]*" | head -n 1 | cut -d: -f2
-}
-reasons() { # results
-    [ -f "$1/stats.json" ] || return 0
-    tr -d ' \n' <"$1/stats.json" | sed -n 's/.*"reasons":{\([^}]*\)}.*/\1/p' | tr -d '"' | sed 's/:/ /g; s/,/, /g'
 }

@@ -6,6 +6,7 @@ use super::arg_table::{Attached, Class, ROWS, Row, When, lookup};
 use super::decide::decide;
 use super::outputs::Stage;
 use super::request::{CompilerFamily, Decision, DriverLanguage, Invocation};
+use crate::reason::Kind;
 
 /// A value that the option takes.
 fn value(row: &Row) -> &'static str {
@@ -69,7 +70,7 @@ fn every_row_does_what_it_says() {
                 argv.extend(["-c".to_owned(), "x.c".to_owned()]);
                 let decided = decision(family, &argv);
                 match row.class {
-                    Class::Mode(kind) | Class::Local(kind) => assert_eq!(decided, Err(kind.code()), "{label}"),
+                    Class::Mode(kind) | Class::Local(kind) => assert_eq!(decided, Err(kind.texts().0), "{label}"),
                     _ => {
                         let request = decided.unwrap_or_else(|code| panic!("{label}: {code}"));
                         assert_eq!(request.argv, argv, "{label}");

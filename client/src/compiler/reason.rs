@@ -1,6 +1,6 @@
 //! Why a command runs locally. Codes are a contract with scripts (`stats --json`): they are never renamed.
 
-use std::fmt;
+use crate::reason;
 
 /// What stands in the way, without the argument that caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -82,17 +82,7 @@ pub enum ReasonKind {
     OtherLanguage,
 }
 
-impl ReasonKind {
-    /// Stable name for scripts.
-    pub fn code(self) -> &'static str {
-        self.texts().0
-    }
-
-    /// What a person reads: a clause that follows "ran locally because".
-    pub fn explanation(self) -> &'static str {
-        self.texts().1
-    }
-
+impl reason::Kind for ReasonKind {
     fn texts(self) -> (&'static str, &'static str) {
         match self {
             Self::NotACompile => ("not-a-compile", "the command compiles nothing"),
@@ -136,39 +126,5 @@ impl ReasonKind {
     }
 }
 
-/// A [`ReasonKind`] and the argument (or variable) it is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
-    /// What stands in the way.
-    pub kind: ReasonKind,
-    /// The argument as the user spelled it, or the variable's name, where there is one.
-    pub argument: Option<String>,
-}
-
-impl Reason {
-    /// About one argument.
-    pub fn about(kind: ReasonKind, argument: impl Into<String>) -> Self {
-        Self { kind, argument: Some(argument.into()) }
-    }
-
-    /// Stable name for scripts.
-    pub fn code(&self) -> &'static str {
-        self.kind.code()
-    }
-}
-
-impl From<ReasonKind> for Reason {
-    fn from(kind: ReasonKind) -> Self {
-        Self { kind, argument: None }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind.explanation())?;
-        match &self.argument {
-            Some(argument) => write!(f, ": {argument}"),
-            None => Ok(()),
-        }
-    }
-}
+/// A [`ReasonKind`] and the argument, path or variable that it is about.
+pub type Reason = reason::Reason<ReasonKind>;

@@ -1,7 +1,7 @@
 //! Why a rustc command runs locally. Codes are a contract with scripts (`stats --json`): they are never renamed. Where the same thing stands in
 //! the way of a C compile, the code is the same.
 
-use std::fmt;
+use crate::reason;
 
 /// What stands in the way, without the argument that caused it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -67,17 +67,7 @@ pub enum RustReasonKind {
     SpecialPath,
 }
 
-impl RustReasonKind {
-    /// Stable name for scripts.
-    pub fn code(self) -> &'static str {
-        self.texts().0
-    }
-
-    /// What a person reads: a clause that follows "ran locally because".
-    pub fn explanation(self) -> &'static str {
-        self.texts().1
-    }
-
+impl reason::Kind for RustReasonKind {
     fn texts(self) -> (&'static str, &'static str) {
         match self {
             Self::NotACompile => ("not-a-compile", "the command compiles nothing"),
@@ -114,38 +104,4 @@ impl RustReasonKind {
 }
 
 /// A [`RustReasonKind`] and the argument, path or variable that it is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RustReason {
-    /// What stands in the way.
-    pub kind: RustReasonKind,
-    /// The argument as the user spelled it, or the variable's name, where there is one.
-    pub argument: Option<String>,
-}
-
-impl RustReason {
-    /// About one argument.
-    pub fn about(kind: RustReasonKind, argument: impl Into<String>) -> Self {
-        Self { kind, argument: Some(argument.into()) }
-    }
-
-    /// Stable name for scripts.
-    pub fn code(&self) -> &'static str {
-        self.kind.code()
-    }
-}
-
-impl From<RustReasonKind> for RustReason {
-    fn from(kind: RustReasonKind) -> Self {
-        Self { kind, argument: None }
-    }
-}
-
-impl fmt::Display for RustReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.kind.explanation())?;
-        match &self.argument {
-            Some(argument) => write!(f, ": {argument}"),
-            None => Ok(()),
-        }
-    }
-}
+pub type RustReason = reason::Reason<RustReasonKind>;
