@@ -20,6 +20,7 @@
 //! | `BUILDBEE` | | `off`: run the compiler at once; `strict`: fail where a farm failure would end in a local run |
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -335,6 +336,26 @@ pub enum ConfigError {
         /// Its length in bytes.
         length: usize,
     },
+}
+
+/// What chooses among rustup's toolchains.
+#[derive(Clone, Debug, Default)]
+pub struct RustupVariables {
+    /// `HOME`.
+    pub home: Option<OsString>,
+    /// `RUSTUP_HOME`.
+    pub rustup_home: Option<OsString>,
+    /// `RUSTUP_TOOLCHAIN`.
+    pub toolchain: Option<OsString>,
+}
+
+impl RustupVariables {
+    /// From the process's environment.
+    pub fn from_environment() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "this file is the program's one reader of the environment")]
+        let lookup = |name| std::env::var_os(name);
+        Self { home: lookup("HOME"), rustup_home: lookup("RUSTUP_HOME"), toolchain: lookup("RUSTUP_TOOLCHAIN") }
+    }
 }
 
 #[cfg(test)]

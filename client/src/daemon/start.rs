@@ -24,6 +24,8 @@ use crate::journal::Journal;
 
 /// Threads that read, hash and write files.
 const MAX_BLOCKING_THREADS: usize = 32;
+/// In the state folder: digests of toolchains' files.
+const HASHES_FILE: &str = "hashes";
 /// The log is started anew when it has grown to this size.
 const MAX_LOG_BYTES: u64 = 16 << 20;
 
@@ -75,7 +77,7 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
 async fn serve(settings: Settings) -> Result<(), DaemonError> {
     let mut warnings = Vec::new();
     let identity = Identity::load_or_create(&settings.identity_file())?;
-    let hashes = FileHashes::default();
+    let hashes = FileHashes::lasting(settings.state_dir.join(HASHES_FILE));
     let store = open_cache(&settings, &mut warnings).await;
     let cache = LocalCache::new(store, &identity, hashes.clone());
     let journal = Journal::new(unix_now());

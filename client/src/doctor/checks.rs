@@ -12,7 +12,8 @@ use super::Check;
 use crate::cli::ask::{Start, ask, trust_folder};
 use crate::cli::documents::{self, Status};
 use crate::cli::programs::{self, in_path, is_program, same_file};
-use crate::config::Settings;
+use crate::config::{RustupVariables, Settings};
+use crate::toolchain::rust::{Caller, LinkQuestion, describe};
 use crate::wrapper::links::{StandIn, stand_in};
 use crate::wrapper::program::OWN_NAME;
 use crate::wrapper::settings::WrapperSettings;
@@ -44,6 +45,7 @@ pub(super) fn all(settings: &Settings) -> Vec<Check> {
     checks.push(sandbox(settings, &path));
     checks.push(clock(settings));
     checks.push(compilers(&path));
+    checks.extend(rust(&path, &RustupVariables::from_environment()));
     checks.push(wrapper_in_path(&path));
     checks.extend(links_too_late(&path));
     checks
@@ -222,6 +224,24 @@ fn compilers(path: &OsStr) -> Check {
     } else {
         Check::ok("compilers", found.join(", "))
     }
+}
+
+/// The rustc that a build in this folder would use.
+fn rust(path: &OsStr, variables: &RustupVariables) -> Option<Check> {
+    let (program, cwd) = (in_path("rustc", path)?, std::env::current_dir().ok()?);
+    let caller = Caller {
+        program: &program,
+        cwd: &cwd,
+        home: variables.home.as_deref(),
+        rustup_home: variables.rustup_home.as_deref(),
+        rustup_toolchain: variables.toolchain.as_deref(),
+        target: None,
+    };
+    let question = LinkQuestion { linker: None, cwd: &cwd, arguments: &[], search: path };
+    Some(match describe(&caller, &question) {
+        Ok(text) => Check::ok("rust", text),
+        Err(error) => Check::warn("rust", format!("builds with rustc run here alone: {error}")),
+    })
 }
 
 fn wrapper_in_path(path: &OsStr) -> Check {

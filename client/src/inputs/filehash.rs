@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,6 +17,7 @@ use buildbee_proto::digest::Digest;
 use nix::sys::statfs::fstatfs;
 
 use super::devices::Devices;
+use super::lasting;
 use super::scan::{Scan, scan};
 use super::twins::Stamp;
 
@@ -32,12 +33,12 @@ pub(super) const TICK: Duration = Duration::from_millis(20);
 /// What the kernel says of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileIdentity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    mtime_ns: i128,
-    ctime_ns: i128,
-    mode: u32,
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    pub(super) size: u64,
+    pub(super) mtime_ns: i128,
+    pub(super) ctime_ns: i128,
+    pub(super) mode: u32,
 }
 
 impl FileIdentity {
@@ -105,6 +106,8 @@ struct Memory {
     /// By path. As bytes, which are compared faster than components.
     files: HashMap<OsString, Hashed>,
     scans: HashMap<Digest, Arc<Scan>>,
+    /// Those that later daemons shall know.
+    lasting: lasting::Files,
 }
 
 /// The memory. Cheap to clone; all clones are one. Calls read files: keep them off the event loop.
@@ -112,9 +115,34 @@ struct Memory {
 pub struct FileHashes {
     memory: Arc<Mutex<Memory>>,
     devices: Arc<Devices>,
+    /// Where they are kept.
+    place: Option<lasting::Place>,
 }
 
 impl FileHashes {
+    /// Knows what an earlier one of this boot of the kernel kept in `file`, and keeps there what [`make_last`](Self::make_last) names.
+    /// Reads it.
+    pub fn lasting(file: PathBuf) -> Self {
+        let place = lasting::Place::new(file);
+        let lasting = place.as_ref().map(lasting::Place::load).unwrap_or_default();
+        let files = lasting.iter().map(|(path, hashed)| (OsString::from(path), *hashed)).collect();
+        let memory = Memory { files, lasting, ..Memory::default() };
+        Self { memory: Arc::new(Mutex::new(memory)), devices: Arc::default(), place }
+    }
+
+    /// Keeps what is known of the large ones of `paths` for later. Writes a file where that is news.
+    pub fn make_last<'a>(&self, paths: impl Iterator<Item = &'a Path>) {
+        let Some(place) = &self.place else { return };
+        let mut memory = self.memory();
+        let Memory { files, lasting, .. } = &mut *memory;
+        let changed = lasting::add(lasting, paths, |path| files.get(path.as_os_str()).copied());
+        let kept = changed.then(|| lasting.clone());
+        drop(memory);
+        if let Some(kept) = kept {
+            place.save(kept);
+        }
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         // The memory is whole at every point where a panic could strike, so a poisoned lock is as good as any.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)

@@ -11,6 +11,7 @@ pub mod devices;
 pub mod discover;
 pub mod filehash;
 pub mod hash_many;
+mod lasting;
 pub mod look;
 pub mod lookup;
 pub mod recorded;

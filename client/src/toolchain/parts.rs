@@ -147,6 +147,7 @@ impl Gathering {
         todo.extend(self.placed.into_iter().map(|(place, (path, watch))| (path, place, watch)));
         let hashed = hash_many(hashes, todo.iter().map(|(path, ..)| path.as_path()))
             .map_err(|(path, error)| GatherError::Io { path, error })?;
+        hashes.make_last(todo.iter().map(|(path, ..)| path.as_path()));
         let mut files = Vec::with_capacity(todo.len());
         for ((path, place, watch), Hashed { digest, executable, identity }) in todo.into_iter().zip(hashed) {
             tree.file(&place, digest, executable)?;

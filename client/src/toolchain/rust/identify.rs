@@ -238,21 +238,53 @@ fn link_key(compiler: &RustCompiler, question: &LinkQuestion<'_>) -> LinkKey {
     (compiler.parts.id, question.linker.map(Path::to_owned), cwd, arguments, question.search.to_owned())
 }
 
-fn capture_compiler(hashes: &FileHashes, found: &Found, target: Option<&str>) -> Result<RustCompiler, RustError> {
-    let program = &found.program;
+/// What a compiler says of itself.
+struct Told {
+    label: String,
+    host: String,
+    version: String,
+    commit: Option<String>,
+}
+
+fn tell(program: &Path) -> Result<Told, RustError> {
     let told = capture::ask(program, "-vV")?;
     let field = |name: &'static str| {
         let line = told.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-        line.filter(|value| !value.is_empty() && *value != "unknown")
+        line.filter(|value| !value.is_empty() && *value != "unknown").map(str::to_owned)
     };
-    let wordless = |what| RustError::Wordless { program: program.clone(), what };
-    let host = field("host").ok_or_else(|| wordless("host"))?;
-    let version = field("release").ok_or_else(|| wordless("release"))?;
+    let wordless = |what| RustError::Wordless { program: program.to_owned(), what };
+    Ok(Told {
+        label: told.lines().next().unwrap_or_default().trim().to_owned(),
+        host: field("host").ok_or_else(|| wordless("host"))?,
+        version: field("release").ok_or_else(|| wordless("release"))?,
+        commit: field("commit-hash"),
+    })
+}
+
+/// What `caller`'s compiler and its linker are, for people. Reads no file whole. Blocks.
+pub fn describe(caller: &Caller<'_>, question: &LinkQuestion<'_>) -> Result<String, RustError> {
+    let found = proxy::find(caller)?;
+    let told = tell(&found.program)?;
+    let sysroot = Sysroot {
+        folder: &found.sysroot,
+        program: &found.program,
+        host: &told.host,
+        target: caller.target.filter(|target| *target != told.host),
+        watch: Watch::No,
+    };
+    sysroot.gather(&mut Gathering::default())?;
+    let linker = linker::gather(&sysroot, question, &mut Gathering::default())?;
+    Ok(format!("{} in {}, links with {}", told.label, found.sysroot.display(), linker.label))
+}
+
+fn capture_compiler(hashes: &FileHashes, found: &Found, target: Option<&str>) -> Result<RustCompiler, RustError> {
+    let program = &found.program;
+    let Told { label, host, version, commit } = tell(program)?;
+    let host = host.as_str();
     let target = target.filter(|target| *target != host);
     let mut gathering = Gathering::default();
     let sysroot = Sysroot { folder: &found.sysroot, program, host, target, watch: Watch::Yes };
     let finds_itself = sysroot.gather(&mut gathering)?;
-    let label = told.lines().next().unwrap_or_default().trim().to_owned();
     let (parts, guards) = gathering.finish(label, hashes)?;
     Ok(RustCompiler {
         program: program.clone(),
@@ -260,8 +292,8 @@ fn capture_compiler(hashes: &FileHashes, found: &Found, target: Option<&str>) ->
         sysroot: found.sysroot.clone(),
         host: host.to_owned(),
         target: target.map(str::to_owned),
-        version: version.to_owned(),
-        commit: field("commit-hash").map(str::to_owned),
+        version,
+        commit,
         arguments: if finds_itself { Vec::new() } else { vec![format!("--sysroot={}", RootKind::Sysroot.place())] },
         parts: Arc::new(parts),
         guards,
@@ -283,8 +315,9 @@ fn capture_linker(
     };
     let mut gathering = Gathering::default();
     sysroot.gather(&mut gathering)?;
-    Sysroot { watch: Watch::Yes, ..sysroot }.gather_for_links(&mut gathering)?;
-    let linker = linker::gather(compiler, question, &mut gathering)?;
+    let sysroot = Sysroot { watch: Watch::Yes, ..sysroot };
+    sysroot.gather_for_links(&mut gathering)?;
+    let linker = linker::gather(&sysroot, question, &mut gathering)?;
     let label = format!("{} with {}", compiler.parts.toolchain.label, linker.label);
     let (parts, guards) = gathering.finish(label, hashes)?;
     if !compiler.still_holds() {

@@ -9,8 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::RustError;
-use super::identify::{LinkQuestion, RustCompiler};
+use super::identify::LinkQuestion;
 use super::library::Folders;
+use super::sysroot::Sysroot;
 use crate::compiler::request::CompilerFamily;
 use crate::compiler::response_file::split;
 use crate::toolchain::capture::{self, CaptureError};
@@ -78,11 +79,11 @@ pub(super) fn matters(argument: &str) -> bool {
 
 /// Gathers the parts of the linker that `question` names.
 pub(super) fn gather(
-    compiler: &RustCompiler,
+    sysroot: &Sysroot<'_>,
     question: &LinkQuestion<'_>,
     into: &mut Gathering,
 ) -> Result<Linker, RustError> {
-    let target = compiler.target.as_deref().unwrap_or(&compiler.host);
+    let target = sysroot.target.unwrap_or(sysroot.host);
     let named = question.linker.unwrap_or(Path::new(DEFAULT_LINKER));
     let asked: Vec<&str> = question.arguments.iter().map(String::as_str).filter(|argument| matters(argument)).collect();
     if let Some(unknown) = asked.iter().find(|argument| !known(argument)) {
@@ -93,7 +94,7 @@ pub(super) fn gather(
     }
     let mut places = Places::default();
     let program = find(named, question, &mut places)?;
-    let driver = Driver::new(program, &asked, question, &compiler.program)?;
+    let driver = Driver::new(program, &asked, question, sysroot.program)?;
     let mut files = BTreeSet::from([driver.program.clone()]);
     let mut search = vec![driver.program.parent().unwrap_or(Path::new("/")).to_owned()];
     if driver.family == CompilerFamily::Clang {

@@ -12,4 +12,4 @@ pub mod proxy;
 pub mod sysroot;
 
 pub use error::RustError;
-pub use identify::{Caller, LinkQuestion, LinkerParts, RustCompiler, RustToolchains};
+pub use identify::{Caller, LinkQuestion, LinkerParts, RustCompiler, RustToolchains, describe};
