@@ -1,7 +1,8 @@
 //! Settings of the daemon and the command line: the one place that reads the environment and the settings file.
 //!
 //! Order, later wins: built-in defaults, `config.toml`, `BUILDBEE_…` variables. The wrapper has its own tiny reader
-//! (`wrapper/settings.rs`), because it must not wait for a file; so the socket, which both must find, has a variable and no key.
+//! (`wrapper/settings.rs`), because it must not wait for a file; so the socket, which both must find, has a variable and no key. Where it
+//! becomes a rustc it reads `paths` (`wrapper/rust_paths.rs`).
 //!
 //! | variable | key in `config.toml` | default |
 //! |---|---|---|
@@ -12,7 +13,7 @@
 //! | `BUILDBEE_CACHE_SIZE` | `cache_size` | `20 GiB` |
 //! | `BUILDBEE_LOCAL_SLOTS` | `local_slots` | number of processor threads |
 //! | `BUILDBEE_RACING` | `racing` | `tail` |
-//! | `BUILDBEE_PATHS` | `paths` | `portable` (read for each Rust compile from its own environment) |
+//! | `BUILDBEE_PATHS` | `paths` | `portable` (the variable is read for each Rust compile from its own environment) |
 //! | `BUILDBEE_IDLE_TIMEOUT` | `idle_timeout` | `1h` |
 //! | `BUILDBEE_MDNS` | `mdns` | `true` |
 //! | `BUILDBEE_LOG` | | `info` (a tracing filter, for the daemon's log file) |
@@ -188,13 +189,7 @@ impl Settings {
                 Some(racing) => parse_value("racing", &racing, Racing::from_str)?,
                 None => Racing::Tail,
             },
-            paths: match text("BUILDBEE_PATHS", written.paths) {
-                Some(word) => parse_value("paths", &word, |word| {
-                    PathSetting::from_word(word)
-                        .ok_or_else(|| format!("{word:?} is neither \"portable\" nor \"exact\""))
-                })?,
-                None => PathSetting::default(),
-            },
+            paths: paths(get("BUILDBEE_PATHS"), written.paths.as_deref())?,
             idle_timeout: match text("BUILDBEE_IDLE_TIMEOUT", written.idle_timeout) {
                 Some(time) => parse_value("idle_timeout", &time, humantime::parse_duration)?,
                 None => Duration::from_secs(3600),
@@ -295,6 +290,17 @@ fn parse_value<T, E: std::fmt::Display>(
     parse(value).map_err(|error| ConfigError::Value { key, value: value.to_owned(), error: error.to_string() })
 }
 
+/// What the file says, if both are valid. The variable is each build's own, and not that of whoever happened to start the daemon.
+fn paths(variable: Option<&str>, written: Option<&str>) -> Result<PathSetting, ConfigError> {
+    let parse = |word: &str| {
+        parse_value("paths", word, |word| {
+            PathSetting::from_word(word).ok_or_else(|| format!("{word:?} is neither \"portable\" nor \"exact\""))
+        })
+    };
+    variable.map(parse).transpose()?;
+    Ok(written.map(parse).transpose()?.unwrap_or_default())
+}
+
 /// What is wrong with the settings. Each is the user's to mend.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum ConfigError {
@@ -363,6 +369,7 @@ mod tests {
     use buildbee_proto::settings_file::uncommented;
 
     use super::*;
+    use crate::wrapper::rust_paths::written;
 
     fn load(variables: &[(&str, &str)], file: Option<&str>) -> Result<Settings, ConfigError> {
         let environment =
@@ -385,6 +392,20 @@ mod tests {
         let file = Some("cache_size = \"1 GiB\"\nlocal_slots = 9\n");
         let settings = load(&[("HOME", "/h"), ("BUILDBEE_LOCAL_SLOTS", "0")], file).unwrap();
         assert_eq!((settings.cache_bytes, settings.local_slots), (1 << 30, 0));
+    }
+
+    #[test]
+    fn the_wrapper_reads_the_same_of_paths() {
+        for (text, expected) in [
+            ("", PathSetting::Portable),
+            ("mdns = true\n  paths = \"exact\"  # as plain cargo\n", PathSetting::Exact),
+            ("paths='exact'\n#paths = \"portable\"\n", PathSetting::Exact),
+            ("paths = \"portable\"", PathSetting::Portable),
+        ] {
+            assert_eq!(load(&[("HOME", "/h"), ("BUILDBEE_PATHS", "exact")], Some(text)).unwrap().paths, expected);
+            assert_eq!(written(text).unwrap_or_default(), expected, "{text}");
+        }
+        assert!(load(&[("HOME", "/h"), ("BUILDBEE_PATHS", "exat")], None).is_err());
     }
 
     #[test]

@@ -37,6 +37,12 @@ impl Store {
         self.put_checked(expected, content)
     }
 
+    /// Stores `content`, whose digest the caller has just computed, or has compared with this one.
+    pub fn put_digested(&self, digest: &Digest, content: &[u8]) -> Result<(), PutError> {
+        supported(digest)?;
+        self.put_checked(digest, content)
+    }
+
     fn put_checked(&self, digest: &Digest, content: &[u8]) -> Result<(), PutError> {
         if self.has_good(digest) {
             return Ok(());

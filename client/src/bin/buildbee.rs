@@ -84,8 +84,7 @@ fn compile(settings: &WrapperSettings, mut compiler: Compiler) -> ExitCode {
         Ending::Signal(signal) => die_by(signal),
         Ending::Forbidden(reason) => strict_failure(&reason),
         Ending::RunAlone(reason) if settings.mode == Mode::Strict => strict_failure(reason),
-        Ending::BecomeCompiler => give_up(become_compiler(&compiler, settings.nesting)),
-        Ending::RunAlone(_) => {
+        Ending::BecomeCompiler | Ending::RunAlone(_) => {
             if let Ok(cwd) = std::env::current_dir() {
                 #[expect(clippy::disallowed_methods, reason = "the compiler's environment is part of the question")]
                 add_flags(&mut compiler, &cwd, &|name| std::env::var_os(name));

@@ -226,8 +226,8 @@ impl LocalCache {
         let action = hit.signed.result.action;
         let keep = || -> Result<(), PutError> {
             let _pinned = store.pin(hit.blobs.keys().copied());
-            for content in hit.blobs.values() {
-                store.put_bytes(content)?;
+            for (digest, content) in &hit.blobs {
+                store.put_digested(digest, content)?;
             }
             store.put_result(&hit.signed)?;
             remember(store, key, action, read_set)

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::LocalCache;
+use super::crates::sessions::Sessions;
 use super::view::View;
 use crate::config::Settings;
 use crate::dispatch::farm::Farm;
@@ -46,6 +47,8 @@ pub struct Context {
     pub toolchains: Toolchains,
     /// Rust's compilers by path.
     pub rustcs: RustToolchains,
+    /// Whose the incremental sessions are.
+    pub sessions: Sessions,
     /// The library that watches what a compiler asks for, if it is beside this program.
     pub recorder: Option<PathBuf>,
     /// What this machine's processor is to them.
@@ -141,6 +144,7 @@ impl Context {
         Arc::new(Self {
             toolchains: Toolchains::new(hashes.clone()),
             rustcs: RustToolchains::new(hashes.clone()),
+            sessions: Sessions::default(),
             recorder: recorder(),
             natives: Natives::default(),
             locales: Locales::default(),

@@ -173,7 +173,7 @@ impl Door {
         }
         match planned {
             Planned::CrateHit(plan, hit) if is_quick(&hit) && clock.elapsed() < QUICK => {
-                if let Err(error) = plan.put_in_place(&hit, self.context.cache.store()) {
+                if let Err(error) = plan.put_in_place(&hit, &self.context.cache) {
                     tracing::info!(%error, "a result could not be put in place");
                     return Ok(Some(Errand::Compile(Box::new(Opening::Planned(Planned::CrateMiss(plan))), clock)));
                 }

@@ -206,6 +206,24 @@ impl FileHashes {
             }
     }
 
+    /// Remembers the content of a file that was just made, by who has it at hand: `identity` is what the kernel said after the last write to
+    /// it. Others who write into it are noticed unless they do so in that same tick, when the file has hardly got its name.
+    pub fn remember_made(&self, path: &Path, digest: Digest, meta: &fs::Metadata) {
+        let Ok(identity) = regular(path, meta) else { return };
+        let is_believed = || self.devices.believes(identity.device, || nix::sys::statfs::statfs(path));
+        if identity.size == digest.size_bytes && is_believed() {
+            self.insert(path, Hashed { digest, executable: identity.is_executable(), identity });
+        }
+    }
+
+    fn insert(&self, path: &Path, hashed: Hashed) {
+        let mut memory = self.memory();
+        if memory.files.len() >= MAX_FILES {
+            memory.files.clear();
+        }
+        memory.files.insert(path.as_os_str().to_owned(), hashed);
+    }
+
     fn recall(&self, path: &Path, identity: &FileIdentity) -> Option<Hashed> {
         self.memory().files.get(path.as_os_str()).filter(|hashed| hashed.identity == *identity).copied()
     }
@@ -225,8 +243,8 @@ impl FileHashes {
             (digest, known.unwrap_or_else(|| Arc::new(scan(&text))))
         } else {
             let mut hasher = blake3::Hasher::new();
-            let size = io::copy(&mut file, &mut hasher)?;
-            (Digest::from_blake3(hasher.finalize(), size), Arc::default())
+            hasher.update_reader(&mut file)?;
+            (Digest::from_blake3(hasher.finalize(), hasher.count()), Arc::default())
         };
         // What was read is the file that was opened; had it changed meanwhile, its identity would differ now.
         let after = FileIdentity::of(&file.metadata()?);
@@ -235,16 +253,13 @@ impl FileHashes {
         let trusted = after == identity
             && identity.settled_before(moment)
             && self.devices.believes(identity.device, || fstatfs(&file));
-        let mut memory = self.memory();
         if trusted {
-            if memory.files.len() >= MAX_FILES {
-                memory.files.clear();
-            }
-            memory.files.insert(path.as_os_str().to_owned(), hashed);
+            self.insert(path, hashed);
         } else {
-            memory.files.remove(path.as_os_str());
+            self.memory().files.remove(path.as_os_str());
         }
         if scanned {
+            let mut memory = self.memory();
             if memory.scans.len() >= MAX_SCANS {
                 memory.scans.clear();
             }
@@ -299,6 +314,22 @@ mod tests {
         std::thread::sleep(TICK * 2);
         hashes.hash(&path).unwrap();
         assert_eq!(hashes.memory().files.len(), 1);
+    }
+
+    #[test]
+    fn what_was_just_made_is_known_until_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("libx.rlib");
+        let hashes = FileHashes::default();
+        fs::write(&path, "made").unwrap();
+        hashes.remember_made(&path, Digest::of(b"else"), &fs::metadata(&path).unwrap());
+        // Whoever made it knows what is in it: it is not read.
+        assert!(hashes.leads_to(&path, &Digest::of(b"else")));
+        std::thread::sleep(TICK);
+        fs::write(&path, "more").unwrap();
+        assert!(hashes.leads_to(&path, &Digest::of(b"more")));
+        hashes.remember_made(&path, Digest::of(b"of another size"), &fs::metadata(&path).unwrap());
+        assert!(hashes.leads_to(&path, &Digest::of(b"more")));
     }
 
     #[test]

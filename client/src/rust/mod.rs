@@ -8,7 +8,7 @@
 pub mod decide;
 pub mod dep_info;
 pub mod env;
-
+pub mod failure;
 mod link_arguments;
 pub mod locate;
 pub mod messages;

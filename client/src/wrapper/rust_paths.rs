@@ -1,10 +1,12 @@
-//! The arguments that make rustc write names for folders, where there is no daemon to say them: a build whose daemon leaves half-way has the same
-//! bytes throughout. Which folders, and which arguments, [`locate`](crate::rust::locate) knows, as for the daemon.
+//! The arguments that make rustc write names for folders, where this program becomes the compiler: because the daemon has nothing to do with
+//! that command, or because there is none. So all crates of a build are of one kind, whatever became of each. Which folders, and which
+//! arguments, [`locate`](crate::rust::locate) knows, as for the daemon.
 //!
-//! `BUILDBEE_PATHS=exact` adds none. A setting in a file is the daemon's: this program reads none.
+//! `BUILDBEE_PATHS=exact`, or `paths = "exact"` in the settings file, adds none. The file is read for nothing else, and not where a result is
+//! found: beside a compiler's run that costs nothing.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::program::Compiler;
 use crate::rust::locate::{Surroundings, added_flags, leading_words};
@@ -15,9 +17,11 @@ pub const PATHS_VARIABLE: &str = "BUILDBEE_PATHS";
 
 /// Adds the arguments to a compile of rustc's or clippy's. `variable` looks the environment up.
 pub fn add_flags(compiler: &mut Compiler, cwd: &Path, variable: &dyn Fn(&str) -> Option<OsString>) {
-    let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
-    let setting = text(PATHS_VARIABLE).and_then(|word| PathSetting::from_word(&word)).unwrap_or_default();
     let Some(at) = leading_words(&compiler.program, compiler.argv.get(1..).unwrap_or_default()) else { return };
+    let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
+    let setting = text(PATHS_VARIABLE).and_then(|word| PathSetting::from_word(&word));
+    let setting =
+        setting.or_else(|| written(&std::fs::read_to_string(settings_file(&text)?).ok()?)).unwrap_or_default();
     let own = at + 1;
     let Some(arguments) = compiler.argv.get(own..).and_then(|words| expanded(words, cwd)) else { return };
     let flags = added_flags(&Surroundings {
@@ -31,17 +35,34 @@ pub fn add_flags(compiler: &mut Compiler, cwd: &Path, variable: &dyn Fn(&str) ->
     compiler.argv.splice(own..own, flags.into_iter().map(OsString::from));
 }
 
-/// The words with response files replaced; `None` where one is not UTF-8 or can't be read.
+/// The settings file, where the command line and the daemon look for it.
+fn settings_file(variable: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let named = variable("BUILDBEE_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let absolute = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = || absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")));
+    named.or_else(|| base().map(|base| base.join("buildbee/config.toml")))
+}
+
+/// What a settings file says of `paths`. No TOML parser: the key has a short word for its value, and stands on a line of its own.
+pub fn written(settings: &str) -> Option<PathSetting> {
+    let lines = settings.lines().map(str::trim).take_while(|line| !line.starts_with('['));
+    let mut values = lines.filter_map(|line| line.strip_prefix("paths")?.trim_start().strip_prefix('='));
+    let value = values.next()?.trim_start();
+    let quote = value.chars().next().filter(|quote| matches!(quote, '"' | '\''))?;
+    PathSetting::from_word(value.get(1..)?.split(quote).next()?)
+}
+
+/// The words with response files replaced; `None` where one can't be read. What is not UTF-8 names no folder that could be a root.
 fn expanded(words: &[OsString], cwd: &Path) -> Option<Vec<String>> {
     let mut arguments = Vec::with_capacity(words.len());
     for word in words {
-        let word = word.to_str()?;
+        let word = word.to_string_lossy();
         match word.strip_prefix('@') {
             Some(file) => {
                 let text = std::fs::read_to_string(cwd.join(file)).ok()?;
                 arguments.extend(text.lines().map(str::to_owned));
             }
-            None => arguments.push(word.to_owned()),
+            None => arguments.push(word.into_owned()),
         }
     }
     Some(arguments)
@@ -71,6 +92,40 @@ mod tests {
         let words = [&["/r/bin/rustc"], COMPILE.as_slice()].concat();
         let clippy = with_flags("clippy-driver", &words, "portable");
         assert_eq!(clippy, [&["clippy-driver", "/r/bin/rustc"], FLAGS.as_slice(), COMPILE.as_slice()].concat());
+    }
+
+    #[test]
+    fn what_is_no_text_gets_them_too() {
+        use std::os::unix::ffi::OsStringExt;
+        let mut argv: Vec<OsString> = std::iter::once("rustc").chain(COMPILE).map(OsString::from).collect();
+        argv.push(OsString::from_vec(b"--cfg=odd-\xff".to_vec()));
+        let mut compiler = Compiler { program: "rustc".into(), argv };
+        add_flags(&mut compiler, Path::new("/nonexistent/ws"), &|_| None);
+        assert_eq!(compiler.argv.len(), 1 + COMPILE.len() + FLAGS.len() + 1);
+    }
+
+    #[test]
+    fn the_settings_file_counts_where_no_variable_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("buildbee/config.toml");
+        std::fs::create_dir(folder.path().join("buildbee")).unwrap();
+        let n_flags = |text: &str, variables: &[(&str, &OsString)]| {
+            std::fs::write(&file, text).unwrap();
+            let argv = std::iter::once("rustc").chain(COMPILE).map(OsString::from).collect();
+            let mut compiler = Compiler { program: "rustc".into(), argv };
+            let variable =
+                |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).clone());
+            add_flags(&mut compiler, Path::new("/nonexistent/ws"), &variable);
+            compiler.argv.len() - 1 - COMPILE.len()
+        };
+        let (base, named) = (folder.path().as_os_str().to_owned(), file.clone().into_os_string());
+        let (exact, portable, nowhere) = (OsString::from("exact"), OsString::from("portable"), OsString::from("/none"));
+        let written = "# paths = \"portable\"\npaths = \"exact\" # as plain cargo\n";
+        assert_eq!(n_flags(written, &[("XDG_CONFIG_HOME", &base)]), 0);
+        assert_eq!(n_flags(written, &[("BUILDBEE_CONFIG", &named), ("XDG_CONFIG_HOME", &nowhere)]), 0);
+        assert_eq!(n_flags(written, &[("XDG_CONFIG_HOME", &base), (PATHS_VARIABLE, &portable)]), FLAGS.len());
+        assert_eq!(n_flags(written, &[("HOME", &nowhere)]), FLAGS.len());
+        assert_eq!(n_flags("paths='portable'\n", &[("XDG_CONFIG_HOME", &base), (PATHS_VARIABLE, &exact)]), 0);
     }
 
     #[test]

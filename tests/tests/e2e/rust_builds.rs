@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use buildbee_tests::cargo::{self, Built, Checkout};
-use buildbee_tests::client::Client;
+use buildbee_tests::client::{Client, plain};
 use buildbee_tests::network::skipped;
 use buildbee_tests::programs;
 use buildbee_tests::project::{Files, assert_same};
@@ -99,6 +99,52 @@ fn exact_builds_are_plain_cargos() {
 #[test]
 fn portable_builds_are_the_same_each_time() {
     same_cold_and_cached("portable", &["build"], N_CRATES);
+}
+
+/// What is not understood runs here, and its bytes are of the same kind as all others.
+#[test]
+fn crates_that_run_here_have_the_same_names_in_them() {
+    for paths in ["portable", "exact"] {
+        let Some(mut alone) = Alone::new(paths) else { return };
+        let (_, expected) = reference(&alone, &["build"]);
+        // It makes the compiler write more, if anything, so that nothing is kept.
+        alone.checkout.env.insert("RUSTC_LOG".to_owned(), "off".to_owned());
+        assert_eq!(alone.build_anew(&["build"]).1, (0, 0, N_CRATES));
+        let reasons = alone.client.json(&["stats"])["reasons"].to_string();
+        assert!(reasons.contains("environment"), "{reasons}");
+        assert_same(&expected, &alone.checkout.files());
+        // The daemon's setting, and not the variable of whoever started it.
+        alone.client.leave();
+        alone.checkout.env.insert("BUILDBEE_SOCKET".to_owned(), "/dev/null/none".to_owned());
+        alone.checkout.clean();
+        alone.checkout.build(Some(&alone.client), &["build"]);
+        assert_same(&expected, &alone.checkout.files());
+    }
+}
+
+#[test]
+fn clippys_search_for_settings_is_no_reason_to_miss_elsewhere() {
+    let Some(alone) = Alone::new("portable") else { return };
+    if !plain("cargo").args(["clippy", "--version"]).output().is_ok_and(|output| output.status.success()) {
+        return skipped("there is no clippy here");
+    }
+    alone.build_anew(&["clippy"]);
+    let second = Checkout::write(alone.path("another/and longer/place"), alone.path("another home"));
+    let second = with_paths(second, "portable");
+    let counts = || {
+        second.clean();
+        alone.client.zero();
+        let built = second.build(Some(&alone.client), &["clippy"]);
+        (alone.client.compiles(), built.messages)
+    };
+    // All but the application, one of whose macros asks where it stands.
+    let ((_, _, local), messages) = counts();
+    assert_eq!(local, 1, "{}", alone.client.json(&["explain"]));
+    assert!(messages.iter().any(|message| message.contains("unused_variables")), "{messages:?}");
+    assert_eq!(counts().0.2, 0);
+    // One that is found counts, wherever it stands.
+    fs::write(alone.path("another/clippy.toml"), "too-many-arguments-threshold = 1\n").unwrap();
+    assert!(counts().0.2 > 1, "{}", alone.client.json(&["explain"]));
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use buildbee_tests::cargo::Checkout;
 
 use crate::rust_builds::Alone;
+use crate::rust_traps::macros;
 
 /// One edit: what it is, how it is done, what the application then says under which key.
 struct Edit {
@@ -148,17 +149,64 @@ fn edits_behave_with_incremental_sessions_too() {
 }
 
 #[test]
-fn a_failing_build_says_what_cargo_says_and_is_never_kept() {
+fn a_failing_build_says_what_cargo_says_until_it_is_mended() {
     let Some(alone) = Alone::new("exact") else { return };
     alone.build_anew(&["build"]);
     alone.checkout.edit("leaf/src/part.rs", "pub const WORD: &str = 1;\n");
     let words = &["build", "-p", "leaf"];
     let plain = alone.checkout.try_build(None, words);
     assert!(!plain.output.status.success());
-    for _ in 0..2 {
+    for counts in [(0, 0, 1), (1, 0, 0)] {
+        alone.client.zero();
         let failed = alone.checkout.try_build(Some(&alone.client), words);
         assert_eq!((failed.output.status, &failed.messages), (plain.output.status, &plain.messages));
+        assert_eq!(alone.client.compiles(), counts, "{}", alone.client.json(&["explain"]));
     }
     alone.checkout.edit("leaf/src/part.rs", "pub const WORD: &str = \"one\";\n");
     assert_eq!(alone.says("word", "one kept"), (8, 0, 0));
+}
+
+/// What a macro says of a failure may have any cause: it is asked again.
+#[test]
+fn a_macro_that_gives_up_may_succeed_the_next_time() {
+    let Some(alone) = Alone::new("portable") else { return };
+    alone.build_anew(&["build"]);
+    alone.checkout.edit("macros/src/lib.rs", &macros("panic!(\"not today\")"));
+    for _ in 0..2 {
+        alone.client.zero();
+        let failed = alone.checkout.try_build(Some(&alone.client), &["build"]);
+        assert!(failed.messages.iter().any(|message| message.contains("not today")), "{:?}", failed.messages);
+        assert!(alone.client.compiles().2 > 0, "{}", alone.client.json(&["explain"]));
+    }
+}
+
+/// As build scripts do that try what the compiler can do: the compiler is started for the first one alone.
+#[test]
+fn a_trial_that_fails_is_not_run_twice() {
+    let Some(alone) = Alone::new("portable") else { return };
+    let script = "use std::{env, path::Path, process::Command};\nfn main() {\n    \
+                  let (out, rustc) = (env::var(\"OUT_DIR\").unwrap(), env::var(\"RUSTC\").unwrap());\n    \
+                  let mut trial = match env::var(\"RUSTC_WRAPPER\") { Ok(it) => { let mut it = Command::new(it); it.arg(rustc); it } Err(_) => Command::new(rustc) };\n    \
+                  let works = trial.args([\"--crate-name=trial\", \"--crate-type=lib\", \"--emit=metadata\", \"trial.rs\", \"--out-dir\"]).arg(&out).output().unwrap();\n    \
+                  assert!(String::from_utf8_lossy(&works.stderr).contains(\"E0554\"), \"{works:?}\");\n    \
+                  assert!(!Path::new(&out).join(\"libtrial.rmeta\").exists());\n    \
+                  println!(\"cargo:rustc-env=WORKS={:?}\", works.status.code());\n}\n";
+    alone.checkout.edit("leaf/build.rs", script);
+    alone.checkout.edit("leaf/trial.rs", "#![feature(rustc_attrs)]\n");
+    alone.checkout.edit(
+        "leaf/src/lib.rs",
+        "mod part;\npub fn word() -> String { format!(\"{} {}\", part::WORD, env!(\"WORKS\")) }\n",
+    );
+    // A script is one more crate, and its trial another.
+    assert_eq!(alone.says("word", "one Some(1) kept"), (0, 0, 10), "{}", alone.client.json(&["explain"]));
+    assert_eq!(alone.says("word", "one Some(1) kept"), (10, 0, 0), "{}", alone.client.json(&["explain"]));
+}
+
+#[test]
+fn a_program_and_a_library_of_one_name_have_sessions_of_their_own() {
+    let Some(mut alone) = Alone::new("portable") else { return };
+    alone.checkout.env.insert("CARGO_INCREMENTAL".to_owned(), "1".to_owned());
+    alone.checkout.edit("app/src/lib.rs", "pub fn nothing() {}\n");
+    assert_eq!(alone.build_anew(&["build"]).1, (0, 0, 9));
+    assert_eq!(alone.build_anew(&["build"]).1, (9, 0, 0), "{}", alone.client.json(&["explain"]));
 }

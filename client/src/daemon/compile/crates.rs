@@ -65,8 +65,7 @@ impl Session {
     pub(super) async fn finish_crate(&self, plan: Arc<CratePlan>, hit: Arc<Hit>) -> Result<(), LinkError> {
         let (context, placed, made) = (Arc::clone(&self.context), Arc::clone(&plan), Arc::clone(&hit));
         let placing = tokio::task::spawn_blocking(move || {
-            let store = context.cache.store();
-            placed.put_in_place(&made, store).map_err(|error| error.to_string())?;
+            placed.put_in_place(&made, &context.cache).map_err(|error| error.to_string())?;
             placed.reply(&made).ok_or_else(|| "its messages could not be spelled anew".to_owned())
         });
         match placing.await.unwrap_or_else(|_| Err("interrupted".to_owned())) {
@@ -85,7 +84,7 @@ impl Session {
 
     /// No result is known: has the wrapper run the compiler, and keeps what comes of it.
     pub(super) async fn make_crate(&self, plan: Arc<CratePlan>) -> Result<(), LinkError> {
-        if plan.goes_on() {
+        if plan.goes_on(&self.context.sessions) {
             let why =
                 (INCREMENTAL.to_owned(), "rustc goes on where it left off at its last run for this crate".to_owned());
             return self.run_crate(plan, why, Keep::No).await;
@@ -138,6 +137,9 @@ impl Session {
         let context = Arc::clone(&self.context);
         let keep = move || {
             let recorder = context.recorder.as_deref().ok_or(Unkept::Unseen)?;
+            if let Some(log) = &outcome.record {
+                plan.note_session(&context.sessions, &log.0);
+            }
             plan.keep(&context, &outcome, &before, recorder)
         };
         // A panic in there loses a cache entry, not the compile.

@@ -18,11 +18,12 @@ use super::super::context::Context;
 use super::closure;
 use super::plan::{CratePlan, stays};
 use super::read_set::{self, Seen, Uncertain};
-use super::seen::OUT_DIR;
+use super::seen::{OUT_DIR, PACKAGE};
 use crate::dispatch::attempt::MAX_RESULT_CONTENT_BYTES;
-use crate::inputs::filehash::FileIdentity;
+use crate::inputs::filehash::{FileHashes, FileIdentity};
+use crate::rust::failure;
 use crate::rust::messages::name_written_file;
-use crate::rust::request::RustOutputKind;
+use crate::rust::request::{RustDriver, RustOutputKind};
 use crate::rust::roots::Roots;
 use crate::rust::scan::scan;
 
@@ -41,7 +42,7 @@ pub struct Before {
 /// Why a result is not kept.
 #[derive(Debug, Error)]
 pub enum Unkept {
-    /// The run failed, or its messages are not whole.
+    /// The run failed in a way that need not happen again, or its messages are not whole.
     #[error("there is nothing to keep")]
     Nothing,
     /// Another action wrote the same files at the same time.
@@ -117,7 +118,12 @@ impl CratePlan {
         before: &Before,
         recorder: &Path,
     ) -> Result<(), Unkept> {
-        if outcome.exit_code != Some(0) || !outcome.complete || context.cache.store().is_none() {
+        let is_certain = match outcome.exit_code {
+            Some(0) => true,
+            Some(failure::EXIT_CODE) => failure::is_certain(&outcome.stderr.0),
+            _ => false,
+        };
+        if !is_certain || !outcome.complete || context.cache.store().is_none() {
             return Err(Unkept::Nothing);
         }
         if self.listed.contested() {
@@ -143,7 +149,8 @@ impl CratePlan {
             return Ok(Kept::Leaks);
         }
         let read_set = read_set::of(seen, &self.roots, &self.spelling(), &context.hashes, before.start)?;
-        let Some(made) = self.outputs(before)? else { return Ok(Kept::Leaks) };
+        let exit_code = outcome.exit_code.unwrap_or_default();
+        let Some(made) = self.outputs(before, exit_code == 0, &context.hashes)? else { return Ok(Kept::Leaks) };
         let mut blobs = BTreeMap::new();
         let mut files = Vec::with_capacity(made.len());
         for Made { file, content } in made {
@@ -168,10 +175,12 @@ impl CratePlan {
             peak_memory_bytes: 0,
         };
         let action = made_here(&self.key, &read_set);
-        let result = ActionResult { action, exit_code: 0, outputs: files, stdout, stderr, observed: None, provenance };
+        let result = ActionResult { action, exit_code, outputs: files, stdout, stderr, observed: None, provenance };
         let hit = Hit { signed: context.identity.sign_result(result), blobs };
         context.cache.keep(&hit, &self.key, &read_set);
-        remember_needs(context, &hit, &read_set);
+        if exit_code == 0 {
+            remember_needs(context, &hit, &read_set);
+        }
         Ok(Kept::Yes)
     }
 
@@ -183,12 +192,15 @@ impl CratePlan {
             let value = self.call.env.iter().find(|(known, _)| known == name);
             value.is_some_and(|(_, value)| places.text(value) != *value)
         };
-        let asked = seen.spoken.iter().chain(seen.env.iter().filter(|name| *name != OUT_DIR));
+        // Clippy itself begins its search for settings there. A macro that did the same would not show.
+        let has_macros = seen.files.iter().any(|path| path.extension().is_some_and(|suffix| suffix == "so"));
+        let is_drivers = |name: &str| self.request.driver == RustDriver::Clippy && !has_macros && name == PACKAGE;
+        let asked = seen.env.iter().filter(|name| *name != OUT_DIR && !is_drivers(name)).chain(&seen.spoken);
         asked.into_iter().any(holds_place) || (seen.env.contains(OUT_DIR) && keeps_out_dir(seen))
     }
 
-    /// Everything that was written, in fixed spelling; `None` where a path shows in it.
-    fn outputs(&self, before: &Before) -> Result<Option<Vec<Made>>, Unkept> {
+    /// Everything that was written, in fixed spelling; `None` where a path shows in it. A compile that fails may have written any part of it.
+    fn outputs(&self, before: &Before, succeeded: bool, hashes: &FileHashes) -> Result<Option<Vec<Made>>, Unkept> {
         let leaks = Leaks::of(&self.roots);
         let spelling = self.spelling();
         let mut made = Vec::new();
@@ -196,13 +208,14 @@ impl CratePlan {
         for (output, before) in self.request.outputs.iter().zip(&before.outputs) {
             let path = self.absolute(&output.path);
             let unusual = || Unkept::Output(path.display().to_string());
+            let may_lack = if succeeded { !output.always } else { before.is_none() };
             let meta = match fs::symlink_metadata(&path) {
                 Ok(meta) => meta,
-                Err(_) if !output.always => continue,
+                Err(_) if may_lack => continue,
                 Err(_) => return Err(unusual()),
             };
             // One that need not be written may be an earlier compile's.
-            if !output.always && Some(FileIdentity::of(&meta)) == *before {
+            if !(output.always && succeeded) && Some(FileIdentity::of(&meta)) == *before {
                 continue;
             }
             size += meta.len();
@@ -218,7 +231,13 @@ impl CratePlan {
             }
             let mode = if FileIdentity::of(&meta).is_executable() { NEW_PROGRAM_MODE } else { NEW_FILE_MODE };
             let place = spelling.place(&path).ok_or_else(unusual)?;
-            made.push(Made { file: OutputFile { path: place, digest: Digest::of(&content), mode }, content });
+            let digest = Digest::of(&content);
+            if output.what != RustOutputKind::DepInfo
+                && fs::symlink_metadata(&path).is_ok_and(|now| FileIdentity::of(&now) == FileIdentity::of(&meta))
+            {
+                hashes.remember_made(&path, digest, &meta);
+            }
+            made.push(Made { file: OutputFile { path: place, digest, mode }, content });
         }
         Ok(Some(made))
     }

@@ -12,3 +12,4 @@ pub mod place;
 pub mod plan;
 pub mod read_set;
 pub mod seen;
+pub mod sessions;

@@ -1,7 +1,7 @@
 //! Puts a crate's result where cargo looks for it: each file of its own inode with a fresh time, dependency files and messages in the caller's
 //! spelling. Blocks.
 
-use std::fs::File;
+use std::fs::{self, File};
 
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::local::LocalReply;
@@ -10,7 +10,7 @@ use buildbee_proto::path::RelPath;
 use buildbee_store::Store;
 use thiserror::Error;
 
-use super::super::cache::Hit;
+use super::super::cache::{Hit, LocalCache};
 use super::super::placement::{Content, PlaceError, Placed, place};
 use super::plan::CratePlan;
 use crate::compiler::outputs::Existing;
@@ -38,9 +38,10 @@ enum Taken<'a> {
 
 impl CratePlan {
     /// Puts the outputs of `hit` in place.
-    pub fn put_in_place(&self, hit: &Hit, store: Option<&Store>) -> Result<(), CratePlaceError> {
+    pub fn put_in_place(&self, hit: &Hit, cache: &LocalCache) -> Result<(), CratePlaceError> {
         let spelling = self.spelling();
         let outputs = &hit.signed.result.outputs;
+        let store = cache.store();
         let taken = outputs.iter().map(|file| self.take(hit, store, file)).collect::<Result<Vec<_>, _>>()?;
         let files: Vec<Placed<'_>> = (outputs.iter().zip(&taken))
             .map(|(file, taken)| {
@@ -53,7 +54,14 @@ impl CratePlan {
                 Placed { path: spelling.real(&file.path), content, mode, existing: Existing::Replaced }
             })
             .collect();
-        Ok(place(&files)?)
+        place(&files)?;
+        // Compiles that use them ask at once.
+        for ((output, taken), Placed { path, .. }) in outputs.iter().zip(&taken).zip(&files) {
+            if let (Taken::Memory(_) | Taken::Store(_), Ok(meta)) = (taken, fs::symlink_metadata(path)) {
+                cache.known().hashes.remember_made(path, output.digest, &meta);
+            }
+        }
+        Ok(())
     }
 
     fn take<'a>(&self, hit: &'a Hit, store: Option<&Store>, file: &OutputFile) -> Result<Taken<'a>, CratePlaceError> {

@@ -16,6 +16,7 @@ use super::super::context::{Context, RunningEntry};
 use super::super::invocation::Checked;
 use super::super::plan::{Planned, read_arguments};
 use super::read_set::{Candidate, Spelling};
+use super::sessions::Sessions;
 use crate::compiler::places::absolute;
 use crate::journal::Record;
 use crate::journal::question::Question;
@@ -277,13 +278,26 @@ impl CratePlan {
 
     /// Whether rustc would go on where it left off at its last run for this crate. What it makes of that is right, but may differ from what it
     /// makes from nothing.
-    pub fn goes_on(&self) -> bool {
+    pub fn goes_on(&self, known: &Sessions) -> bool {
         let Some(folder) = &self.request.incremental else { return false };
         let Ok(sessions) = fs::read_dir(self.absolute(folder)) else { return false };
+        let output = self.first_output();
         let is_own = |name: &OsStr| {
             let rest = name.as_encoded_bytes().strip_prefix(self.request.crate_name.as_bytes());
             rest.is_some_and(|rest| rest.starts_with(b"-"))
         };
-        sessions.flatten().any(|session| is_own(&session.file_name()))
+        sessions.flatten().any(|session| is_own(&session.file_name()) && !known.is_anothers(&session.path(), &output))
+    }
+
+    /// Remembers the session that a run with this log left behind.
+    pub fn note_session(&self, known: &Sessions, log: &[u8]) {
+        if let Some(folder) = &self.request.incremental {
+            known.note(&self.absolute(folder), log, &self.first_output());
+        }
+    }
+
+    /// What tells this crate from others of its name, in one target folder.
+    fn first_output(&self) -> PathBuf {
+        self.request.outputs.first().map(|output| self.absolute(&output.path)).unwrap_or_default()
     }
 }

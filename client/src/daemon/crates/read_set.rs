@@ -2,6 +2,7 @@
 //! changed.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -14,10 +15,14 @@ use buildbee_proto::outcome::{ReadSet, names_digest};
 use buildbee_proto::path::RelPath;
 use thiserror::Error;
 
+use crate::inputs::absences::Absences;
 use crate::inputs::filehash::FileHashes;
 use crate::inputs::recorded::{Known, Lacking, by_folder};
 use crate::rust::respell::Respell;
 use crate::rust::roots::{RootKind, Roots};
+
+/// Stands for every folder above the workspace: a name that is missing there is missing in each of them.
+const ABOVE: &str = "/buildbee.d/above";
 
 /// Names in one folder that is listed; a folder with more is not looked through.
 const MAX_NAMES: usize = 100_000;
@@ -27,6 +32,7 @@ const MAX_NAMES: usize = 100_000;
 pub struct Spelling<'a> {
     places: Respell,
     reals: Respell,
+    workspace: Option<PathBuf>,
     env: &'a [(String, String)],
     odd: &'a [String],
 }
@@ -34,7 +40,8 @@ pub struct Spelling<'a> {
 impl<'a> Spelling<'a> {
     /// For `roots`, with the caller's environment, and the names of variables in it that are not text.
     pub fn new(roots: &Roots, env: &'a [(String, String)], odd: &'a [String]) -> Self {
-        Self { places: roots.places(), reals: roots.reals(), env, odd }
+        let workspace = roots.real(RootKind::Workspace).map(Path::to_owned);
+        Self { places: roots.places(), reals: roots.reals(), workspace, env, odd }
     }
 
     /// Where something stands here.
@@ -55,6 +62,19 @@ impl<'a> Spelling<'a> {
     /// Real folders to places.
     pub fn places(&self) -> &Respell {
         &self.places
+    }
+
+    /// The folders above the workspace, up to the top; none where there is no workspace.
+    fn above(&self) -> Option<impl Iterator<Item = &Path>> {
+        self.workspace.as_deref().map(|folder| folder.ancestors().skip(1))
+    }
+
+    /// Whether a folder, in its place, still has none of these names.
+    fn lacks(&self, folder: &Path, names: &[Box<str>], absences: &Absences) -> bool {
+        if folder == Path::new(ABOVE) {
+            return self.above().is_some_and(|mut above| above.all(|folder| absences.hold(folder, names)));
+        }
+        absences.hold(&self.reals.path(folder), names)
     }
 
     /// A variable's value with paths in their places; `Err` where it is not text.
@@ -92,7 +112,7 @@ impl Candidate {
                 now.is_ok_and(|now| now == spelling.reals.path(Path::new(target)))
             })
             && set.listed.iter().all(|(place, names)| is_listed(&spelling.real(place), names))
-            && self.absent.iter().all(|(folder, names)| known.absences.hold(&spelling.reals.path(folder), names))
+            && self.absent.iter().all(|(folder, names)| spelling.lacks(folder, names, &known.absences))
     }
 
     /// Memory that it takes, about.
@@ -130,6 +150,8 @@ pub struct Seen {
     pub files: BTreeSet<PathBuf>,
     /// Names that it looked for in vain.
     pub absent: BTreeSet<PathBuf>,
+    /// Names that it looked for in vain in each folder above the workspace.
+    pub absent_above: BTreeSet<OsString>,
     /// Folders that it listed.
     pub listed: BTreeSet<PathBuf>,
     /// Variables that it asked for.
@@ -201,6 +223,13 @@ pub fn of(
             return Err(Uncertain::Changed(path.clone()));
         }
         set.absent.push(place(path)?);
+    }
+    for name in &seen.absent_above {
+        let above = spelling.above().into_iter().flatten().map(|folder| folder.join(name));
+        if let Some(path) = above.into_iter().find(|path| fs::symlink_metadata(path).is_ok()) {
+            return Err(Uncertain::Changed(path));
+        }
+        set.absent.push(place(&Path::new(ABOVE).join(name))?);
     }
     for path in &seen.listed {
         let names = names_of(path).map_err(|error| Uncertain::Folder { path: path.clone(), error })?;
@@ -292,6 +321,32 @@ mod tests {
             std::os::unix::fs::symlink("../x", two.join("src/link.rs")).unwrap();
         };
         assert!(!holds_after(relink, same));
+    }
+
+    #[test]
+    fn settings_that_no_folder_above_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two] = ["a/one", "b/c/two"].map(|name| folder.path().join(name));
+        for checkout in [&one, &two] {
+            fs::create_dir_all(checkout).unwrap();
+        }
+        let seen = Seen { absent_above: ["bb-clippy.toml".into()].into(), ..Seen::default() };
+        let spelling = Spelling::new(&at(&one), &[], &[]);
+        let known = FileHashes::default();
+        let set = of(&seen, &at(&one), &spelling, &known, SystemTime::now()).unwrap();
+        let candidate = Candidate::new(Digest::of(b"action"), set);
+        let holds = |checkout: &Path| candidate.holds(&Spelling::new(&at(checkout), &[], &[]), &Known::default());
+        assert!(holds(&one) && holds(&two));
+        fs::write(folder.path().join("b/bb-clippy.toml"), "").unwrap();
+        assert!(holds(&one) && !holds(&two));
+        let elsewhere = Roots::new(PathSetting::Portable, [(RootKind::Target, two.as_path())]);
+        assert!(
+            !candidate.holds(&Spelling::new(&elsewhere, &[], &[]), &Known::default()),
+            "it is not known above what"
+        );
+        fs::write(folder.path().join("bb-clippy.toml"), "").unwrap();
+        assert!(!holds(&one));
+        assert!(matches!(of(&seen, &at(&one), &spelling, &known, SystemTime::now()), Err(Uncertain::Changed(_))));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a compile that ran here used: by the recorder's log, without what says nothing. Blocks.
 
-use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ use crate::rust::roots::RootKind;
 const SCRATCH: &[u8] = b"buildbee-";
 /// Variable with the folder that a build script writes into.
 pub(super) const OUT_DIR: &str = "OUT_DIR";
+/// Variable with the package's folder.
+pub(super) const PACKAGE: &str = "CARGO_MANIFEST_DIR";
 
 impl CratePlan {
     /// From the log that came with `outcome`, made by the library `recorder`.
@@ -37,10 +39,10 @@ impl CratePlan {
             fs::read_link(path.to_absolute()).ok().and_then(|target| target.into_os_string().into_string().ok())
         };
         let observed = observe(&log.0, View { ignored: &ignored, link: &link }).map_err(Unkept::Unknown)?;
-        self.counting(observed)
+        self.counting(observed, outcome.exit_code == Some(0))
     }
 
-    fn counting(&self, observed: Observed) -> Result<Seen, Unkept> {
+    fn counting(&self, observed: Observed, succeeded: bool) -> Result<Seen, Unkept> {
         if observed.network {
             return Err(Unkept::Network);
         }
@@ -71,15 +73,24 @@ impl CratePlan {
                 seen.links.insert((path, target));
             }
         }
-        for path in observed.absent.iter().map(RelPath::to_absolute) {
+        let absent: Vec<PathBuf> = observed.absent.iter().map(RelPath::to_absolute).collect();
+        let way_up = self.way_up();
+        let missed = missed_everywhere(&way_up, &absent);
+        for path in absent {
+            let is_on_way = path.parent().is_some_and(|folder| way_up.contains(folder));
+            if is_on_way && path.file_name().is_some_and(|name| missed.contains(name)) {
+                continue;
+            }
             looked_above(&path);
             seen.absent.insert(path);
         }
+        seen.absent_above = missed;
         let searched: BTreeSet<PathBuf> =
             self.request.search.iter().map(|search| self.absolute(&search.path)).collect();
-        // What is found on the search path is opened, and counts by that.
-        let listed = observed.listed.iter().map(RelPath::to_absolute).filter(|path| !searched.contains(path));
-        seen.listed = listed.collect();
+        // What is found on the search path is opened, and counts by that. What is not found there ends the compile.
+        let counts = |path: &PathBuf| !succeeded || !searched.contains(path);
+        seen.listed = observed.listed.iter().map(RelPath::to_absolute).filter(counts).collect();
+        seen.above |= seen.listed.iter().any(|path| above.contains(path.as_path()));
         seen.env = observed.env.into_iter().filter(|name| !is_harmless(name)).collect();
         Ok(seen)
     }
@@ -92,6 +103,13 @@ impl CratePlan {
         moved().flat_map(|real| real.ancestors().skip(1)).filter(|folder| !has_place(folder)).collect()
     }
 
+    /// The folders that a search from the workspace to the top goes through, but for those that have a place.
+    fn way_up(&self) -> BTreeSet<&Path> {
+        let workspace = self.roots.real(RootKind::Workspace).filter(|_| self.roots.are_placed());
+        let above = self.above();
+        workspace.into_iter().flat_map(|folder| folder.ancestors().skip(1)).filter(|it| above.contains(it)).collect()
+    }
+
     /// Variables that the crate's text names.
     fn spoken(&self) -> BTreeSet<String> {
         let list = self.request.outputs.iter().find(|output| output.what == RustOutputKind::DepInfo);
@@ -100,6 +118,20 @@ impl CratePlan {
         // It mostly stands in front of a file's name in `include!`; where its value shows, that is found in the output.
         variables.into_iter().map(|(name, _)| name).filter(|name| name != OUT_DIR).collect()
     }
+}
+
+/// Names that were looked for in each folder of `way_up`, and in vain: a search for settings that finds none. It finds none from any other
+/// checkout that has none on its own way up.
+fn missed_everywhere(way_up: &BTreeSet<&Path>, absent: &[PathBuf]) -> BTreeSet<OsString> {
+    let mut n_missed: BTreeMap<&OsStr, usize> = BTreeMap::new();
+    for path in absent {
+        if let (Some(folder), Some(name)) = (path.parent(), path.file_name())
+            && way_up.contains(folder)
+        {
+            *n_missed.entry(name).or_default() += 1;
+        }
+    }
+    n_missed.into_iter().filter(|(_, n)| *n == way_up.len()).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// A file that is there now, was written, and is no output: macros can do that, and a result that is found would not.
