@@ -17,8 +17,10 @@ use tokio::time::timeout;
 
 use crate::exchange::arriving::{Arriving, Claim};
 
-/// How long a client may take to send what it offered. Others may be waiting for it too.
+/// How long a client may take to send what it offered: this, and time for its bytes. Others may be waiting for it too.
 const SUPPLY_DEADLINE: Duration = Duration::from_secs(10);
+/// The slowest link that a client may be behind.
+const LEAST_BYTES_PER_SECOND: u64 = 128 << 10;
 
 /// What of an offer is neither here nor on its way. Nobody else brings it while this lives.
 #[derive(Debug)]
@@ -48,7 +50,10 @@ impl Lack {
 
     /// Reads the client's answer from `reader` into `store`. Whether it is one.
     pub(crate) async fn supplied<R: AsyncRead + Unpin>(self, store: Store, reader: &mut R) -> bool {
-        let Ok(Ok(Some(supply))) = timeout(SUPPLY_DEADLINE, read_message::<Supply, _>(reader)).await else {
+        let n_wanted = self.claim.digests().iter().fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes));
+        let patience = Duration::from_secs(n_wanted.min(MAX_INLINE_BYTES as u64) / LEAST_BYTES_PER_SECOND);
+        let supplied = timeout(SUPPLY_DEADLINE + patience, read_message::<Supply, _>(reader));
+        let Ok(Ok(Some(supply))) = supplied.await else {
             return false;
         };
         let n_bytes: usize = supply.blobs.iter().map(|blob| blob.0.len()).sum();

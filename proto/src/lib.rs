@@ -14,6 +14,7 @@
 pub mod action;
 mod bounded;
 pub mod canonical;
+pub mod chunk;
 pub mod codec;
 pub mod control;
 pub mod digest;

@@ -38,6 +38,8 @@ pub const MAX_CONTROL_FRAME: usize = 1 << 20;
 pub const MAX_ACTION_FRAME: usize = 16 << 20;
 /// One request frame on a blob stream.
 pub const MAX_BLOB_FRAME: usize = 64 << 10;
+/// One frame that says what is there of a large blob: 32 bytes a chunk, and a bit.
+pub const MAX_BLOB_MAP_FRAME: usize = 512 << 10;
 /// One frame on a cache stream.
 pub const MAX_CACHE_FRAME: usize = MAX_RESULT_BYTES;
 /// One frame of the hello and join streams.
@@ -61,6 +63,14 @@ pub const MAX_OFFERED: usize = 16_384;
 pub const MAX_RESULT_BLOBS: usize = MAX_OUTPUTS + 3;
 /// One blob.
 pub const MAX_BLOB_BYTES: u64 = 8 << 30;
+/// One chunk of a large blob. A power of two of BLAKE3's own chunks (1024 bytes).
+pub const CHUNK_BYTES: u64 = 1 << 20;
+/// A blob from this size on travels in chunks.
+pub const MIN_CHUNKED_BYTES: u64 = 4 * CHUNK_BYTES;
+/// Chunks of one blob.
+pub const MAX_CHUNKS: usize = 8192;
+/// Chunks in one request.
+pub const MAX_CHUNKS_PER_REQUEST: usize = 64;
 /// Captured standard output and standard error of one action, each.
 pub const MAX_STREAM_BYTES: u64 = 64 << 20;
 /// All outputs of one action.
@@ -82,3 +92,5 @@ pub const MAX_ADDRESS_BYTES: usize = 512;
 pub const MAX_NAME_BYTES: usize = 128;
 /// Text of an error that a peer sent.
 pub const MAX_ERROR_TEXT_BYTES: usize = 4_096;
+
+const _: () = assert!(MAX_BLOB_BYTES / CHUNK_BYTES == MAX_CHUNKS as u64);

@@ -10,6 +10,7 @@
 //! | `/buildbee/action/2`, `/buildbee/cache/2`, `bbO2`, `bbS2` | 0.1.0 | results may name what the program was observed to ask for |
 //! | local 2 | 0.1.0 | a local run may be told variables and to record, and returns its record |
 //! | `/buildbee/cache/3` | 0.1.0 | small blobs come along with the announcement of their result |
+//! | `/buildbee/blob/2` | 0.1.0 | large blobs travel in chunks, from whoever has some of them |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,7 +45,7 @@ impl Protocol {
             Self::Join => "/buildbee/join/1",
             Self::Control => "/buildbee/control/1",
             Self::Action => "/buildbee/action/2",
-            Self::Blob => "/buildbee/blob/1",
+            Self::Blob => "/buildbee/blob/2",
             Self::Cache => "/buildbee/cache/3",
         }
     }

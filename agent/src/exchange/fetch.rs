@@ -2,7 +2,8 @@
 //! last, since it always has them.
 //!
 //! Each blob is fetched once however many ask for it. Every byte is verified before it is stored; a source that sends bad ones is named
-//! in the log and not asked again in this fetch. Not here: which blobs are needed; keeping them.
+//! in the log and not asked again in this fetch. Large blobs go their own way ([`large`](super::large)) beside the others. Not here: which
+//! blobs are needed; keeping them.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use buildbee_p2p::frames::{read_message, write_message};
 use buildbee_p2p::node::{Node, PeerStream};
+use buildbee_proto::chunk::is_chunked;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::exchange::{BlobHave, BlobRequest};
@@ -17,20 +19,28 @@ use buildbee_proto::limits::MAX_BLOBS_PER_REQUEST;
 use buildbee_proto::peer::{PeerId, Role};
 use buildbee_proto::version::Protocol;
 use buildbee_store::{PutError, Store};
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all, try_join};
+use futures::stream::{StreamExt, TryStreamExt};
 use thiserror::Error;
 use tokio::io::BufReader;
 use tokio::time::timeout;
 
 use super::arriving::{Arriving, Claim};
-use super::receive::{SourceFault, get_batch};
+use super::large::Large;
+use super::receive::{Landed, SourceFault, get_batch};
 
-/// How long one call may take in all.
+/// How long one call may take in all, where everybody trickles: this, and time for its bytes.
 const FETCH_DEADLINE: Duration = Duration::from_secs(300);
+/// A slot is not kept for sources that are slower than this together.
+const LEAST_BYTES_PER_SECOND: u64 = 16 << 10;
 /// Below this many missing bytes, asking around costs more than it saves.
 const ASK_AROUND_BYTES: u64 = 64 << 10;
 /// Agents asked whether they have something.
 const MAX_ASKED: usize = 3;
+/// The same for each large blob: all who fetch it swap its chunks.
+const MAX_ASKED_FOR_LARGE: usize = 16;
+/// Large blobs brought at once.
+const MAX_LARGE: usize = 2;
 /// How long they may think about one batch.
 const HAVE_DEADLINE: Duration = Duration::from_millis(200);
 /// How long opening a stream may take.
@@ -72,7 +82,7 @@ pub enum FetchError {
     #[error(transparent)]
     Store(#[from] PutError),
     /// It took too long.
-    #[error("fetching took more than {} s", FETCH_DEADLINE.as_secs())]
+    #[error("fetching took too long")]
     Late,
 }
 
@@ -117,7 +127,9 @@ impl Fetcher {
         if self.inner.store.missing(wanted).is_empty() {
             return Ok(());
         }
-        timeout(FETCH_DEADLINE, Box::pin(self.inner.fetch(wanted, sources))).await.map_err(|_| FetchError::Late)?
+        let seconds = total_bytes(wanted) / LEAST_BYTES_PER_SECOND;
+        let patience = FETCH_DEADLINE.saturating_add(Duration::from_secs(seconds));
+        timeout(patience, Box::pin(self.inner.fetch(wanted, sources))).await.map_err(|_| FetchError::Late)?
     }
 }
 
@@ -146,22 +158,58 @@ impl Inner {
     }
 
     async fn bring(&self, claim: &Claim, sources: &Sources) -> Result<(), FetchError> {
-        let digests = claim.digests();
-        let n_bytes = digests.iter().fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes));
-        if n_bytes >= ASK_AROUND_BYTES {
-            self.bring_from_agents(digests, sources).await?;
+        let (large, small): (Vec<Digest>, Vec<Digest>) = claim.digests().iter().partition(|digest| is_chunked(digest));
+        try_join(self.bring_small(claim, &small, sources), self.bring_large(claim, &large, sources)).await.map(drop)
+    }
+
+    async fn bring_large(&self, claim: &Claim, blobs: &[Digest], sources: &Sources) -> Result<(), FetchError> {
+        if blobs.is_empty() {
+            return Ok(());
+        }
+        let agents = self.candidates(sources, MAX_ASKED_FOR_LARGE);
+        let bringing: Vec<_> = blobs.iter().map(|blob| self.bring_one(claim, *blob, sources.origin, &agents)).collect();
+        futures::stream::iter(bringing).buffer_unordered(MAX_LARGE).try_collect().await
+    }
+
+    fn bring_one<'a>(
+        &'a self,
+        claim: &'a Claim,
+        blob: Digest,
+        origin: PeerId,
+        agents: &'a [PeerId],
+    ) -> BoxFuture<'a, Result<(), FetchError>> {
+        Box::pin(async move {
+            let large = Large { node: &self.node, store: &self.store, partials: self.arriving.partials() };
+            let note = |peer, fault: &SourceFault| self.note(peer, fault);
+            large.bring(blob, origin, agents, &note).await.map_err(|fault| self.lost(blob, origin, fault))?;
+            claim.landed(&[blob]);
+            Ok(())
+        })
+    }
+
+    /// Why the origin was of no use.
+    fn lost(&self, digest: Digest, origin: PeerId, fault: SourceFault) -> FetchError {
+        match fault {
+            SourceFault::Store(error) => error.into(),
+            SourceFault::Lost(digest) => FetchError::Missing(digest),
+            fault => {
+                self.note(origin, &fault);
+                FetchError::Source { digest, peer: origin, fault: fault.to_string() }
+            }
+        }
+    }
+
+    async fn bring_small(&self, claim: &Claim, digests: &[Digest], sources: &Sources) -> Result<(), FetchError> {
+        let landed = |digests: &[Digest]| claim.landed(digests);
+        if total_bytes(digests) >= ASK_AROUND_BYTES {
+            self.bring_from_agents(digests, sources, &landed).await?;
         }
         let left = self.store.missing(digests);
         let Some(first) = left.first().copied() else { return Ok(()) };
         claim.make_certain(&left);
-        match self.get(sources.origin, &left).await {
-            Ok(()) => {}
-            Err(SourceFault::Store(error)) => return Err(error.into()),
-            Err(fault) => {
-                self.note(sources.origin, &fault);
-                let digest = self.store.missing(&left).first().copied().unwrap_or(first);
-                return Err(FetchError::Source { digest, peer: sources.origin, fault: fault.to_string() });
-            }
+        if let Err(fault) = self.get(sources.origin, &left, &landed).await {
+            let digest = self.store.missing(&left).first().copied().unwrap_or(first);
+            return Err(self.lost(digest, sources.origin, fault));
         }
         match self.store.missing(&left).first() {
             Some(digest) => Err(FetchError::Missing(*digest)),
@@ -170,22 +218,25 @@ impl Inner {
     }
 
     /// What some agents have comes from them; whatever fails is left to the origin. Only an error of the store here is an error.
-    async fn bring_from_agents(&self, digests: &[Digest], sources: &Sources) -> Result<(), FetchError> {
-        let candidates = self.candidates(sources);
+    async fn bring_from_agents(
+        &self,
+        digests: &[Digest],
+        sources: &Sources,
+        landed: Landed<'_>,
+    ) -> Result<(), FetchError> {
+        let candidates = self.candidates(sources, MAX_ASKED);
         let answers = join_all(candidates.iter().map(|peer| self.ask(*peer, digests))).await;
         let mut shares: Vec<(PeerId, Vec<Digest>)> = candidates.iter().map(|peer| (*peer, Vec::new())).collect();
         for digest in digests {
             // The one with the smallest share so far, so that several carry what several have.
             let having = answers.iter().enumerate().filter(|(_, answer)| answer.contains(digest));
-            let least = having
-                .map(|(at, _)| at)
-                .min_by_key(|&at| shares[at].1.iter().fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes)));
+            let least = having.map(|(at, _)| at).min_by_key(|&at| total_bytes(&shares[at].1));
             if let Some(at) = least {
                 shares[at].1.push(*digest);
             }
         }
         shares.retain(|(_, share)| !share.is_empty());
-        let results = join_all(shares.iter().map(|(peer, share)| self.get(*peer, share))).await;
+        let results = join_all(shares.iter().map(|(peer, share)| self.get(*peer, share, landed))).await;
         for ((peer, _), result) in shares.iter().zip(results) {
             match result {
                 Ok(()) => {}
@@ -196,13 +247,13 @@ impl Inner {
         Ok(())
     }
 
-    fn candidates(&self, sources: &Sources) -> Vec<PeerId> {
+    fn candidates(&self, sources: &Sources, n_most: usize) -> Vec<PeerId> {
         let table = self.node.peers().borrow().clone();
         let is_agent = |peer: &PeerId| table.0.iter().any(|entry| entry.peer == *peer && entry.role == Role::Agent);
         let others = table.0.iter().map(|entry| entry.peer).filter(|peer| !sources.likely.contains(peer));
         let mut candidates: Vec<PeerId> = sources.likely.iter().copied().chain(others).collect();
         candidates.retain(|peer| is_agent(peer) && *peer != sources.origin);
-        candidates.truncate(MAX_ASKED);
+        candidates.truncate(n_most);
         candidates
     }
 
@@ -230,21 +281,26 @@ impl Inner {
     }
 
     /// Gets what `peer` has of `digests`, over a few streams at once.
-    async fn get(&self, peer: PeerId, digests: &[Digest]) -> Result<(), SourceFault> {
+    async fn get(&self, peer: PeerId, digests: &[Digest], landed: Landed<'_>) -> Result<(), SourceFault> {
         let queue = Mutex::new(batches(digests));
         let n_streams = queue.lock().unwrap_or_else(PoisonError::into_inner).len().min(STREAMS_PER_SOURCE);
-        let workers = (0..n_streams).map(|_| self.get_batches(peer, &queue));
+        let workers = (0..n_streams).map(|_| self.get_batches(peer, &queue, landed));
         futures::future::try_join_all(workers).await.map(drop)
     }
 
-    async fn get_batches(&self, peer: PeerId, queue: &Mutex<VecDeque<Vec<Digest>>>) -> Result<(), SourceFault> {
+    async fn get_batches(
+        &self,
+        peer: PeerId,
+        queue: &Mutex<VecDeque<Vec<Digest>>>,
+        landed: Landed<'_>,
+    ) -> Result<(), SourceFault> {
         let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some(mut batch) = next() else { return Ok(()) };
         let opened = timeout(OPEN_DEADLINE, self.node.open(peer, Protocol::Blob)).await;
         let stream = opened.map_err(|_| SourceFault::Late)?.map_err(|error| SourceFault::Open(error.to_string()))?;
         let mut stream = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
         loop {
-            get_batch(&self.store, &mut stream, batch).await?;
+            get_batch(&self.store, &mut stream, batch, landed).await?;
             match next() {
                 Some(more) => batch = more,
                 None => return Ok(()),
@@ -257,6 +313,10 @@ async fn ask_batch(stream: &mut PeerStream, batch: &[Digest]) -> Option<Vec<bool
     write_message(stream, &BlobRequest::Have(batch.to_vec())).await.ok()?;
     let answer: BlobHave = read_message(stream).await.ok()??;
     Some(answer.present)
+}
+
+fn total_bytes(digests: &[Digest]) -> u64 {
+    digests.iter().fold(0, |sum, digest| sum.saturating_add(digest.size_bytes))
 }
 
 /// `digests` in requests of a reasonable size.

@@ -19,7 +19,7 @@ pub const PIECE_BYTES: usize = 256 << 10;
 /// Pieces read ahead.
 const PIECES_AHEAD: usize = 4;
 /// How long a receiver may take for one piece.
-const PIECE_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const PIECE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// What stands before each blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use buildbee_p2p::frames::{FrameError, read_message, write_message};
 use buildbee_proto::digest::Digest;
-use buildbee_proto::error::WireError;
+use buildbee_proto::error::{ErrorCode, WireError};
 use buildbee_proto::exchange::{BlobHeader, BlobRequest};
 use buildbee_store::{PutError, Store};
 use thiserror::Error;
@@ -22,7 +22,7 @@ const MAX_PENDING_BYTES: u64 = 4 << 20;
 const PIECES_AHEAD: usize = 4;
 const PIECE_BYTES: usize = 256 << 10;
 /// How long the other side may be silent.
-const SILENCE: Duration = Duration::from_secs(15);
+pub(super) const SILENCE: Duration = Duration::from_secs(15);
 /// A source slower than this is of no use; others wait for the same blob.
 const LEAST_BYTES_PER_SECOND: u64 = 64 << 10;
 
@@ -47,6 +47,9 @@ pub(crate) enum SourceFault {
     /// It said no.
     #[error("refused: {0}")]
     Refused(WireError),
+    /// It had it, and has it no more.
+    #[error("has {0} no more")]
+    Lost(Digest),
     /// Its bytes are not what was asked for.
     #[error("sent bytes that are not {0}")]
     Lied(Digest),
@@ -58,25 +61,42 @@ pub(crate) enum SourceFault {
     Task(#[from] tokio::task::JoinError),
 }
 
+impl SourceFault {
+    /// Whether asking again is of no use.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::Refused(error) => error.code != ErrorCode::Busy,
+            Self::Lied(_) | Self::Lost(_) | Self::Store(_) | Self::Task(_) => true,
+            Self::Open(_) | Self::Frame(_) | Self::Late | Self::Slow | Self::Ended => false,
+        }
+    }
+}
+
 impl From<std::io::Error> for SourceFault {
     fn from(error: std::io::Error) -> Self {
         Self::Frame(error.into())
     }
 }
 
-fn put_fault(digest: Digest, error: PutError) -> SourceFault {
+pub(super) fn put_fault(digest: Digest, error: PutError) -> SourceFault {
     match error {
-        PutError::Mismatch { .. } | PutError::TooLong { .. } => SourceFault::Lied(digest),
+        PutError::Mismatch { .. } | PutError::TooLong { .. } | PutError::NotTheChunk { .. } => {
+            SourceFault::Lied(digest)
+        }
         error => SourceFault::Store(error),
     }
 }
 
+/// Hears of what is stored.
+pub(super) type Landed<'a> = &'a (dyn Fn(&[Digest]) + Sync);
+
 /// Asks for one batch on `stream` and stores what comes. What the other side lacks is simply not stored. Not cancel-safe: drop the
 /// stream then.
-pub(crate) async fn get_batch<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn get_batch<S: AsyncRead + AsyncWrite + Unpin>(
     store: &Store,
     stream: &mut BufReader<S>,
     batch: Vec<Digest>,
+    landed: Landed<'_>,
 ) -> Result<(), SourceFault> {
     let request = BlobRequest::Get(batch.clone());
     timeout(SILENCE, write_message(stream.get_mut(), &request)).await.map_err(|_| SourceFault::Late)??;
@@ -89,15 +109,16 @@ pub(crate) async fn get_batch<S: AsyncRead + AsyncWrite + Unpin>(
             BlobHeader::Found if digest.size_bytes <= SMALL_BLOB_BYTES => {
                 let mut content = vec![0; usize::try_from(digest.size_bytes).unwrap_or(0)];
                 timeout(SILENCE, stream.read_exact(&mut content)).await.map_err(|_| SourceFault::Late)??;
-                pending.add(store, digest, content).await?;
+                pending.add(store, digest, content, landed).await?;
             }
             BlobHeader::Found => {
                 let patience = SILENCE + Duration::from_secs(digest.size_bytes / LEAST_BYTES_PER_SECOND);
                 timeout(patience, receive_large(store, stream, digest)).await.map_err(|_| SourceFault::Slow)??;
+                landed(&[digest]);
             }
         }
     }
-    pending.put(store).await
+    pending.put(store, landed).await
 }
 
 #[derive(Default)]
@@ -107,22 +128,29 @@ struct Pending {
 }
 
 impl Pending {
-    async fn add(&mut self, store: &Store, digest: Digest, content: Vec<u8>) -> Result<(), SourceFault> {
+    async fn add(
+        &mut self,
+        store: &Store,
+        digest: Digest,
+        content: Vec<u8>,
+        landed: Landed<'_>,
+    ) -> Result<(), SourceFault> {
         self.n_bytes += digest.size_bytes;
         self.blobs.push((digest, content));
         if self.blobs.len() >= MAX_PENDING || self.n_bytes >= MAX_PENDING_BYTES {
-            self.put(store).await
+            self.put(store, landed).await
         } else {
             Ok(())
         }
     }
 
-    async fn put(&mut self, store: &Store) -> Result<(), SourceFault> {
+    async fn put(&mut self, store: &Store, landed: Landed<'_>) -> Result<(), SourceFault> {
         self.n_bytes = 0;
         let blobs = std::mem::take(&mut self.blobs);
         if blobs.is_empty() {
             return Ok(());
         }
+        let digests: Vec<Digest> = blobs.iter().map(|(digest, _)| *digest).collect();
         let store = store.clone();
         tokio::task::spawn_blocking(move || {
             let put = |(digest, content): (Digest, Vec<u8>)| {
@@ -130,7 +158,9 @@ impl Pending {
             };
             blobs.into_iter().try_for_each(put)
         })
-        .await?
+        .await??;
+        landed(&digests);
+        Ok(())
     }
 }
 

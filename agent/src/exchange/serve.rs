@@ -24,20 +24,24 @@ use super::small::Small;
 /// Answers being written at once; each takes a blocking thread and about 2 MiB.
 const MAX_SERVING: usize = 16;
 /// How long a request waits for its turn.
-const TURN_DEADLINE: Duration = Duration::from_secs(5);
+pub(super) const TURN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a stream may stay without a request.
 const IDLE_DEADLINE: Duration = Duration::from_secs(60);
-const WRITE_DEADLINE: Duration = Duration::from_secs(10);
-/// How long a request waits for blobs that are on their way here. Who asked can ask their source then.
-const ARRIVAL_DEADLINE: Duration = Duration::from_secs(3);
+pub(super) const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a request waits for blobs that are on their way here while nothing lands. Who asked can ask their source then.
+const ARRIVAL_SILENCE: Duration = Duration::from_secs(3);
+/// How long in all for some of them: who asked must hear something.
+const ARRIVAL_DEADLINE: Duration = Duration::from_secs(10);
+/// Blobs that are waited for together.
+const ARRIVING_TOGETHER: usize = 32;
 
 /// Serves from one store and what is in memory. Clones share the bound.
 #[derive(Clone, Debug)]
 pub struct BlobServer {
-    store: Store,
+    pub(super) store: Store,
     small: Small,
-    arriving: Arriving,
-    turns: Arc<Semaphore>,
+    pub(super) arriving: Arriving,
+    pub(super) turns: Arc<Semaphore>,
 }
 
 impl BlobServer {
@@ -60,6 +64,8 @@ impl BlobServer {
             let going_on = match request {
                 BlobRequest::Have(digests) => self.have(&digests, &mut stream).await,
                 BlobRequest::Get(digests) => self.get(from, digests, &mut stream).await,
+                BlobRequest::Map { blob, known } => self.map(blob, known, &mut stream).await,
+                BlobRequest::Chunks { blob, chunks } => self.chunks(from, blob, chunks, &mut stream).await,
             };
             if !going_on {
                 return;
@@ -84,22 +90,25 @@ impl BlobServer {
         if digests.len() > MAX_BLOBS_PER_REQUEST {
             return refuse(stream, ErrorCode::Invalid, Retry::Never, "too many blobs in one request").await;
         }
-        // Whatever comes of the wait, what is here is sent.
-        drop(timeout(ARRIVAL_DEADLINE, self.arriving.settled(&digests)).await);
-        let Ok(Ok(_turn)) = timeout(TURN_DEADLINE, self.turns.acquire()).await else {
-            return refuse(stream, ErrorCode::Busy, Retry::OtherAgent, "too many blobs are being sent").await;
-        };
-        match write_blobs(&self.store, &self.small, digests, Framing::Headers, stream).await {
-            Ok(()) => true,
-            Err(error) => {
+        let is_here = |digest: &Digest| self.store.contains(digest) || self.small.contains(digest);
+        let n_together = if digests.iter().all(is_here) { MAX_BLOBS_PER_REQUEST } else { ARRIVING_TOGETHER };
+        for some in digests.chunks(n_together) {
+            let absent: Vec<Digest> = some.iter().filter(|digest| !is_here(digest)).copied().collect();
+            // Whatever comes of the wait, what is here is sent.
+            drop(timeout(ARRIVAL_DEADLINE, self.arriving.settled(&absent, ARRIVAL_SILENCE)).await);
+            let Ok(Ok(_turn)) = timeout(TURN_DEADLINE, self.turns.acquire()).await else {
+                return refuse(stream, ErrorCode::Busy, Retry::OtherAgent, "too many blobs are being sent").await;
+            };
+            if let Err(error) = write_blobs(&self.store, &self.small, some.to_vec(), Framing::Headers, stream).await {
                 tracing::debug!(peer = %from.short(), %error, "blobs were not sent");
-                false
+                return false;
             }
         }
+        true
     }
 }
 
-async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, code: ErrorCode, retry: Retry, why: &str) -> bool {
+pub(super) async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, code: ErrorCode, retry: Retry, why: &str) -> bool {
     let header = BlobHeader::Refused(WireError::new(code, retry, why));
     matches!(timeout(WRITE_DEADLINE, write_message(stream, &header)).await, Ok(Ok(())))
 }

@@ -104,6 +104,14 @@ pub enum PutError {
         /// The name it came under.
         expected: Digest,
     },
+    /// The bytes are not that chunk of the blob.
+    #[error("content is not chunk {index} of {blob}")]
+    NotTheChunk {
+        /// The blob.
+        blob: Digest,
+        /// Which chunk.
+        index: u32,
+    },
     /// Digest function that this store can't check.
     #[error("{digest} can't be checked here: only BLAKE3 can")]
     Unsupported {

@@ -22,6 +22,7 @@
 //! Not here: checking signatures (callers do, before use), fetching what is missing, compressing.
 
 mod blobs;
+mod chunk_lists;
 mod copy;
 mod error;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod layout;
 mod lock;
 mod packed;
 mod packs;
+mod partial;
 mod pins;
 mod recency;
 mod records;
@@ -54,8 +56,10 @@ mod packs_tests;
 #[cfg(test)]
 mod store_tests;
 
+pub use chunk_lists::ChunkLists;
 pub use error::{LinkError, OpenError, PutError, ReadError};
 pub use inode::sealed_time;
+pub use partial::Partial;
 pub use pins::Pin;
 pub use recover::Recovery;
 pub use store::{Cleared, Durability, Options, Store, Usage};

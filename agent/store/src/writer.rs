@@ -71,14 +71,20 @@ impl Store {
 
     /// Starts to store a blob whose bytes arrive bit by bit. Room for all of it is reserved here.
     pub fn writer(&self, expected: Digest) -> Result<BlobWriter, PutError> {
-        supported(&expected)?;
+        let (temporary, file, reservation) = self.unfinished(&expected)?;
+        let hasher = blake3::Hasher::new();
+        Ok(BlobWriter { store: self.clone(), expected, hasher, n_written: 0, file, temporary, reservation })
+    }
+
+    /// A file in the making, and room for it.
+    pub(crate) fn unfinished(&self, expected: &Digest) -> Result<(Temporary, File, Reservation), PutError> {
+        supported(expected)?;
         let reservation = self.inner.reserve(charge_bytes(expected.size_bytes))?;
         let temporary = self.inner.temporary();
         let file = temporary.create().map_err(|error| PutError::io(temporary.path(), error))?;
         #[cfg(test)]
         crate::fault::point("created");
-        let hasher = blake3::Hasher::new();
-        Ok(BlobWriter { store: self.clone(), expected, hasher, n_written: 0, file, temporary, reservation })
+        Ok((temporary, file, reservation))
     }
 
     /// Stores a copy of the regular file at `path` (symlinks are followed), as it is while being read.
@@ -117,7 +123,7 @@ impl Store {
         Ok(digest)
     }
 
-    fn place(
+    pub(crate) fn place(
         &self,
         file: &File,
         temporary: Temporary,

@@ -13,15 +13,16 @@ use buildbee_agent::exchange::serve::BlobServer;
 use buildbee_agent::exchange::small::Small;
 use buildbee_agent::serve::Agent;
 use buildbee_p2p::enrolment::Enrolment;
-use buildbee_p2p::frames::{read_message, write_message};
+use buildbee_p2p::frames::{FrameError, read_message, write_message};
 use buildbee_p2p::identity::{Identity, verify_result};
 use buildbee_p2p::node::{self, Inbound, Node, NodeConfig, PeerStream};
 use buildbee_proto::action::{Action, Command};
 use buildbee_proto::canonical::Canonical;
+use buildbee_proto::chunk::ChunkSet;
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::WireError;
-use buildbee_proto::exchange::{BlobHeader, BlobRequest};
+use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate};
 use buildbee_proto::membership::{Membership, Roster, Signed};
 use buildbee_proto::outcome::{ActionResult, SignedResult};
@@ -157,9 +158,10 @@ impl Farm {
         let (store, _) = Store::open(&dir.path().join("store"), &options).unwrap();
         let (node, inbound) = self.node(Identity::generate(), Role::Client, &[]).await;
         node.connect(agent, addresses, Duration::from_secs(10)).await.unwrap();
-        tokio::spawn(serve(inbound, store.clone(), manner));
+        let ledger = Ledger::default();
+        tokio::spawn(serve(inbound, store.clone(), manner, ledger.clone()));
         let toolchain = toolchain(&store);
-        Client { node, store, toolchain, agent, _dir: dir }
+        Client { node, store, toolchain, agent, ledger, _dir: dir }
     }
 }
 
@@ -214,39 +216,107 @@ pub(crate) enum Manner {
     Lies,
     /// Has lost everything over 1 MiB.
     Forgets,
+    /// Takes its time for each chunk of a large blob, and counts them.
+    Slow,
+    /// Ends every stream after three chunks.
+    Cuts,
+    /// One chunk of large blobs is another one.
+    LiesOnce,
+    /// Chunks are shorter than they should be.
+    Short,
+    /// Chunks are followed by more bytes.
+    Endless,
+    /// Says that it has more chunks than there can be.
+    Boasts,
+    /// Does not say anything about large blobs but that it is at work.
+    Dawdles,
 }
 
-async fn serve(mut inbound: Inbound, store: Store, manner: Manner) {
+/// How often each chunk was sent.
+pub(crate) type Ledger = std::sync::Arc<std::sync::Mutex<HashMap<(Digest, u32), usize>>>;
+
+async fn serve(mut inbound: Inbound, store: Store, manner: Manner, ledger: Ledger) {
     let server = BlobServer::new(store.clone(), Small::default(), Arriving::default());
     while let Some(arrived) = inbound.next().await {
         assert_eq!(arrived.protocol, Protocol::Blob);
-        let (server, server_store) = (server.clone(), store.clone());
+        let (server, server_store, ledger) = (server.clone(), store.clone(), ledger.clone());
         tokio::spawn(async move {
             match manner {
                 Manner::Honest => server.serve(arrived.from.peer(), arrived.stream).await,
-                Manner::Lies | Manner::Forgets => misbehave(manner, &server_store, arrived.stream).await,
+                // A stream that fails is what some of them are about.
+                _ => drop(misbehave(manner, &server_store, arrived.stream, &ledger).await),
             }
         });
     }
 }
 
-async fn misbehave(manner: Manner, store: &Store, mut stream: PeerStream) {
-    while let Ok(Some(request)) = read_message::<BlobRequest, _>(&mut stream).await {
-        let BlobRequest::Get(digests) = request else { return };
-        for digest in digests {
-            let content = match manner {
-                Manner::Lies => Some(vec![0x55; usize::try_from(digest.size_bytes).unwrap()]),
-                _ => (digest.size_bytes <= 1 << 20).then(|| store.read(&digest, 1 << 20).unwrap().unwrap()),
-            };
-            let header = if content.is_some() { BlobHeader::Found } else { BlobHeader::Missing };
-            if write_message(&mut stream, &header).await.is_err() {
-                return;
+async fn misbehave(manner: Manner, store: &Store, mut stream: PeerStream, ledger: &Ledger) -> Result<(), FrameError> {
+    let mut n_sent = 0;
+    while let Some(request) = read_message::<BlobRequest, _>(&mut stream).await? {
+        match request {
+            BlobRequest::Have(digests) => {
+                let present = digests.iter().map(|digest| store.contains(digest)).collect();
+                write_message(&mut stream, &BlobHave { present }).await?;
             }
-            if stream.write_all(&content.unwrap_or_default()).await.is_err() || stream.flush().await.is_err() {
-                return;
+            BlobRequest::Get(digests) => {
+                for digest in digests {
+                    let content = match manner {
+                        Manner::Lies => Some(vec![0x55; usize::try_from(digest.size_bytes).unwrap()]),
+                        Manner::Forgets if digest.size_bytes > 1 << 20 => None,
+                        _ => store.read(&digest, u64::MAX).unwrap(),
+                    };
+                    let header = if content.is_some() { BlobHeader::Found } else { BlobHeader::Missing };
+                    write_message(&mut stream, &header).await?;
+                    stream.write_all(&content.unwrap_or_default()).await?;
+                    stream.flush().await?;
+                }
+            }
+            BlobRequest::Map { blob, .. } => {
+                let chunks = store.chunks(&blob).unwrap().unwrap();
+                let n = chunks.n() as usize;
+                let map = match manner {
+                    Manner::Forgets => BlobMap::Missing,
+                    Manner::Dawdles => BlobMap::Working,
+                    Manner::Lies => BlobMap::Found {
+                        values: vec![[0x55; 32]; n],
+                        present: Bytes(vec![0; n.div_ceil(8)]),
+                        coming: true,
+                    },
+                    Manner::Boasts => {
+                        let values = chunks.values().to_vec();
+                        BlobMap::Found { values, present: Bytes(vec![0xff; 1 << 10]), coming: true }
+                    }
+                    _ => {
+                        let present = Bytes(ChunkSet::all(chunks.n()).bits().to_vec());
+                        BlobMap::Found { values: chunks.values().to_vec(), present, coming: false }
+                    }
+                };
+                write_message(&mut stream, &map).await?;
+            }
+            BlobRequest::Chunks { blob, chunks } => {
+                for index in chunks {
+                    let mut content = store.read_chunk(&blob, index).unwrap().unwrap();
+                    match manner {
+                        Manner::Cuts if n_sent == 3 => return Ok(()),
+                        Manner::Slow => tokio::time::sleep(Duration::from_millis(60)).await,
+                        Manner::LiesOnce if index == 2 => content[77] ^= 1,
+                        Manner::Short => content.truncate(1000),
+                        Manner::Endless => content.extend(vec![0x55; 1 << 20]),
+                        _ => {}
+                    }
+                    write_message(&mut stream, &BlobHeader::Found).await?;
+                    stream.write_all(&content).await?;
+                    stream.flush().await?;
+                    n_sent += 1;
+                    *ledger.lock().unwrap().entry((blob, index)).or_default() += 1;
+                    if manner == Manner::Short {
+                        return Ok(stream.shutdown().await?);
+                    }
+                }
             }
         }
     }
+    Ok(())
 }
 
 pub(crate) struct Client {
@@ -254,6 +324,8 @@ pub(crate) struct Client {
     pub(crate) store: Store,
     pub(crate) toolchain: Toolchain,
     pub(crate) agent: PeerId,
+    /// What it sent of large blobs, unless it is honest.
+    pub(crate) ledger: Ledger,
     _dir: TempDir,
 }
 

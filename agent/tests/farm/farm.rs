@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 use crate::bed::{Client, Farm, Manner, again};
 
 /// A coordinator that does as the test says.
-struct Coordinator {
+pub(crate) struct Coordinator {
     node: Node,
     state: Arc<Mutex<State>>,
 }
@@ -128,7 +128,7 @@ async fn the_coordinator_hears_of_slots_and_toolchains_and_deals_leases() {
 }
 
 /// Two agents that know each other.
-async fn neighbours(farm: &mut Farm) -> (Coordinator, crate::bed::RunningAgent, crate::bed::RunningAgent) {
+pub(crate) async fn neighbours(farm: &mut Farm) -> (Coordinator, crate::bed::RunningAgent, crate::bed::RunningAgent) {
     let coordinator = Coordinator::start(farm).await;
     let (one, other) = (farm.agent(2).await, farm.agent(2).await);
     let members = vec![(one.get().peer(), Role::Agent), (other.get().peer(), Role::Agent)];

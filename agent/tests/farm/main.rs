@@ -7,6 +7,7 @@ mod content;
 mod early;
 mod farm;
 mod hostile;
+mod large;
 mod process;
 mod recorded;
 mod running;

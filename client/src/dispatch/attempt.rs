@@ -21,6 +21,7 @@ use buildbee_proto::peer::PeerId;
 use buildbee_proto::version::Protocol;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::Instant;
 
 use super::along::{Along, Sent};
 use super::board::Pick;
@@ -30,17 +31,20 @@ use crate::inputs::discover::OutputPlace;
 
 /// From opening the stream to `Accepted`.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(1);
-/// Between two signs of life.
+/// Between two signs of life: a word, or bytes that the agent takes from here.
 const PROGRESS_DEADLINE: Duration = Duration::from_millis(1800);
+/// Between two words, while the agent takes bytes: a link that is full of these lets words through late.
+const WORD_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two pieces of a result.
 const TRANSFER_DEADLINE: Duration = Duration::from_secs(2);
-/// From `Accepted` to the end of the result: the action's own limit, and time for the agent to fetch what it lacks.
+/// From `Accepted`, or from when the agent last took something from here, to the end of the result: the action's own limit, and time to
+/// fetch from other agents what it lacks. A toolchain may take hours on a slow link.
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(15 * 60);
 /// A peer that sends content slower than this is as good as gone.
 const LEAST_BYTES_PER_SECOND: u64 = 128 << 10;
 /// Largest result that is taken into memory; larger ones run locally.
 pub const MAX_RESULT_CONTENT_BYTES: u64 = 512 << 20;
-/// For sending an agent what it lacks of an offer.
+/// For sending an agent what it lacks of an offer: this, and time for its bytes.
 const SUPPLY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What an agent made.
@@ -153,8 +157,17 @@ impl Attempts {
         let unasked_bytes = n_bytes(&request.inline);
         drop(request);
         let sent_bytes = unasked_bytes + self.supply(&mut stream, along, &flags).await?;
-        let made = tokio::time::timeout(ATTEMPT_DEADLINE, listen(&mut stream, job, sent_bytes));
-        let made = made.await.map_err(|_| AttemptError::Silent)??;
+        let accepted = Instant::now();
+        let last_moved = || self.lender.last_moved(&pick.peer).unwrap_or(accepted).max(accepted);
+        let mut listening = std::pin::pin!(listen(&mut stream, job, sent_bytes, &last_moved));
+        let made = loop {
+            match tokio::time::timeout_at(last_moved() + ATTEMPT_DEADLINE, &mut listening).await {
+                Ok(made) => break made?,
+                // More was taken meanwhile.
+                Err(_) if last_moved().elapsed() < ATTEMPT_DEADLINE => {}
+                Err(_) => return Err(AttemptError::Silent),
+            }
+        };
         let maker = made.signed.result.provenance.peer;
         let roster = self.node.roster();
         if maker != pick.peer && roster.is_some_and(|roster| !roster.value.has_agent(&maker)) {
@@ -181,10 +194,12 @@ impl Attempts {
         let lacking = along.lacking(flags).ok_or(AttemptError::BadResult("it lacks what was not offered"))?;
         let wanted = lacking.clone();
         let supply = self.reading(move |lender| Along::supply(&wanted, lender)).await?;
-        let sending = tokio::time::timeout(SUPPLY_DEADLINE, write_message(stream, &supply));
+        let n_bytes = n_bytes(&supply.blobs);
+        let patience = SUPPLY_DEADLINE + Duration::from_secs(n_bytes / LEAST_BYTES_PER_SECOND);
+        let sending = tokio::time::timeout(patience, write_message(stream, &supply));
         sending.await.map_err(|_| AttemptError::Silent)??;
         along.arrived(&lacking, &supply);
-        Ok(n_bytes(&supply.blobs))
+        Ok(n_bytes)
     }
 
     /// A stream with the request accepted on it, and what the agent said that it lacks.
@@ -217,12 +232,14 @@ fn n_bytes(blobs: &[Bytes]) -> u64 {
     blobs.iter().map(|blob| blob.0.len() as u64).sum()
 }
 
-async fn listen(stream: &mut PeerStream, job: &Job, sent_bytes: u64) -> Result<RemoteResult, AttemptError> {
+async fn listen(
+    stream: &mut PeerStream,
+    job: &Job,
+    sent_bytes: u64,
+    last_moved: &(dyn Fn() -> Instant + Sync),
+) -> Result<RemoteResult, AttemptError> {
     loop {
-        let update = tokio::time::timeout(PROGRESS_DEADLINE, read_message::<ActionUpdate, _>(stream))
-            .await
-            .map_err(|_| AttemptError::Silent)??;
-        match update {
+        match next_word(stream, last_moved).await? {
             Some(ActionUpdate::Running(_) | ActionUpdate::Accepted | ActionUpdate::Lacks(_)) => {}
             Some(ActionUpdate::Early { .. }) => {
                 return Err(AttemptError::BadResult("it sends what was not wanted early"));
@@ -235,6 +252,23 @@ async fn listen(stream: &mut PeerStream, job: &Job, sent_bytes: u64) -> Result<R
                 return Ok(RemoteResult { signed, blobs, sent_bytes });
             }
             None => return Err(AttemptError::Gone),
+        }
+    }
+}
+
+/// What the agent says next. It may stay silent for as long as it takes bytes that it fetches.
+async fn next_word(
+    stream: &mut PeerStream,
+    last_moved: &(dyn Fn() -> Instant + Sync),
+) -> Result<Option<ActionUpdate>, AttemptError> {
+    let mut word = std::pin::pin!(read_message::<ActionUpdate, _>(stream));
+    let since = Instant::now();
+    loop {
+        let patience = (last_moved().max(since) + PROGRESS_DEADLINE).min(since + WORD_DEADLINE);
+        match tokio::time::timeout_at(patience, &mut word).await {
+            Ok(word) => return Ok(word?),
+            Err(_) if last_moved() + PROGRESS_DEADLINE > Instant::now() && since.elapsed() < WORD_DEADLINE => {}
+            Err(_) => return Err(AttemptError::Silent),
         }
     }
 }

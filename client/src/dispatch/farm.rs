@@ -397,12 +397,12 @@ async fn serve_peers_task(farm: Farm, mut inbound: Inbound, journal: Journal) {
         };
         let Some(stream) = stream else { return };
         // Agents fetch inputs; nothing else is asked of a client.
-        let Sender::Member { role: Role::Agent, .. } = stream.from else { continue };
+        let Sender::Member { role: Role::Agent, peer, .. } = stream.from else { continue };
         if stream.protocol != Protocol::Blob {
             continue;
         }
         let Ok(permit) = Arc::clone(&serving).try_acquire_owned() else { continue };
-        let serve = serve_task(farm.shared.lender.clone(), journal.clone(), stream.stream);
+        let serve = serve_task(farm.shared.lender.clone(), journal.clone(), peer, stream.stream);
         farm.shared.tasks.spawn("serve blobs", async move {
             serve.await;
             drop(permit);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use buildbee_proto::codec::{Bytes, CodecError, FRAME_HEADER_BYTES, Message, body_length, from_body, to_frame};
 use buildbee_proto::control::{ControlReply, ControlRequest, Hello, HelloReply, JoinReply, JoinRequest};
-use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobRequest, CacheReply, CacheRequest};
+use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest, CacheReply, CacheRequest};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Supply};
 use buildbee_proto::limits::{MAX_ARGUMENTS, MAX_HELLO_FRAME};
 use buildbee_proto::local::{Invocation, LocalCall, LocalReply, LocalRequest};
@@ -193,6 +193,7 @@ fn frames_above_their_bound_are_refused() {
     check_frame_bounds::<BlobRequest>();
     check_frame_bounds::<BlobHave>();
     check_frame_bounds::<BlobHeader>();
+    check_frame_bounds::<BlobMap>();
     check_frame_bounds::<CacheRequest>();
     check_frame_bounds::<CacheReply>();
     check_frame_bounds::<LocalRequest>();

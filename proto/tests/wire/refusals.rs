@@ -6,12 +6,12 @@ use buildbee_proto::codec::{Bytes, CodecError, from_body};
 use buildbee_proto::control::{AgentState, ControlCall, ControlRequest, JoinRequest, Offer};
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
-use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobRequest};
+use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Supply};
 use buildbee_proto::limits::{
-    MAX_ADDRESS_BYTES, MAX_ADDRESSES_PER_PEER, MAX_ARGUMENTS, MAX_BLOBS_PER_REQUEST, MAX_ENVIRONMENT,
-    MAX_ERROR_TEXT_BYTES, MAX_INLINE_BLOBS, MAX_MANIFEST_ENTRIES, MAX_NAME_BYTES, MAX_OFFERED, MAX_RESULT_BLOBS,
-    MAX_TOOLCHAINS_PER_AGENT,
+    MAX_ADDRESS_BYTES, MAX_ADDRESSES_PER_PEER, MAX_ARGUMENTS, MAX_BLOBS_PER_REQUEST, MAX_CHUNKS,
+    MAX_CHUNKS_PER_REQUEST, MAX_ENVIRONMENT, MAX_ERROR_TEXT_BYTES, MAX_INLINE_BLOBS, MAX_MANIFEST_ENTRIES,
+    MAX_NAME_BYTES, MAX_OFFERED, MAX_RESULT_BLOBS, MAX_TOOLCHAINS_PER_AGENT,
 };
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalRequest};
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
@@ -207,6 +207,13 @@ fn lists_in_messages_keep_their_bounds() {
     too_many(&BlobRequest::Have(digests(MAX_BLOBS_PER_REQUEST + 1)));
     fits(&BlobHave { present: vec![true; MAX_BLOBS_PER_REQUEST] });
     too_many(&BlobHave { present: vec![true; MAX_BLOBS_PER_REQUEST + 1] });
+    let chunks = |n: usize| BlobRequest::Chunks { blob: Digest::of(b"large"), chunks: vec![0; n] };
+    fits(&chunks(MAX_CHUNKS_PER_REQUEST));
+    too_many(&chunks(MAX_CHUNKS_PER_REQUEST + 1));
+    let map =
+        |n: usize| BlobMap::Found { values: vec![[0; 32]; n], present: Bytes(vec![0; n.div_ceil(8)]), coming: true };
+    fits(&map(MAX_CHUNKS));
+    too_many(&map(MAX_CHUNKS + 1));
 
     let finished = |n| ActionUpdate::Finished { result: bytes("result"), blobs: digests(n) };
     fits(&finished(MAX_RESULT_BLOBS));

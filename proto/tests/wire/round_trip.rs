@@ -98,6 +98,8 @@ proptest! {
     #[test]
     fn blob_header(message in messages::blob_header()) { check_message(&message)?; }
     #[test]
+    fn blob_map(message in messages::blob_map()) { check_message(&message)?; }
+    #[test]
     fn cache_request(message in messages::cache_request()) { check_message(&message)?; }
     #[test]
     fn cache_reply(message in messages::cache_reply()) { check_message(&message)?; }

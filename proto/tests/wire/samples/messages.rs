@@ -6,7 +6,7 @@ use buildbee_proto::control::{
     ControlRequest, Hello, HelloReply, JoinReply, JoinRequest, Offer,
 };
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
-use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobRequest, CacheReply, CacheRequest};
+use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest, CacheReply, CacheRequest};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Stage, Supply};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalOutcome, LocalReply, LocalRequest};
@@ -225,13 +225,25 @@ fn action_samples() -> Vec<Sample> {
 }
 
 fn blob_samples() -> Vec<Sample> {
-    let requests = [BlobRequest::Have(vec![blake3(55)]), BlobRequest::Get(vec![blake3(56), sha256(57)])];
+    let requests = [
+        BlobRequest::Have(vec![blake3(55)]),
+        BlobRequest::Get(vec![blake3(56), sha256(57)]),
+        BlobRequest::Map { blob: blake3(58), known: Some(3) },
+        BlobRequest::Chunks { blob: blake3(59), chunks: vec![0, 300] },
+    ];
+    let maps = [
+        BlobMap::Working,
+        BlobMap::Missing,
+        BlobMap::Found { values: vec![[7; 32], [8; 32]], present: Bytes(vec![1]), coming: true },
+    ];
     let headers = [BlobHeader::Found, BlobHeader::Missing, BlobHeader::Refused(error())];
     let mut samples: Vec<Sample> = (requests.iter())
         .map(|request| {
             let variant = match request {
                 BlobRequest::Have(_) => "Have",
                 BlobRequest::Get(_) => "Get",
+                BlobRequest::Map { .. } => "Map",
+                BlobRequest::Chunks { .. } => "Chunks",
             };
             message(&format!("BlobRequest {variant}"), request)
         })
@@ -244,6 +256,14 @@ fn blob_samples() -> Vec<Sample> {
             BlobHeader::Refused(_) => "Refused",
         };
         message(&format!("BlobHeader {variant}"), header)
+    }));
+    samples.extend(maps.iter().map(|map| {
+        let variant = match map {
+            BlobMap::Working => "Working",
+            BlobMap::Missing => "Missing",
+            BlobMap::Found { .. } => "Found",
+        };
+        message(&format!("BlobMap {variant}"), map)
     }));
     samples
 }

@@ -6,7 +6,7 @@ use buildbee_proto::control::{
     ControlRequest, Hello, HelloReply, JoinReply, JoinRequest, Offer,
 };
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
-use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobRequest, CacheReply, CacheRequest};
+use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest, CacheReply, CacheRequest};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Stage, Supply};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::limits::MAX_HINTS;
@@ -170,7 +170,18 @@ pub(crate) fn supply() -> impl Strategy<Value = Supply> {
 }
 
 pub(crate) fn blob_request() -> impl Strategy<Value = BlobRequest> {
-    prop_oneof![vec(digest(), 0..ITEMS).prop_map(BlobRequest::Have), vec(digest(), 0..ITEMS).prop_map(BlobRequest::Get)]
+    prop_oneof![
+        vec(digest(), 0..ITEMS).prop_map(BlobRequest::Have),
+        vec(digest(), 0..ITEMS).prop_map(BlobRequest::Get),
+        (digest(), any::<Option<u32>>()).prop_map(|(blob, known)| BlobRequest::Map { blob, known }),
+        (digest(), vec(any::<u32>(), 0..ITEMS)).prop_map(|(blob, chunks)| BlobRequest::Chunks { blob, chunks }),
+    ]
+}
+
+pub(crate) fn blob_map() -> impl Strategy<Value = BlobMap> {
+    let found = (vec(any::<[u8; 32]>(), 0..ITEMS), vec(any::<u8>(), 0..ITEMS), any::<bool>())
+        .prop_map(|(values, present, coming)| BlobMap::Found { values, present: Bytes(present), coming });
+    prop_oneof![Just(BlobMap::Working), Just(BlobMap::Missing), found]
 }
 
 pub(crate) fn blob_have() -> impl Strategy<Value = BlobHave> {
