@@ -19,7 +19,7 @@ PROGRAMS := buildbee buildbee-cli buildbee-agent buildbee-coordinator buildbee-s
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: packages release ## coordinator, two agents and a real project on this machine, compared with a local build
+demo: packages release ## coordinator, two agents and a C and a Rust project on this machine, compared with a local build
 	packaging/demo/demo "$(TARGET_DIR)/release"
 
 test: packages tools lint debug ## everything that CI runs
@@ -34,12 +34,14 @@ lint: tools ## formatting, clippy, documentation, dependencies
 advisories: tools ## dependencies against the advisory database (needs the network)
 	PATH="$(TARGET_DIR)/tools/bin:$$PATH" cargo-deny --locked --all-features check advisories
 
-bench: packages release ## figures beside ccache, sccache, distcc and icecc; informs, never decides (as root)
+bench: packages release ## figures beside ccache, sccache, distcc, icecc and Rust's caches; informs, never decides (as root)
 	tests/bench/c --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
+	tests/bench/rust --sources "$(TARGET_DIR)/real-crates" "$(TARGET_DIR)/release"
 
 real: packages release ## real projects built in all ways, every file compared; for a night, not part of test
 	tests/real/build-tools "$(TARGET_DIR)/release"
 	tests/real/run --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
+	tests/real/rust --ways "cold cached second" --sources "$(TARGET_DIR)/real-crates" "$(TARGET_DIR)/release"
 	[ "$$(id -u)" -ne 0 ] || tests/real/as-nobody --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
 
 release: ## the programs that users run, in target/release

@@ -50,6 +50,18 @@ compare() { # application, paths, kind, way
     [ "$way" != second ] || own='/build/[^/]*/out/'
     compare_lists "$results/plain/made" "$again" "$results/$way/made" "$results/$way/differing" "$own" >"$results/$way/counts"
     read -r files same vary place <"$results/$way/counts"
+    if [ "$way" = second ] && [ -f "$results/$way/differing" ]; then
+        # C in build scripts names its folder, and so do the crates and programs that it is linked into.
+        mv "$results/$way/differing" "$results/$way/differs"
+        while IFS= read -r line; do
+            if grep -qaF -e "$work/another" "$second/target/${line%% (reference: *}"; then
+                echo "$line" >>"$results/$way/placed"
+                place=$((place + 1))
+            else
+                echo "$line" >>"$results/$way/differing"
+            fi
+        done <"$results/$way/differs"
+    fi
     if ! cmp -s "$results/plain/said" "$results/$way/said"; then
         if cmp -s <(LC_ALL=C sort "$results/plain/said") <(LC_ALL=C sort "$results/$way/said"); then said=order; else said=differs; fi
     fi
@@ -68,6 +80,14 @@ compare() { # application, paths, kind, way
     if [ "$stale" -gt 0 ]; then
         bad=1
         sed -E 's/.*"package_id":"([^"]*)".*/    not fresh afterwards: \1/' "$results/$way/stale" | head -n 5
+    fi
+    if [ -f "$results/$way/placed" ]; then
+        # These have to be compiled there, once.
+        while read -r n name; do
+            grep -qE "/(lib)?$name-[0-9a-f]+[. ]" "$results/$way/placed" || echo "$n $name"
+        done <"$results/$way/compiled" >"$results/$way/others"
+        mv "$results/$way/others" "$results/$way/compiled"
+        rustc=$(awk '{ n += $1 } END { print n + 0 }' "$results/$way/compiled")
     fi
     if [ "$rustc" != - ] && [ "$rustc" -gt 0 ]; then
         bad=1

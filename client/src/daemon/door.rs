@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use buildbee_proto::codec::{self, FRAME_HEADER_BYTES};
+use buildbee_proto::codec::{self, Bytes, FRAME_HEADER_BYTES};
 use buildbee_proto::local::{Invocation, LocalCall, LocalReply, LocalRequest};
 use buildbee_proto::version::LOCAL_VERSION;
 use nix::errno::Errno;
@@ -154,6 +154,10 @@ impl Door {
         let Some(compiler) = rustcs.recall(&caller(&call)) else {
             return Ok(Some(Errand::Compile(Box::new(Opening::Call(call)), clock)));
         };
+        if let Some(text) = compiler.says(&call.argv, &call.env) {
+            let stdout = Bytes(text.as_bytes().to_vec());
+            return reply(stream, &LocalReply::Done { exit_code: 0, stdout, stderr: Bytes::default() }).map(|()| None);
+        }
         let prepared = match Prepared::new(call, compiler, self.context.settings.paths) {
             Ok(prepared) => prepared,
             Err(planned) => return Ok(Some(Errand::Compile(Box::new(Opening::Planned(planned)), clock))),

@@ -184,6 +184,13 @@ fn a_hit_starts_no_compiler() {
         programs.filter(|(path, _)| path.ends_with(program) && Path::new(path).exists()).count() as u64
     };
     assert_eq!((compiles("/buildbee"), compiles("/rustc")), (N_CRATES, 0));
+    // Nor for cargo's question which version it is.
+    let versions = starts.lines().filter(|line| line.contains("\"-vV\"")).filter_map(|line| line.split('"').nth(1));
+    assert!(
+        versions.clone().any(|path| path.ends_with("/buildbee"))
+            && !versions.clone().any(|path| path.ends_with("/rustc")),
+        "{starts}"
+    );
     assert_eq!(alone.checkout.says()["numbers"], "(1, 1)");
 }
 

@@ -75,10 +75,32 @@ pub struct RustCompiler {
     pub arguments: Vec<String>,
     /// Enough to compile: everything but linkers.
     pub parts: Arc<Parts>,
+    /// Its answer to `-vV`.
+    told: String,
     guards: Guards,
 }
 
+/// Beginnings of variables that may change what a compiler says of itself, or have it say more.
+const CHANGING: [&str; 6] = ["LD_AUDIT", "LD_PRELOAD", "LLVM_", "RUSTC_FORCE_", "RUSTC_LOG", "RUSTC_OVERRIDE_"];
+
 impl RustCompiler {
+    /// What it prints to its standard output if it is asked which version it is, and nothing else; `None` for all other questions. Cargo asks
+    /// at the beginning of a build from clean, and so do many build scripts.
+    pub fn says(&self, arguments: &[String], env: &[(String, String)]) -> Option<&str> {
+        if env.iter().any(|(name, _)| CHANGING.iter().any(|start| name.starts_with(start))) {
+            return None;
+        }
+        match arguments {
+            [question] if question == "-vV" => Some(&self.told),
+            // Clippy's first line is another one.
+            [question] if question == "--version" || question == "-V" => {
+                let is_rustc = self.program.file_name().is_some_and(|name| name == "rustc");
+                self.told.split_inclusive('\n').next().filter(|_| is_rustc)
+            }
+            _ => None,
+        }
+    }
+
     /// Whether everything is as it was. Only `stat`s where nothing changed. Blocks.
     pub fn still_holds(&self) -> bool {
         self.guards.still_hold()
@@ -244,6 +266,8 @@ struct Told {
     host: String,
     version: String,
     commit: Option<String>,
+    /// All of it.
+    text: String,
 }
 
 fn tell(program: &Path) -> Result<Told, RustError> {
@@ -258,6 +282,7 @@ fn tell(program: &Path) -> Result<Told, RustError> {
         host: field("host").ok_or_else(|| wordless("host"))?,
         version: field("release").ok_or_else(|| wordless("release"))?,
         commit: field("commit-hash"),
+        text: told.clone(),
     })
 }
 
@@ -279,7 +304,7 @@ pub fn describe(caller: &Caller<'_>, question: &LinkQuestion<'_>) -> Result<Stri
 
 fn capture_compiler(hashes: &FileHashes, found: &Found, target: Option<&str>) -> Result<RustCompiler, RustError> {
     let program = &found.program;
-    let Told { label, host, version, commit } = tell(program)?;
+    let Told { label, host, version, commit, text: told } = tell(program)?;
     let host = host.as_str();
     let target = target.filter(|target| *target != host);
     let mut gathering = Gathering::default();
@@ -296,6 +321,7 @@ fn capture_compiler(hashes: &FileHashes, found: &Found, target: Option<&str>) ->
         commit,
         arguments: if finds_itself { Vec::new() } else { vec![format!("--sysroot={}", RootKind::Sysroot.place())] },
         parts: Arc::new(parts),
+        told,
         guards,
     })
 }

@@ -24,6 +24,13 @@ async fn a_compiler_is_captured_once_and_named_by_content() {
     let first = toolchains.identify(caller(&program)).await.unwrap();
     assert_eq!(first.place, Path::new("/buildbee.d/rust/bin/rustc"));
     assert!(first.arguments.is_empty() && first.version.starts_with("1.") && first.host.contains("linux"), "{first:?}");
+    for question in ["-vV", "--version", "-V"] {
+        let said = first.says(&[question.to_owned()], &[]).unwrap();
+        assert_eq!(said, capture::ask(&program, question).unwrap());
+        let changed = [("RUSTC_OVERRIDE_VERSION_STRING".to_owned(), "1.0".to_owned())];
+        assert_eq!(first.says(&[question.to_owned()], &changed), None);
+    }
+    assert_eq!(first.says(&["-vV".to_owned(), "src/lib.rs".to_owned()], &[]), None);
     let second = toolchains.recall(&caller(&program)).unwrap();
     assert!(Arc::ptr_eq(&first, &second));
     let parts = toolchains.linker(&first, links(&[])).await.unwrap();
