@@ -164,7 +164,9 @@ impl LocalCache {
         let is_text = |file: &&OutputFile| is_dep_info(&file.path);
         let texts = result.outputs.iter().filter(is_text).map(|file| file.digest);
         let mut blobs = BTreeMap::new();
-        for digest in texts.chain([result.stdout, result.stderr]).filter(|digest| digest.size_bytes > 0) {
+        for digest in
+            texts.chain([result.stdout, result.stderr]).chain(result.observed).filter(|digest| digest.size_bytes > 0)
+        {
             blobs.insert(digest, store.read(&digest, MAX_TEXT_BYTES).ok()??);
         }
         let bytes = size_of::<Hit>() + blobs.values().map(Vec::len).sum::<usize>();

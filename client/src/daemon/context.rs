@@ -1,6 +1,6 @@
 //! Everything that a session needs, put together once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +13,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::LocalCache;
+use super::crates::by_content::ByContent;
+use super::crates::needs::Needs;
 use super::crates::sessions::Sessions;
 use super::view::View;
 use crate::config::Settings;
@@ -57,6 +59,10 @@ pub struct Context {
     pub locales: Locales,
     /// Inputs of compiles.
     pub discovery: Discovery,
+    /// What Rust's libraries need.
+    pub needs: ByContent<Needs>,
+    /// Variables that Rust's sources name.
+    pub named_variables: ByContent<Arc<BTreeSet<String>>>,
     /// Results so far.
     pub cache: LocalCache,
     /// The farm, if the user has joined one.
@@ -149,6 +155,8 @@ impl Context {
             natives: Natives::default(),
             locales: Locales::default(),
             discovery: Discovery::new(hashes.clone()),
+            needs: ByContent::default(),
+            named_variables: ByContent::default(),
             local_slots: Arc::new(Semaphore::new(settings.local_slots.min(Semaphore::MAX_PERMITS))),
             telling: Arc::new(Semaphore::new(MAX_TELLING)),
             stop: CancellationToken::new(),

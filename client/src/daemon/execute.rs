@@ -32,6 +32,8 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 /// The same where it has no slot of its own (`local_slots = 0`): agents are there, and at work. A board that gave up earlier would take the
 /// longest compiles of all upon itself, as all of them wait while the agents have those.
 const MAX_WAIT_WITHOUT_SLOTS: Duration = Duration::from_secs(600);
+/// Inputs of this size count for where an action goes.
+const LARGE_INPUT_BYTES: u64 = 64 << 10;
 /// How often a waiting action looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -80,6 +82,8 @@ pub struct Executor<'a> {
 pub struct Run<'a> {
     /// Arguments that a local run gets before the user's.
     pub added_arguments: &'a [String],
+    /// The library that watches a local run.
+    pub recorder: Option<String>,
     /// Why no other machine may run it, though its result can be kept.
     pub here_only: Option<Why>,
     /// Whether what a successful run printed can be shown after another run.
@@ -124,9 +128,10 @@ impl<'a> Executor<'a> {
         let _wish = farm.wish();
         let started = Instant::now();
         let mut tried: Vec<PeerId> = Vec::new();
+        let held = farm.held(self.job.inputs.files.keys().filter(|digest| digest.size_bytes >= LARGE_INPUT_BYTES));
         let mut last = why("no-agents", "no agent can be reached");
         loop {
-            match farm.seat(self.job.parts.id, &tried) {
+            match farm.seat(self.job.parts.id, &tried, &held) {
                 Found::Seat(seat) if tried.len() < MAX_ATTEMPTS => {
                     let (peer, name) = (seat.pick.peer, seat.pick.name.clone());
                     match self.remote(farm, seat).await? {
@@ -195,7 +200,7 @@ impl<'a> Executor<'a> {
             report: true,
             extra_arguments: self.run.added_arguments.to_vec(),
             extra_env: Vec::new(),
-            recorder: None,
+            recorder: self.run.recorder.clone(),
             strict_failure: false,
         };
         self.link.send(&reply).await

@@ -216,6 +216,7 @@ impl Plan {
         });
         Run {
             added_arguments: &self.request.added_arguments,
+            recorder: None,
             here_only: reason.or(symlink),
             can_print_otherwise: self.request.terminal.is_some(),
             objection,

@@ -72,6 +72,26 @@ impl Sent {
         Along { unasked, offered, agent, sent: self.clone(), arrived: false }
     }
 
+    /// `agent` has these too: it made them.
+    pub fn made<'a>(&self, agent: PeerId, blobs: impl Iterator<Item = &'a Digest>) {
+        let mut by_agent = self.lock();
+        let known = by_agent.entry(agent).or_default();
+        known.extend(blobs.take(MAX_SENT.saturating_sub(known.len())));
+    }
+
+    /// How many bytes of `blobs` each agent has.
+    pub fn held<'a>(&self, blobs: impl Iterator<Item = &'a Digest>) -> HashMap<PeerId, u64> {
+        let by_agent = self.lock();
+        let mut held: HashMap<PeerId, u64> = HashMap::new();
+        for blob in blobs {
+            for (agent, _) in by_agent.iter().filter(|(_, known)| known.contains(blob)) {
+                let bytes = held.entry(*agent).or_default();
+                *bytes = bytes.saturating_add(blob.size_bytes);
+            }
+        }
+        held
+    }
+
     /// An agent that was away may have lost what it was sent.
     pub fn forget(&self, agent: &PeerId) {
         self.lock().remove(agent);
@@ -152,6 +172,17 @@ mod tests {
         assert!(to(ONE).unasked.is_empty());
         sent.forget(&ONE);
         assert_eq!(to(TWO).unasked, [directory, file]);
+    }
+
+    #[test]
+    fn what_an_agent_made_is_not_sent_to_others() {
+        let sent = Sent::default();
+        let library = blob(1, 1 << 20);
+        sent.made(ONE, [&library].into_iter());
+        assert_eq!(sent.along(TWO, [].iter(), [library].iter()).offered, []);
+        assert_eq!(sent.held([library, blob(2, 5)].iter()), HashMap::from([(ONE, 1 << 20)]));
+        sent.forget(&ONE);
+        assert_eq!(sent.along(TWO, [].iter(), [library].iter()).offered, [library]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Pure core of dispatch: agents, leases, attempts under way, and the choice of where the next one goes. Time comes in as an argument.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use buildbee_proto::control::AgentInfo;
@@ -17,6 +17,8 @@ const MAX_BUSY_DOUBLINGS: u32 = 2;
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause.
 const MAX_PAUSE: Duration = Duration::from_secs(30);
+/// Bytes that take as long to be brought to an agent as an action loses there, at a guess, for each eighth of its slots that is taken.
+const SHARING_BYTES: u64 = 4 << 20;
 /// A lease is not used in its last moments, or it might end under way.
 const LEASE_MARGIN: Duration = Duration::from_millis(200);
 
@@ -51,6 +53,11 @@ impl Agent {
     fn n_running(&self) -> u32 {
         let leased = self.leases.iter().filter(|lease| lease.busy).count();
         self.n_direct + u32::try_from(leased).unwrap_or(u32::MAX)
+    }
+
+    /// How much of it is at work for us.
+    fn n_eighths(&self) -> i64 {
+        i64::from(8 * self.n_running() / self.info.n_slots.max(1))
     }
 
     /// An idle lease if there is one; else whether a slot that is dealt to nobody may be free.
@@ -197,8 +204,9 @@ impl Board {
         self.agents.values().flat_map(|agent| agent.leases.iter().map(|lease| lease.token)).collect()
     }
 
-    /// Where the next attempt goes. Leases come first, then agents that hold the toolchain, then those with most room.
-    pub fn pick(&mut self, now: Now, toolchain: &ToolchainId, tried: &[PeerId]) -> Choice {
+    /// Where the next attempt goes. Agents that hold the toolchain come first, then leases, then what is cheapest: to bring what is not `held`
+    /// there, in bytes, or to share the agent with what runs there; then those with most room.
+    pub fn pick(&mut self, now: Now, toolchain: &ToolchainId, tried: &[PeerId], held: &HashMap<PeerId, u64>) -> Choice {
         let candidates = || self.agents.values().filter(|agent| agent.connected && !tried.contains(&agent.info.peer));
         if candidates().all(|agent| agent.n_failures > 0 && agent.pause_until > now) {
             return Choice::Nobody;
@@ -207,7 +215,10 @@ impl Board {
             .filter_map(|agent| Some((agent, agent.way_in(now)?)))
             .max_by_key(|(agent, way_in)| {
                 let room = agent.info.n_slots.saturating_sub(agent.n_running());
-                (agent.holds(toolchain), way_in.token().is_some(), room, std::cmp::Reverse(agent.n_failures))
+                let held_bytes = held.get(&agent.info.peer).copied().unwrap_or(0);
+                let gain = i64::try_from(held_bytes / SHARING_BYTES).unwrap_or(i64::MAX) - agent.n_eighths();
+                let gain = if held.is_empty() { 0 } else { gain };
+                (agent.holds(toolchain), way_in.token().is_some(), gain, room, std::cmp::Reverse(agent.n_failures))
             })
             .map(|(agent, way_in)| Pick {
                 peer: agent.info.peer,
@@ -324,6 +335,10 @@ mod tests {
         board
     }
 
+    fn pick_in(board: &mut Board, now: Now, tried: &[PeerId]) -> Choice {
+        board.pick(now, &toolchain(), tried, &HashMap::new())
+    }
+
     fn go(choice: Choice) -> Pick {
         match choice {
             Choice::Go(pick) => pick,
@@ -334,7 +349,7 @@ mod tests {
     #[test]
     fn agents_that_are_gone_for_good_are_forgotten() {
         let mut board = board(&[1, 1, 1]);
-        let pick = go(board.pick(NOW, &toolchain(), &[peer(0), peer(1)]));
+        let pick = go(pick_in(&mut board, NOW, &[peer(0), peer(1)]));
         board.set_connected(&[peer(0)].into());
         assert_eq!(board.set_agents(Vec::new()), [peer(1)], "neither connected nor busy nor named");
         assert_eq!(board.addresses().len(), 2);
@@ -347,30 +362,30 @@ mod tests {
     fn leases_come_first_and_are_used_once_at_a_time() {
         let mut board = board(&[4, 4]);
         board.set_leases(NOW, &[Lease { token: token(1, 7), expires_in_ms: 5000 }]);
-        let first = go(board.pick(NOW, &toolchain(), &[]));
+        let first = go(pick_in(&mut board, NOW, &[]));
         assert_eq!((first.peer, first.token), (peer(1), Some(token(1, 7))));
-        let second = go(board.pick(NOW, &toolchain(), &[]));
+        let second = go(pick_in(&mut board, NOW, &[]));
         assert_eq!(second.token, None);
         board.release(NOW, &first, &toolchain(), Went::Well);
-        assert_eq!(go(board.pick(NOW, &toolchain(), &[])).token, Some(token(1, 7)));
+        assert_eq!(go(pick_in(&mut board, NOW, &[])).token, Some(token(1, 7)));
     }
 
     #[test]
     fn slots_are_not_overrun() {
         let mut board = board(&[1, 2]);
-        let picks: Vec<_> = (0..3).map(|_| go(board.pick(NOW, &toolchain(), &[]))).collect();
+        let picks: Vec<_> = (0..3).map(|_| go(pick_in(&mut board, NOW, &[]))).collect();
         assert_eq!(picks.iter().filter(|pick| pick.peer == peer(1)).count(), 2);
-        assert_eq!(board.pick(NOW, &toolchain(), &[]), Choice::Full);
+        assert_eq!(pick_in(&mut board, NOW, &[]), Choice::Full);
     }
 
     #[test]
     fn a_lease_adds_no_slot() {
         let mut board = board(&[1]);
-        let direct = go(board.pick(NOW, &toolchain(), &[]));
+        let direct = go(pick_in(&mut board, NOW, &[]));
         board.set_leases(NOW, &[Lease { token: token(0, 1), expires_in_ms: 5000 }]);
-        assert_eq!(board.pick(NOW, &toolchain(), &[]), Choice::Full);
+        assert_eq!(pick_in(&mut board, NOW, &[]), Choice::Full);
         board.release(NOW, &direct, &toolchain(), Went::Well);
-        assert_eq!(go(board.pick(NOW, &toolchain(), &[])).token, Some(token(0, 1)));
+        assert_eq!(go(pick_in(&mut board, NOW, &[])).token, Some(token(0, 1)));
     }
 
     #[test]
@@ -379,17 +394,17 @@ mod tests {
         let mut now = NOW;
         let mut pauses = Vec::new();
         for _ in 0..3 {
-            let pick = go(board.pick(now, &toolchain(), &[]));
+            let pick = go(pick_in(&mut board, now, &[]));
             board.release(now, &pick, &toolchain(), Went::Badly);
-            assert_eq!(board.pick(now, &toolchain(), &[]), Choice::Nobody);
+            assert_eq!(pick_in(&mut board, now, &[]), Choice::Nobody);
             let next = board.next_change(now).unwrap();
             pauses.push(next.saturating_sub(now));
             now = next;
         }
         assert!(pauses.windows(2).all(|pair| pair[0] < pair[1]), "{pauses:?}");
-        let pick = go(board.pick(now, &toolchain(), &[]));
+        let pick = go(pick_in(&mut board, now, &[]));
         board.release(now, &pick, &toolchain(), Went::Well);
-        assert!(matches!(board.pick(now, &toolchain(), &[]), Choice::Go(_)));
+        assert!(matches!(pick_in(&mut board, now, &[]), Choice::Go(_)));
     }
 
     #[test]
@@ -399,7 +414,7 @@ mod tests {
             NOW,
             &[Lease { token: token(0, 1), expires_in_ms: 5000 }, Lease { token: token(1, 1), expires_in_ms: 5000 }],
         );
-        let pick = go(board.pick(NOW, &toolchain(), &[]));
+        let pick = go(pick_in(&mut board, NOW, &[]));
         board.set_leases(NOW, &[]);
         assert_eq!(board.held(NOW), [pick.token.unwrap()]);
         board.release(NOW, &pick, &toolchain(), Went::Well);
@@ -407,10 +422,19 @@ mod tests {
     }
 
     #[test]
+    fn inputs_draw_actions_until_an_agent_is_busy() {
+        let mut board = board(&[4, 4]);
+        let held = HashMap::from([(peer(0), 3 * SHARING_BYTES)]);
+        let picks: Vec<_> = (0..3).map(|_| go(board.pick(NOW, &toolchain(), &[], &held)).peer).collect();
+        // Two of four slots are four eighths: then the other one is the better place.
+        assert_eq!(picks, [peer(0), peer(0), peer(1)]);
+    }
+
+    #[test]
     fn what_was_tried_is_not_tried_again() {
         let mut board = board(&[1]);
-        assert_eq!(board.pick(NOW, &toolchain(), &[peer(0)]), Choice::Nobody);
+        assert_eq!(pick_in(&mut board, NOW, &[peer(0)]), Choice::Nobody);
         board.set_connected(&BTreeSet::new());
-        assert_eq!(board.pick(NOW, &toolchain(), &[]), Choice::Nobody);
+        assert_eq!(pick_in(&mut board, NOW, &[]), Choice::Nobody);
     }
 }

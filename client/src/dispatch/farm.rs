@@ -2,7 +2,7 @@
 //!
 //! [`Farm`] is the clone-able handle; its tasks (peer watching, inbound streams, synchronisation) end with the node.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,8 +12,10 @@ use buildbee_p2p::node::{Inbound, Node, NodeConfig, Sender, StartError};
 use buildbee_p2p::tasks::Tasks;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::control::{ClientDesired, ClientState};
+use buildbee_proto::digest::Digest;
 use buildbee_proto::limits::MAX_TOOLCHAINS_PER_AGENT;
 use buildbee_proto::membership::{Membership, Roster, Signed};
+use buildbee_proto::outcome::ActionResult;
 use buildbee_proto::peer::{PeerId, Role};
 use buildbee_proto::toolchain::ToolchainId;
 use buildbee_proto::version::Protocol;
@@ -179,11 +181,7 @@ impl Farm {
     }
 
     /// Lends what a job reads for as long as the loan lives, and its toolchain for good.
-    pub fn lend(
-        &self,
-        toolchain: &Parts,
-        blobs: impl IntoIterator<Item = (buildbee_proto::digest::Digest, Source)>,
-    ) -> Loan {
+    pub fn lend(&self, toolchain: &Parts, blobs: impl IntoIterator<Item = (Digest, Source)>) -> Loan {
         let known = self.state().toolchains.contains_key(&toolchain.id);
         if !known {
             let files = toolchain.files.iter().map(|(path, digest)| (*digest, Source::File(path.clone())));
@@ -213,10 +211,21 @@ impl Farm {
         Wish(self.clone())
     }
 
-    /// Looks for a place for one attempt.
-    pub fn seat(&self, toolchain: ToolchainId, tried: &[PeerId]) -> Found {
+    /// The agent that made a result has what it names.
+    pub fn made(&self, result: &ActionResult) {
+        let outputs = result.outputs.iter().map(|file| &file.digest);
+        self.shared.sent.made(result.provenance.peer, outputs);
+    }
+
+    /// How many bytes of `blobs` each agent has, as far as is known.
+    pub fn held<'a>(&self, blobs: impl Iterator<Item = &'a Digest>) -> HashMap<PeerId, u64> {
+        self.shared.sent.held(blobs)
+    }
+
+    /// Looks for a place for one attempt; `held` says how many bytes of what it reads an agent has.
+    pub fn seat(&self, toolchain: ToolchainId, tried: &[PeerId], held: &HashMap<PeerId, u64>) -> Found {
         let now = self.now();
-        match self.state().board.pick(now, &toolchain, tried) {
+        match self.state().board.pick(now, &toolchain, tried, held) {
             Choice::Go(pick) => Found::Seat(Seat { farm: self.clone(), pick, toolchain, went: Went::Cancelled }),
             Choice::Full => Found::Full,
             Choice::Nobody => Found::Nobody,

@@ -9,6 +9,7 @@ mod modes;
 mod places;
 mod precompiled;
 mod probes;
+mod rust_agents;
 mod rust_builds;
 mod rust_edits;
 mod rust_odd;

@@ -1,29 +1,49 @@
-//! The same for a Rust crate: its result is kept for what the compiler was seen to use, and where no result holds, it runs.
+//! The same for a Rust crate: its result is kept for what the compiler was seen to use, and where no result holds, an agent runs it, or the wrapper.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::local::{LocalOutcome, LocalReply};
+use buildbee_proto::outcome::ReadSet;
 
 use super::super::cache::Hit;
+use super::super::context::Context;
+use super::super::crates::action::CrateJob;
+use super::super::crates::beyond::Beyond;
 use super::super::crates::keep::{Before, Unkept};
-use super::super::crates::plan::{CratePlan, Prepared, caller};
+use super::super::crates::plan::{CratePlan, Prepared, caller, stays};
+use super::super::crates::verdict::{Objection, REAL_PATHS};
+use super::super::execute::{Ended, Executor, Run};
 use super::super::invocation::Checked;
 use super::super::link::LinkError;
-use super::super::plan::Planned;
+use super::super::peers;
+use super::super::plan::{Planned, other_messages};
 use super::Session;
+use crate::dispatch::lender::Source;
+use crate::dispatch::lookup::Wanted;
 use crate::journal::stages::Stage;
 use crate::journal::{Record, Where, Why};
 
 /// The reason's code where rustc goes on with an earlier session.
 const INCREMENTAL: &str = "incremental";
 
+/// How often an agent is given what it lacked, for one compile, before that is run here.
+const MAX_ROUNDS: u8 = 3;
+
 /// Whether what a run makes is of use to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Keep {
     Yes,
     No,
+}
+
+/// How the wrapper's run went.
+struct LocalRun {
+    outcome: LocalOutcome,
+    before: Before,
+    record: Record,
+    why: Why,
 }
 
 impl Session {
@@ -87,21 +107,147 @@ impl Session {
         if plan.goes_on(&self.context.sessions) {
             let why =
                 (INCREMENTAL.to_owned(), "rustc goes on where it left off at its last run for this crate".to_owned());
-            return self.run_crate(plan, why, Keep::No).await;
+            return self.run_crate(plan, None, why, Keep::No).await;
         }
-        let (code, text) = if self.context.farm.is_none() {
-            ("no-farm", "this machine has not joined a farm")
-        } else {
-            ("crate-stays", "crates are cached, but not made by agents yet")
-        };
-        let why = (code.to_owned(), text.to_owned());
+        if self.context.farm.is_none() {
+            return self
+                .here(plan, None, ("no-farm".to_owned(), "this machine has not joined a farm".to_owned()))
+                .await;
+        }
+        self.make_elsewhere(plan, 0).await
+    }
+
+    /// Has an agent run it, if there is a way. Agents have lacked something `n_rounds` times.
+    async fn make_elsewhere(&self, plan: Arc<CratePlan>, n_rounds: u8) -> Result<(), LinkError> {
+        let (context, wanted) = (Arc::clone(&self.context), Arc::clone(&plan));
+        let look = tokio::task::spawn_blocking(move || wanted.job(&context, n_rounds));
+        let interrupted = ("input-unreadable".to_owned(), "interrupted".to_owned());
+        let given = look.await.unwrap_or(Err(interrupted));
+        self.clock.ended(Stage::Inputs);
+        match given {
+            Ok(given) => self.with_crate_job(plan, Arc::new(given)).await,
+            Err(why) => self.here(plan, None, why).await,
+        }
+    }
+
+    /// Runs it here, in the stead of an agent that was `given` it, if one was.
+    async fn here(&self, plan: Arc<CratePlan>, given: Option<Arc<CrateJob>>, why: Why) -> Result<(), LinkError> {
         if plan.call.strict {
             return self.pass(plan.record(), (format!("strict:{}", why.0), why.1)).await;
         }
-        self.run_crate(plan, why, Keep::Yes).await
+        self.run_crate(plan, given, why, Keep::Yes).await
     }
 
-    async fn run_crate(&self, plan: Arc<CratePlan>, why: Why, keep: Keep) -> Result<(), LinkError> {
+    async fn with_crate_job(&self, plan: Arc<CratePlan>, given: Arc<CrateJob>) -> Result<(), LinkError> {
+        let job = &given.job;
+        let record =
+            Record { action: Some(job.action.to_string()), inputs: Some(job.inputs.counts()), ..plan.record() };
+        let (cache, action) = (self.context.cache.clone(), job.action);
+        let mut known = tokio::task::spawn_blocking(move || cache.crate_result(&action)).await.ok().flatten();
+        let mut agent = None;
+        if known.is_none() {
+            let wanted = Wanted { action: &job.action, outputs: &job.outputs };
+            if let (Some((name, hit)), _) = peers::ask(&self.context, wanted, None).await {
+                (known, agent) = (Some(hit), Some(name));
+            }
+        }
+        self.clock.ended(Stage::Lookup);
+        match known {
+            Some(hit) => {
+                let received_bytes = if agent.is_some() { hit.size() } else { 0 };
+                let record = Record { agent, received_bytes, ..record };
+                self.take_crate(plan, given, hit, record, Where::Cached).await
+            }
+            None => self.run_crate_somewhere(plan, given, record).await,
+        }
+    }
+
+    async fn run_crate_somewhere(
+        &self,
+        plan: Arc<CratePlan>,
+        given: Arc<CrateJob>,
+        record: Record,
+    ) -> Result<(), LinkError> {
+        let job = &given.job;
+        let _loan = self.context.farm.as_ref().map(|farm| {
+            let files = job.inputs.files.iter().map(|(digest, path)| (*digest, Source::File(path.clone())));
+            let directories = job.inputs.tree.directories.iter();
+            let directories = directories.map(|(digest, bytes)| (*digest, Source::Bytes(Arc::clone(bytes))));
+            farm.lend(plan.parts(), files.chain(directories))
+        });
+        let run = Run {
+            added_arguments: &plan.request.added_arguments,
+            recorder: self.recorder(Keep::Yes),
+            here_only: None,
+            can_print_otherwise: false,
+            // What it comes to is looked at by a thread, when it is here: that takes time.
+            objection: &|_| None,
+        };
+        let before = plan.before();
+        let executor = Executor::new(&self.context, &self.link, job, &plan.listed, &run, &self.clock, plan.call.strict);
+        match executor.run().await? {
+            Ended::Remote { agent, result } => {
+                self.clock.ran(Duration::from_millis(result.signed.result.provenance.wall_ms));
+                let sent_bytes = result.sent_bytes;
+                let hit = Arc::new(Hit::from(*result));
+                let record = Record { agent: Some(agent), sent_bytes, received_bytes: hit.size(), ..record };
+                self.take_crate(plan, given, hit, record, Where::Remote).await
+            }
+            Ended::Local { why, outcome } => {
+                self.clock.ran(Duration::from_millis(outcome.wall_ms));
+                // The agent failed where this machine did not: it may have lacked something.
+                let disagreed = (why.0 == "compile-failed" && outcome.exit_code == Some(0)).then_some(given);
+                self.ran_here(plan, disagreed, LocalRun { outcome, before, record, why }, Keep::Yes).await
+            }
+            Ended::Unshown { .. } => self.pass(record, other_messages()).await,
+            Ended::Forbidden { why } => self.pass(record, why).await,
+        }
+    }
+
+    /// Puts in place what an agent made, if it is what a run here would have left, and keeps it for the question.
+    async fn take_crate(
+        &self,
+        plan: Arc<CratePlan>,
+        given: Arc<CrateJob>,
+        hit: Arc<Hit>,
+        record: Record,
+        place: Where,
+    ) -> Result<(), LinkError> {
+        let n_rounds = given.n_rounds;
+        if let Some(farm) = &self.context.farm {
+            farm.made(&hit.signed.result);
+        }
+        let (context, placed, asked) = (Arc::clone(&self.context), Arc::clone(&plan), Arc::clone(&given));
+        let taking = tokio::task::spawn_blocking(move || take(&context, &placed, &asked, &hit));
+        let interrupted = |_| Err((("output-unwritable".to_owned(), "interrupted".to_owned()), None));
+        let (why, again) = match taking.await.unwrap_or_else(interrupted) {
+            Ok(reply) => {
+                self.clock.ended(Stage::Place);
+                self.context.ended(record, &self.clock, place, None);
+                return self.link.send(&reply).await;
+            }
+            Err((why, again)) => (why, again),
+        };
+        match again {
+            Some(plan) if n_rounds < MAX_ROUNDS => {
+                self.context.journal.noted(&why.0);
+                Box::pin(self.make_elsewhere(plan, n_rounds + 1)).await
+            }
+            _ => self.here(plan, Some(given), why).await,
+        }
+    }
+
+    fn recorder(&self, keep: Keep) -> Option<String> {
+        self.context.recorder.as_ref().filter(|_| keep == Keep::Yes).map(|path| path.display().to_string())
+    }
+
+    async fn run_crate(
+        &self,
+        plan: Arc<CratePlan>,
+        given: Option<Arc<CrateJob>>,
+        why: Why,
+        keep: Keep,
+    ) -> Result<(), LinkError> {
         plan.listed.at("local");
         self.clock.ended(Stage::Wait);
         let before = plan.before();
@@ -110,20 +256,28 @@ impl Session {
             report: true,
             extra_arguments: plan.request.added_arguments.clone(),
             extra_env: Vec::new(),
-            recorder: self
-                .context
-                .recorder
-                .as_ref()
-                .filter(|_| keep == Keep::Yes)
-                .map(|path| path.display().to_string()),
+            recorder: self.recorder(keep),
             strict_failure: false,
         };
         self.link.send(&reply).await?;
         let outcome = self.link.outcome().await?;
         self.clock.ran(Duration::from_millis(outcome.wall_ms));
-        let (exit_code, record) = (outcome.exit_code.unwrap_or(1), plan.record());
+        let record = plan.record();
+        self.ran_here(plan, given, LocalRun { outcome, before, record, why }, keep).await
+    }
+
+    /// Keeps what the wrapper's run made, and what it was seen to use, if an agent was `given` the same in vain.
+    async fn ran_here(
+        &self,
+        plan: Arc<CratePlan>,
+        given: Option<Arc<CrateJob>>,
+        run: LocalRun,
+        keep: Keep,
+    ) -> Result<(), LinkError> {
+        let LocalRun { outcome, before, record, why } = run;
+        let exit_code = outcome.exit_code.unwrap_or(1);
         if keep == Keep::Yes
-            && let Err(unkept) = self.keep_crate(plan, outcome, before).await
+            && let Err(unkept) = self.keep_crate(plan, given, outcome, before).await
         {
             self.context.journal.noted(unkept.code());
             tracing::info!(source = record.source, %unkept, "a crate's result is not kept");
@@ -133,16 +287,55 @@ impl Session {
         self.link.send(&LocalReply::Done { exit_code, stdout: Bytes::default(), stderr: Bytes::default() }).await
     }
 
-    async fn keep_crate(&self, plan: Arc<CratePlan>, outcome: LocalOutcome, before: Before) -> Result<(), Unkept> {
+    async fn keep_crate(
+        &self,
+        plan: Arc<CratePlan>,
+        given: Option<Arc<CrateJob>>,
+        outcome: LocalOutcome,
+        before: Before,
+    ) -> Result<(), Unkept> {
         let context = Arc::clone(&self.context);
         let keep = move || {
             let recorder = context.recorder.as_deref().ok_or(Unkept::Unseen)?;
             if let Some(log) = &outcome.record {
                 plan.note_session(&context.sessions, &log.0);
             }
-            plan.keep(&context, &outcome, &before, recorder)
+            let kept = plan.keep(&context, &outcome, &before, recorder);
+            if let Some(given) = given.filter(|_| outcome.exit_code == Some(0)) {
+                let lacking = kept.as_ref().map(|seen| plan.not_given(&given, seen)).unwrap_or_default();
+                plan.learn(&context, &given, lacking);
+            }
+            kept.map(drop)
         };
         // A panic in there loses a cache entry, not the compile.
         tokio::task::spawn_blocking(keep).await.unwrap_or(Err(Unkept::Nothing))
     }
+}
+
+/// Judges what an agent made, puts it in place and keeps it. What the wrapper is told, or why it does not count; and how an agent may do better.
+fn take(
+    context: &Context,
+    plan: &Arc<CratePlan>,
+    given: &CrateJob,
+    hit: &Hit,
+) -> Result<LocalReply, (Why, Option<Arc<CratePlan>>)> {
+    let seen = match plan.verdict(given, hit) {
+        Ok(seen) => seen,
+        Err(Objection { why, .. }) if why.0 == REAL_PATHS && plan.roots.are_placed() => {
+            context.cache.index(&plan.key, stays(), &ReadSet::default());
+            return Err((why, Some(Arc::new(plan.at_real_places()))));
+        }
+        Err(Objection { why, lacking }) => {
+            let is_of_use = *lacking != Beyond::default() && plan.learn(context, given, *lacking);
+            return Err((why, is_of_use.then(|| Arc::clone(plan))));
+        }
+    };
+    let unwritable = |text: String| (("output-unwritable".to_owned(), text), None);
+    let reply = plan.reply(hit).ok_or_else(|| unwritable("its messages could not be spelled anew".to_owned()))?;
+    plan.put_in_place(hit, &context.cache).map_err(|error| unwritable(error.to_string()))?;
+    if let Err(unkept) = plan.keep_made(context, given, hit, &seen) {
+        context.journal.noted(unkept.code());
+        tracing::info!(source = %plan.request.source.display(), %unkept, "a crate's result is not kept");
+    }
+    Ok(reply)
 }

@@ -1,7 +1,7 @@
 //! Everything that a crate's action is given, put together without asking a compiler, so that two desktops with the same files have the same
 //! action: the package's folder, what its build script made, the crates that it needs, and what the command names. Blocks.
 //!
-//! What a compile reads beyond that it does not find in the sandbox: it fails there, runs here, and is an action of its own.
+//! What a compile reads beyond that it does not find in the sandbox: it fails there, runs here, and is known from then on ([`Beyond`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,14 +14,17 @@ use buildbee_proto::path::{PathError, RelPath};
 use buildbee_store::Store;
 use thiserror::Error;
 
-use super::closure;
+use super::beyond::Beyond;
+use super::by_content::ByContent;
+use super::closure::{self, stem};
+use super::needs::{LibraryFolder, Needs, needs};
 use super::package::{Extent, PackageError, Walk};
 use super::plan::CratePlan;
 use super::read_set::Spelling;
 use crate::inputs::discover::{Inputs, OutputPlace};
 use crate::inputs::filehash::{FileHashes, FileIdentity, Hashed};
 use crate::inputs::tree::{Conflict, TreeBuilder};
-use crate::rust::request::{NativeLibrary, SearchPathKind};
+use crate::rust::request::{CrateType, NativeLibrary, SearchPathKind};
 use crate::rust::roots::RootKind;
 
 /// Variable with the folder that a build script writes into.
@@ -71,19 +74,34 @@ impl CrateInputError {
 /// Crates that come with the compiler, and need no path.
 const OF_SYSROOT: [&str; 5] = ["proc_macro", "std", "core", "alloc", "test"];
 
-/// What an action of `plan` is given.
-pub fn gather(plan: &CratePlan, hashes: &FileHashes, store: &Store) -> Result<Inputs, CrateInputError> {
+/// Names in a folder that is listed; of a folder with more, none are given.
+const MAX_NAMES: usize = 20_000;
+
+/// What is known of files.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory<'a> {
+    /// Their digests.
+    pub hashes: &'a FileHashes,
+    /// What libraries need.
+    pub needs: &'a ByContent<Needs>,
+    /// What else compiles have told.
+    pub store: &'a Store,
+}
+
+/// What an action of `plan` is given, with what is known of it `beyond` its package.
+pub fn gather(plan: &CratePlan, memory: Memory<'_>, beyond: &Beyond) -> Result<Inputs, CrateInputError> {
     let mut gathering =
-        Gathering { plan, hashes, spelling: plan.spelling(), tree: TreeBuilder::default(), read: BTreeMap::new() };
+        Gathering { plan, memory, spelling: plan.spelling(), tree: TreeBuilder::default(), read: BTreeMap::new() };
     gathering.package()?;
-    gathering.crates(store)?;
+    gathering.crates()?;
     gathering.named()?;
+    gathering.beyond(beyond)?;
     gathering.finish()
 }
 
 struct Gathering<'a> {
     plan: &'a CratePlan,
-    hashes: &'a FileHashes,
+    memory: Memory<'a>,
     spelling: Spelling<'a>,
     tree: TreeBuilder,
     read: BTreeMap<PathBuf, Hashed>,
@@ -112,9 +130,22 @@ impl Gathering<'_> {
         walk.files.iter().try_for_each(|file| self.file(file))
     }
 
-    fn crates(&mut self, store: &Store) -> Result<(), CrateInputError> {
+    fn crates(&mut self) -> Result<(), CrateInputError> {
         let request = &self.plan.request;
-        let mut stems = BTreeSet::new();
+        let holds_crates =
+            |kind| matches!(kind, SearchPathKind::Dependency | SearchPathKind::All | SearchPathKind::Crate);
+        let mut folders: Vec<PathBuf> = (request.search.iter())
+            .filter(|search| holds_crates(search.kind))
+            .map(|search| self.plan.absolute(&search.path))
+            .collect();
+        folders.dedup();
+        let folders: Vec<LibraryFolder> = folders.into_iter().map(LibraryFolder::list).collect();
+        for folder in &folders {
+            let place = self.place(&folder.path)?;
+            self.tree.directory(&place)?;
+        }
+        let mut todo: Vec<PathBuf> = Vec::new();
+        let mut known: BTreeSet<String> = BTreeSet::new();
         for it in &request.externs {
             let Some(path) = &it.path else {
                 if OF_SYSROOT.contains(&it.name.as_str()) {
@@ -124,37 +155,72 @@ impl Gathering<'_> {
             };
             let path = self.plan.absolute(path);
             self.file(&path)?;
-            let hashed = self.hash(&path)?;
-            let needed =
-                closure::recall(store, &hashed.digest).ok_or_else(|| CrateInputError::UnknownLibrary(path.clone()))?;
-            stems.extend(needed);
-            stems.extend(path.file_name().and_then(|name| closure::stem(name.to_str()?)).map(str::to_owned));
+            known.extend(path.file_name().and_then(|name| stem(name.to_str()?)).map(str::to_owned));
+            todo.push(path);
         }
-        let mut left = stems;
-        for search in &request.search {
-            if !matches!(search.kind, SearchPathKind::Dependency | SearchPathKind::All | SearchPathKind::Crate) {
-                continue;
-            }
-            let folder = self.plan.absolute(&search.path);
-            let place = self.place(&folder)?;
-            self.tree.directory(&place)?;
-            let found: Vec<String> =
-                left.iter().filter(|stem| self.library(&folder, stem).is_some()).cloned().collect();
-            for stem in found {
-                if let Some(path) = self.library(&folder, &stem) {
-                    self.file(&path)?;
+        while let Some(library) = todo.pop() {
+            for stem in self.needed(&library, &folders)? {
+                if known.contains(&stem) {
+                    continue;
                 }
-                left.remove(&stem);
+                // One that is in no folder is the compiler's own, or only looks like a crate.
+                if let Some(path) = folders.iter().find_map(|folder| self.library(&folder.path, &stem)) {
+                    self.file(&path)?;
+                    todo.push(path);
+                }
+                known.insert(stem);
             }
         }
         Ok(())
     }
 
+    /// Stems of the crates that a library needs, by the metadata beside it where there is some: a library can be large.
+    fn needed(&self, library: &Path, folders: &[LibraryFolder]) -> Result<Vec<String>, CrateInputError> {
+        let failed = |error| CrateInputError::Io { path: library.to_owned(), error };
+        let metadata = library.with_extension("rmeta");
+        let told_by = if metadata.is_file() { &metadata } else { library };
+        let hashed = self.hash(told_by)?;
+        match self.memory.needs.of(told_by, &hashed.digest, needs).map_err(failed)? {
+            Needs::These(endings) => {
+                let stems = endings.iter().flat_map(|ending| folders.iter().flat_map(|folder| folder.with(ending)));
+                Ok(stems.map(str::to_owned).collect())
+            }
+            Needs::Unknown => {
+                let digest = self.hash(library)?.digest;
+                let stems = closure::recall(self.memory.store, &digest);
+                stems.map(Vec::from_iter).ok_or_else(|| CrateInputError::UnknownLibrary(library.to_owned()))
+            }
+        }
+    }
+
     /// The file that a compile opens of a crate it needs: its metadata, or where it is linked, all of it.
     fn library(&self, folder: &Path, stem: &str) -> Option<PathBuf> {
-        let order = if self.plan.request.links { [".rlib", ".so", ".rmeta"] } else { [".rmeta", ".so", ".rlib"] };
+        let request = &self.plan.request;
+        let takes_all = request.links || request.crate_types.contains(&CrateType::Staticlib);
+        let order = if takes_all { [".rlib", ".so", ".rmeta"] } else { [".rmeta", ".so", ".rlib"] };
         let places = order.map(|suffix| folder.join(format!("{stem}{suffix}")));
         places.into_iter().find(|path| path.is_file())
+    }
+
+    /// What earlier compiles were seen to use. What is not there any more is no input.
+    fn beyond(&mut self, beyond: &Beyond) -> Result<(), CrateInputError> {
+        for path in beyond.files.iter().filter(|path| path.is_file()) {
+            self.file(path)?;
+        }
+        for folder in &beyond.listed {
+            let Ok(entries) = fs::read_dir(folder) else { continue };
+            let place = self.place(folder)?;
+            self.tree.directory(&place)?;
+            for path in entries.take(MAX_NAMES).flatten().map(|entry| entry.path()) {
+                if path.is_file() {
+                    self.file(&path)?;
+                } else if path.is_dir() {
+                    let place = self.place(&path)?;
+                    self.tree.directory(&place)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn named(&mut self) -> Result<(), CrateInputError> {
@@ -190,10 +256,18 @@ impl Gathering<'_> {
     }
 
     fn hash(&self, path: &Path) -> Result<Hashed, CrateInputError> {
-        self.hashes.hash(path).map_err(|error| CrateInputError::Io { path: path.to_owned(), error })
+        self.memory.hashes.hash(path).map_err(|error| CrateInputError::Io { path: path.to_owned(), error })
     }
 
     fn place(&self, path: &Path) -> Result<RelPath, CrateInputError> {
+        let is_in_root = self.plan.roots.iter().any(|(_, real, _)| path.starts_with(real));
+        if !is_in_root
+            && let (Some(folder), Some(name)) = (path.parent(), path.file_name())
+            && let Ok(folder) = folder.canonicalize()
+        {
+            // A folder in the place of one of the toolchain's symlinks would hide what that leads to.
+            return Ok(RelPath::from_absolute(&folder.join(name))?);
+        }
         Ok(RelPath::from_absolute(&self.spelling.places().path(path))?)
     }
 

@@ -110,14 +110,14 @@ impl CratePlan {
         Before { start: SystemTime::now(), outputs }
     }
 
-    /// Keeps what the run left behind, which the library `recorder` watched.
+    /// Keeps what the run left behind, which the library `recorder` watched. Returns what it was seen to use.
     pub fn keep(
         &self,
         context: &Context,
         outcome: &LocalOutcome,
         before: &Before,
         recorder: &Path,
-    ) -> Result<(), Unkept> {
+    ) -> Result<Seen, Unkept> {
         let is_certain = match outcome.exit_code {
             Some(0) => true,
             Some(failure::EXIT_CODE) => failure::is_certain(&outcome.stderr.0),
@@ -132,16 +132,16 @@ impl CratePlan {
         if name_written_file(&outcome.stderr.0) {
             return Err(Unkept::Output("a file that messages name".to_owned()));
         }
-        let seen = &self.seen(outcome, recorder)?;
-        match self.keep_as(context, outcome, before, seen)? {
+        let seen = self.seen(outcome, recorder)?;
+        match self.keep_as(context, outcome, before, &seen)? {
             Kept::Yes => {}
             Kept::Leaks => {
                 let there = self.at_real_places();
                 context.cache.index(&self.key, stays(), &ReadSet::default());
-                there.keep_as(context, outcome, before, seen)?;
+                there.keep_as(context, outcome, before, &seen)?;
             }
         }
-        Ok(())
+        Ok(seen)
     }
 
     fn keep_as(&self, context: &Context, outcome: &LocalOutcome, before: &Before, seen: &Seen) -> Result<Kept, Unkept> {
@@ -186,7 +186,7 @@ impl CratePlan {
 
     /// Whether the crate's text, or a macro, asks for a variable that holds a root's place: what becomes of it (turned around, hashed,
     /// measured) need not show in the outputs' bytes. `OUT_DIR` may be asked for in front of the name of a file that is included.
-    fn asks_for_places(&self, seen: &Seen) -> bool {
+    pub(super) fn asks_for_places(&self, seen: &Seen) -> bool {
         let places = self.roots.places();
         let holds_place = |name: &String| {
             let value = self.call.env.iter().find(|(known, _)| known == name);

@@ -65,7 +65,7 @@ impl<'a> Spelling<'a> {
     }
 
     /// The folders above the workspace, up to the top; none where there is no workspace.
-    fn above(&self) -> Option<impl Iterator<Item = &Path>> {
+    pub(super) fn above(&self) -> Option<impl Iterator<Item = &Path>> {
         self.workspace.as_deref().map(|folder| folder.ancestors().skip(1))
     }
 

@@ -39,17 +39,23 @@ impl CratePlan {
             fs::read_link(path.to_absolute()).ok().and_then(|target| target.into_os_string().into_string().ok())
         };
         let observed = observe(&log.0, View { ignored: &ignored, link: &link }).map_err(Unkept::Unknown)?;
-        self.counting(observed, outcome.exit_code == Some(0))
+        self.counting(observed, self.spoken(), outcome.exit_code == Some(0))
     }
 
-    fn counting(&self, observed: Observed, succeeded: bool) -> Result<Seen, Unkept> {
+    /// What of it counts, of a compile that `succeeded` or failed; `spoken` are the variables that the crate's text names.
+    pub(super) fn counting(
+        &self,
+        observed: Observed,
+        spoken: BTreeSet<String>,
+        succeeded: bool,
+    ) -> Result<Seen, Unkept> {
         if observed.network {
             return Err(Unkept::Network);
         }
         if let Some(library) = observed.walkers.first() {
             return Err(Unkept::Walker(library.to_absolute()));
         }
-        let mut seen = Seen { spoken: self.spoken(), ..Seen::default() };
+        let mut seen = Seen { spoken, ..Seen::default() };
         let above = self.above();
         let mut looked_above = |path: &Path| {
             seen.above |= path.parent().is_some_and(|folder| above.contains(folder) && folder != Path::new("/"));
@@ -91,13 +97,15 @@ impl CratePlan {
         let counts = |path: &PathBuf| !succeeded || !searched.contains(path);
         seen.listed = observed.listed.iter().map(RelPath::to_absolute).filter(counts).collect();
         seen.above |= seen.listed.iter().any(|path| above.contains(path.as_path()));
+        // What the compiler asks for by itself says nothing, what the crate's text asks for does.
         seen.env = observed.env.into_iter().filter(|name| !is_harmless(name)).collect();
+        seen.env.extend(seen.spoken.iter().cloned());
         Ok(seen)
     }
 
     /// Folders that roots stand in: they are there for everybody who has the roots, but elsewhere. One that is in a root itself (the
     /// workspace, in which the target folder mostly stands) has its place with that.
-    fn above(&self) -> BTreeSet<&Path> {
+    pub(super) fn above(&self) -> BTreeSet<&Path> {
         let moved = || self.roots.iter().filter(|(_, real, place)| real != place).map(|(_, real, _)| real);
         let has_place = |folder: &Path| moved().any(|real| folder.starts_with(real));
         moved().flat_map(|real| real.ancestors().skip(1)).filter(|folder| !has_place(folder)).collect()
@@ -113,10 +121,7 @@ impl CratePlan {
     /// Variables that the crate's text names.
     fn spoken(&self) -> BTreeSet<String> {
         let list = self.request.outputs.iter().find(|output| output.what == RustOutputKind::DepInfo);
-        let text = list.and_then(|list| fs::read(self.absolute(&list.path)).ok()).unwrap_or_default();
-        let variables = DepInfo::parse(&text).unwrap_or_default().variables;
-        // It mostly stands in front of a file's name in `include!`; where its value shows, that is found in the output.
-        variables.into_iter().map(|(name, _)| name).filter(|name| name != OUT_DIR).collect()
+        spoken(&list.and_then(|list| fs::read(self.absolute(&list.path)).ok()).unwrap_or_default())
     }
 }
 
@@ -134,6 +139,13 @@ fn missed_everywhere(way_up: &BTreeSet<&Path>, absent: &[PathBuf]) -> BTreeSet<O
     n_missed.into_iter().filter(|(_, n)| *n == way_up.len()).map(|(name, _)| name.to_owned()).collect()
 }
 
+/// Variables that the crate's text names, by its dependency file.
+pub(super) fn spoken(dep_info: &[u8]) -> BTreeSet<String> {
+    let variables = DepInfo::parse(dep_info).unwrap_or_default().variables;
+    // It mostly stands in front of a file's name in `include!`; where its value shows, that is found in the output.
+    variables.into_iter().map(|(name, _)| name).filter(|name| name != OUT_DIR).collect()
+}
+
 /// A file that is there now, was written, and is no output: macros can do that, and a result that is found would not.
 fn written_elsewhere(log: &[u8], passed: &Passed<'_>) -> Option<PathBuf> {
     let made = records(log).filter_map(Result::ok).filter(|(kind, _)| *kind == Kind::Made);
@@ -144,7 +156,7 @@ fn written_elsewhere(log: &[u8], passed: &Passed<'_>) -> Option<PathBuf> {
 }
 
 /// Paths that say nothing of what a result depends on.
-struct Passed<'a> {
+pub(super) struct Passed<'a> {
     plan: &'a CratePlan,
     outputs: BTreeSet<PathBuf>,
     session: Option<PathBuf>,
@@ -153,7 +165,7 @@ struct Passed<'a> {
 }
 
 impl<'a> Passed<'a> {
-    fn of(plan: &'a CratePlan, recorder: &'a Path) -> Self {
+    pub(super) fn of(plan: &'a CratePlan, recorder: &'a Path) -> Self {
         let temporary = plan.call.env.iter().find(|(name, _)| name == "TMPDIR").map(|(_, value)| PathBuf::from(value));
         Self {
             outputs: plan.request.outputs.iter().map(|output| plan.absolute(&output.path)).collect(),
@@ -164,7 +176,7 @@ impl<'a> Passed<'a> {
         }
     }
 
-    fn over(&self, path: &Path) -> bool {
+    pub(super) fn over(&self, path: &Path) -> bool {
         let is_scratch = |path: &Path| {
             let first = path.strip_prefix(&self.temporary).ok().and_then(|rest| rest.iter().next());
             first.is_some_and(|name: &OsStr| name.as_encoded_bytes().starts_with(SCRATCH))

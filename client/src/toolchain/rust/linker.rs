@@ -23,8 +23,9 @@ use crate::wrapper::links;
 const DEFAULT_LINKER: &str = "cc";
 /// Kinds of links that rustc asks for (`LinkOutputKind` in rustc's sources).
 const KINDS: [&str; 5] = ["-no-pie", "-pie", "-static", "-static-pie", "-shared"];
-/// What drivers start for a link, besides `ld.NAME` for `-fuse-ld=NAME`. The last is handed to the linker's plugin.
-const PROGRAMS: [&str; 3] = ["collect2", "ld", "lto-wrapper"];
+/// What drivers start for a link, besides `ld.NAME` for `-fuse-ld=NAME`: `lto-wrapper` is handed to the linker's plugin, `nm` and `strip` are looked for
+/// at each link, and rarely used.
+const PROGRAMS: [&str; 5] = ["collect2", "ld", "lto-wrapper", "nm", "strip"];
 /// Files that gcc looks for in its folders.
 const DRIVER_FILES: [&str; 2] = ["specs", "liblto_plugin.so"];
 /// Libraries that the standard library is linked with (its `libc` and `unwind` crates), and drivers' own.

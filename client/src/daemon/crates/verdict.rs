@@ -1,0 +1,221 @@
+//! Whether what an agent made of a crate is what a run here would have left: by what its compiler was seen to ask for, compared with what is here.
+//! And keeps it, if it is. Blocks.
+
+use std::collections::BTreeSet;
+use std::env::split_paths;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use buildbee_proto::canonical::Canonical;
+use buildbee_proto::limits::MAX_OBSERVED_BYTES;
+use buildbee_proto::observed::Observed;
+use buildbee_proto::outcome::names_digest;
+use buildbee_proto::path::RelPath;
+use memchr::memmem;
+
+use super::super::cache::Hit;
+use super::super::context::Context;
+use super::action::CrateJob;
+use super::beyond::Beyond;
+use super::keep::{Unkept, remember_needs};
+use super::place::is_dep_info;
+use super::plan::CratePlan;
+use super::read_set::{self, Seen, Uncertain, names_of};
+use super::seen::{Passed, spoken};
+use crate::journal::Why;
+use crate::rust::env::may_go_along;
+use crate::rust::roots::RootKind;
+
+/// Where every root stands in a sandbox. No output may name it.
+const PLACES: &[u8] = b"/buildbee.d/";
+/// The folder of the roots.
+const PLACE: &str = "/buildbee.d";
+/// Where an agent's own parts stand there.
+const AGENTS: &str = "/buildbee.d/recorder";
+/// How the compiler spells sources of its own libraries, where it does not have them.
+const OWN_SOURCES: &[u8] = b"/rustc/";
+
+/// The reason's code where paths matter: with real ones it may be made elsewhere all the same.
+pub const REAL_PATHS: &str = "real-paths";
+
+/// Why a result does not count here, and what the agent would have to be given besides for another one that may.
+#[derive(Debug)]
+pub struct Objection {
+    /// For people and statistics.
+    pub why: Why,
+    /// What it lacked.
+    pub lacking: Box<Beyond>,
+}
+
+fn objection(code: &str, text: impl Into<String>) -> Objection {
+    Objection { why: (code.to_owned(), text.into()), lacking: Box::default() }
+}
+
+impl CratePlan {
+    /// What the compiler of `made` used, in this machine's spelling; or why its result does not count here.
+    pub fn verdict(&self, given: &CrateJob, made: &Hit) -> Result<Seen, Objection> {
+        let observed =
+            observed(made).ok_or_else(|| objection("inputs-unseen", "the agent did not see what it read"))?;
+        if self.roots.are_placed() && looks_above(&observed) {
+            return Err(objection(REAL_PATHS, "it looked into the folder that its folders stand in"));
+        }
+        let result = &made.signed.result;
+        let texts = result.outputs.iter().filter(|file| is_dep_info(&file.path));
+        let spoken = texts.flat_map(|file| spoken(made.content(&file.digest))).collect();
+        let uncounted = |unkept: Unkept| objection(unkept.code(), unkept.to_string());
+        let seen = self.counting(self.at_home(observed), spoken, true).map_err(uncounted)?;
+        if self.roots.are_placed() && (seen.above || self.asks_for_places(&seen)) {
+            return Err(objection(REAL_PATHS, "it asks where its folders are"));
+        }
+        self.nothing_lacking(given, &seen)?;
+        for file in result.outputs.iter().filter(|file| !is_dep_info(&file.path)) {
+            if memmem::find(made.content(&file.digest), PLACES).is_some() {
+                return Err(objection(REAL_PATHS, format!("{} names the folder that it was made in", file.path)));
+            }
+        }
+        let stderr = made.content(&result.stderr);
+        if memmem::find(stderr, OWN_SOURCES).is_some() && self.has_own_sources() {
+            return Err(objection("messages", "its messages would show sources of the standard library"));
+        }
+        Ok(seen)
+    }
+
+    /// Whether a run here would have had the same answers to everything that was asked there.
+    fn nothing_lacking(&self, given: &CrateJob, seen: &Seen) -> Result<(), Objection> {
+        let mut lacking = Box::<Beyond>::default();
+        let mut first: Option<Why> = None;
+        let mut lacks = |code: &str, text: String| {
+            first.get_or_insert_with(|| (code.to_owned(), text));
+        };
+        for name in seen.env.iter().filter(|name| self.is_set(name) && !given.variables.contains(*name)) {
+            lacks("undeclared-variable", format!("it asked for {name}, which the agent was not told"));
+            if may_go_along(name) {
+                lacking.env.insert(name.clone());
+            }
+        }
+        let spelling = self.spelling();
+        let on_way_up = spelling.above().into_iter().flatten();
+        let above = on_way_up.flat_map(|folder| seen.absent_above.iter().map(move |name| folder.join(name)));
+        for path in seen.absent.iter().cloned().chain(above).filter(|path| self.would_find(path)) {
+            lacks("undeclared-file", format!("it looked for {}, which the agent did not have", path.display()));
+            match fs::metadata(&path) {
+                Ok(meta) if meta.is_file() => lacking.files.insert(path),
+                Ok(meta) if meta.is_dir() => lacking.listed.insert(path),
+                _ => false,
+            };
+        }
+        for path in seen.listed.iter().filter(|path| !lists_the_same(given, path).unwrap_or(false)) {
+            lacks("undeclared-file", format!("it listed {}, where there is more here", path.display()));
+            lacking.listed.insert(path.clone());
+        }
+        first.map_or(Ok(()), |why| Err(Objection { why, lacking }))
+    }
+
+    fn is_set(&self, name: &String) -> bool {
+        self.call.env.iter().any(|(known, _)| known == name) || self.call.odd.contains(name)
+    }
+
+    /// Whether something is here that was looked for in vain there. A program counts wherever this caller's `PATH` would have found it.
+    fn would_find(&self, path: &Path) -> bool {
+        let is_program = || path.parent().is_some_and(|folder| split_paths(self.search()).any(|one| one == folder));
+        let in_path = |name: &OsStr| split_paths(self.call.search()).any(|folder| folder.join(name).is_file());
+        fs::symlink_metadata(path).is_ok() || (is_program() && path.file_name().is_some_and(in_path))
+    }
+
+    /// Whether the compiler shows sources of its own libraries in messages, as it does where they are installed. They are no part of its toolchain.
+    fn has_own_sources(&self) -> bool {
+        self.roots.real(RootKind::Sysroot).is_some_and(|sysroot| sysroot.join("lib/rustlib/src/rust").exists())
+    }
+
+    /// What was observed in a sandbox, in real spelling, without what is only there.
+    fn at_home(&self, observed: Observed) -> Observed {
+        let spelling = self.spelling();
+        let passed = Passed::of(self, Path::new(""));
+        let moved = |places: Vec<RelPath>| -> Vec<RelPath> {
+            let reals = places.iter().map(|place| spelling.real(place));
+            let kept = reals.filter(|path| !path.starts_with(PLACE) && !passed.over(path));
+            kept.filter_map(|path| RelPath::from_absolute(&path).ok()).collect()
+        };
+        Observed {
+            files: moved(observed.files),
+            seen: moved(observed.seen),
+            links: moved(observed.links),
+            absent: moved(observed.absent),
+            listed: moved(observed.listed),
+            ..observed
+        }
+    }
+
+    /// Keeps what an agent made, which is in place already, and that this question leads to it.
+    pub fn keep_made(&self, context: &Context, given: &CrateJob, made: &Hit, seen: &Seen) -> Result<(), Unkept> {
+        let contents = given.given();
+        for path in &seen.files {
+            let now = context.hashes.hash(path).ok().map(|hashed| hashed.digest);
+            if now.is_none() || contents.get(path) != now.as_ref() {
+                return Err(Uncertain::Changed(path.clone()).into());
+            }
+        }
+        let read_set = read_set::of(seen, &self.roots, &self.spelling(), &context.hashes, given.start)?;
+        context.cache.keep(made, &self.key, &read_set);
+        remember_needs(context, made, &read_set);
+        Ok(())
+    }
+
+    /// Has the next action be given what this one was not; whether there is anything new in that.
+    pub fn learn(&self, context: &Context, given: &CrateJob, lacking: Beyond) -> bool {
+        let Some(store) = context.cache.store() else { return false };
+        let known = given.beyond.with(lacking, self.key);
+        known.remember(store, self);
+        known.stays.is_none()
+    }
+
+    /// What a run here was seen to use that an agent was not given.
+    pub fn not_given(&self, given: &CrateJob, seen: &Seen) -> Beyond {
+        let contents = given.given();
+        let searched: BTreeSet<PathBuf> =
+            self.request.search.iter().map(|search| self.absolute(&search.path)).collect();
+        // Of a crate, either of two files may be opened.
+        let is_crate = |path: &Path| {
+            path.parent().is_some_and(|folder| searched.contains(folder))
+                && path.extension().is_some_and(|suffix| suffix == "rmeta" || suffix == "rlib")
+        };
+        let files = seen.files.iter().filter(|path| !contents.contains_key(path) && !is_crate(path));
+        let listed = seen.listed.iter().filter(|path| !lists_the_same(given, path).unwrap_or(false));
+        let env = seen.env.iter().filter(|name| !given.variables.contains(*name) && may_go_along(name));
+        Beyond {
+            files: files.cloned().collect(),
+            listed: listed.cloned().collect(),
+            env: env.filter(|name| self.is_set(name)).cloned().collect(),
+            stays: None,
+        }
+    }
+}
+
+fn observed(made: &Hit) -> Option<Observed> {
+    let digest = made.signed.result.observed.filter(|digest| digest.size_bytes <= MAX_OBSERVED_BYTES as u64)?;
+    Observed::from_canonical(made.content(&digest)).ok()
+}
+
+/// Whether a question was about something beside the roots: where those stand here, there may be something.
+fn looks_above(observed: &Observed) -> bool {
+    let roots = [RootKind::Workspace, RootKind::CargoHome, RootKind::Target, RootKind::Sysroot];
+    let is_beside = |path: &RelPath| {
+        let path = path.to_absolute();
+        path.starts_with(PLACE)
+            && path != Path::new(PLACE)
+            && !path.starts_with(AGENTS)
+            && !roots.iter().any(|root| path.starts_with(root.place()))
+    };
+    observed.absent.iter().chain(&observed.files).any(is_beside)
+        || observed.listed.iter().any(|path| path.to_absolute() == Path::new(PLACE))
+}
+
+/// Whether a folder has the names here that the action's inputs have in it.
+fn lists_the_same(given: &CrateJob, folder: &Path) -> io::Result<bool> {
+    let below = given.job.inputs.guards.iter().filter_map(|(path, _)| path.strip_prefix(folder).ok()?.iter().next());
+    let names: BTreeSet<&OsStr> = below.collect();
+    let mut names: Vec<Vec<u8>> = names.into_iter().map(|name| name.as_encoded_bytes().to_vec()).collect();
+    Ok(names_of(folder)? == names_digest(&mut names))
+}

@@ -1,0 +1,95 @@
+//! Cargo builds whose crates agents compile. One farm for all of it: an agent's first use of a Rust toolchain moves half a gigabyte.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use buildbee_tests::cargo::{self, Built, Checkout};
+use buildbee_tests::client::Client;
+use buildbee_tests::farm::{Farm, Options};
+use buildbee_tests::network::skipped;
+use buildbee_tests::programs;
+use buildbee_tests::project::{Files, assert_same};
+
+use crate::rust_builds::with_paths;
+
+/// Crates of `cargo build`: six packages and two build scripts.
+const N_CRATES: u64 = 8;
+
+/// What a daemon without a farm makes of the checkout.
+fn reference(farm: &Farm, checkout: &Checkout) -> (Built, Files) {
+    let folder = farm.path("alone");
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    let alone = Client { folder, programs: programs::folder(), local_slots: 2, racing: "off", space: None };
+    checkout.clean();
+    let built = checkout.build(Some(&alone), &["build"]);
+    (built, checkout.files())
+}
+
+/// From clean: what was built, and how many crates were cached, remote, local.
+fn build_anew(client: &Client, checkout: &Checkout) -> (Built, (u64, u64, u64)) {
+    checkout.clean();
+    client.zero();
+    let built = checkout.build(Some(client), &["build"]);
+    (built, client.compiles())
+}
+
+#[test]
+fn crates_are_compiled_by_agents() {
+    if !cargo::is_here() {
+        skipped("there is no cargo here");
+        return;
+    }
+    let farm = Farm::up(Options::default());
+    let laptop = &farm.laptop;
+    let mut checkout = with_paths(Checkout::write(farm.path("work"), farm.path("home")), "portable");
+    let (plain, expected) = reference(&farm, &checkout);
+
+    // Cold: libraries, macros, build scripts' programs and the application.
+    let (built, counts) = build_anew(laptop, &checkout);
+    assert_eq!(counts, (0, N_CRATES, 0), "{}\n{}", laptop.json(&["explain"]), farm.logs());
+    assert_same(&expected, &checkout.files());
+    assert_eq!(plain.messages, built.messages);
+    assert_eq!(checkout.build(Some(laptop), &["build"]).compiled, Vec::<String>::new(), "not fresh");
+    let (built, counts) = build_anew(laptop, &checkout);
+    assert_eq!(counts, (N_CRATES, 0, 0), "{}", laptop.json(&["explain"]));
+    assert_same(&expected, &checkout.files());
+    assert_eq!(plain.messages, built.messages);
+
+    // What a macro asks for, and the agent is not told at first.
+    checkout.env.insert("MACRO_SEES".to_owned(), "this".to_owned());
+    let (_, counts) = build_anew(laptop, &checkout);
+    assert_eq!((counts, checkout.says()["variable"].as_str()), ((N_CRATES - 1, 1, 0), "this"));
+    assert_eq!(laptop.json(&["stats"])["reasons"]["undeclared-variable"], 1);
+    checkout.env.insert("MACRO_SEES".to_owned(), "that".to_owned());
+    let (_, counts) = build_anew(laptop, &checkout);
+    assert_eq!((counts, checkout.says()["variable"].as_str()), ((N_CRATES - 1, 1, 0), "that"));
+    assert_eq!(laptop.json(&["stats"])["reasons"].get("undeclared-variable"), None, "it is known by now");
+
+    // A file of another package: the agent fails for the lack of it, once.
+    checkout.edit("before/note.txt", "outside\n");
+    for (value, counts) in [("1", (N_CRATES - 3, 2, 1)), ("2", (N_CRATES - 3, 3, 0))] {
+        let text =
+            format!("pub const WORD: &str = include_str!(\"../../before/note.txt\"); pub const N: u32 = {value};\n");
+        checkout.edit("leaf/src/part.rs", &text);
+        let (_, found) = build_anew(laptop, &checkout);
+        assert!(checkout.says()["word"].starts_with("outside"), "{:?}", checkout.says());
+        assert_eq!(found, counts, "{}", laptop.json(&["explain"]));
+    }
+
+    // An error is the user's own compiler's word.
+    checkout.edit("leaf/src/part.rs", "pub const WORD: &str = 1;\n");
+    let failed = checkout.try_build(Some(laptop), &["build"]);
+    assert!(failed.messages.iter().any(|message| message.contains("E0308")), "{:?}", failed.messages);
+    assert_eq!(laptop.json(&["stats"])["reasons"]["compile-failed"], 1);
+    checkout.edit("leaf/src/part.rs", "pub const WORD: &str = \"one\";\n");
+
+    // A colleague with another home, who has nothing yet.
+    let colleague = farm.second_client("colleague");
+    let second =
+        with_paths(Checkout::write(farm.path("another/and longer/place"), farm.path("another home")), "portable");
+    let (_, counts) = build_anew(&colleague, &second);
+    // All but the application: one of its macros asks where it stands.
+    assert_eq!(counts, (N_CRATES - 1, 1, 0), "{}", colleague.json(&["explain"]));
+    assert_eq!(second.says()["variable"], "nothing");
+}
