@@ -172,7 +172,8 @@ impl RustToolchains {
 
     /// The compiler if it is known and unchanged: only `stat`s. Blocks for that long.
     pub fn recall(&self, caller: &Caller<'_>) -> Option<Arc<RustCompiler>> {
-        let found = self.known().found.get(&Question::of(caller)).cloned().filter(|found| found.still_holds())?;
+        let found = |question: &Question| self.known().found.get(question).cloned().filter(|found| found.still_holds());
+        let found = found(&Question::of_anybody(caller.program)).or_else(|| found(&Question::of(caller)))?;
         self.recall_found(&found, caller.target)
     }
 
@@ -201,7 +202,8 @@ impl RustToolchains {
             if known.found.len() >= MAX_FOUND {
                 known.found.clear();
             }
-            known.found.insert(Question::of(caller), Arc::clone(&found));
+            let question = if found.stands_in { Question::of(caller) } else { Question::of_anybody(caller.program) };
+            known.found.insert(question, Arc::clone(&found));
         }
         if let Some(compiler) = self.recall_found(&found, caller.target) {
             return Ok(compiler);

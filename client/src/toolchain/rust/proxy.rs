@@ -45,6 +45,11 @@ impl Question {
             toolchain,
         }
     }
+
+    /// As anybody asks, from anywhere: for a program that stands in for no other. No caller's question is the same.
+    pub fn of_anybody(program: &Path) -> Self {
+        Self { program: program.to_owned(), toolchain: None, rustup_home: None, home: None, cwd: None }
+    }
 }
 
 /// The compiler that a program stands for.
@@ -54,6 +59,8 @@ pub struct Found {
     pub program: PathBuf,
     /// Its sysroot, as it spells it.
     pub sysroot: PathBuf,
+    /// Whether the program is a stand-in, so that it is another compiler for another caller.
+    pub stands_in: bool,
     guards: Vec<(PathBuf, FileIdentity)>,
     shadows: Shadows,
 }
@@ -73,13 +80,15 @@ impl Found {
     }
 }
 
-/// Asks `caller`'s program which compiler it is. Starts it twice.
+/// Asks `caller`'s program which compiler it is. Starts it twice, which costs as much as a small compile: a stand-in is asked for each folder
+/// that may have a toolchain of its own, any other program once.
 pub fn find(caller: &Caller<'_>) -> Result<Found, RustError> {
     let program = caller.program;
     let unreadable = |error: io::Error| CaptureError::Io { path: program.to_owned(), error };
     let mut found = Found {
         program: PathBuf::new(),
         sysroot: PathBuf::new(),
+        stands_in: false,
         guards: vec![(program.to_owned(), FileIdentity::of(&fs::metadata(program).map_err(unreadable)?))],
         shadows: Shadows::default(),
     };
@@ -90,8 +99,8 @@ pub fn find(caller: &Caller<'_>) -> Result<Found, RustError> {
     }
     capture::check_elf(&real)?;
     let name = name.ok_or_else(|| RustError::Unknown(program.to_owned()))?;
-    let stands_in = is_rustup(caller)?;
-    if stands_in {
+    found.stands_in = is_rustup(caller)?;
+    if found.stands_in {
         // Before it is asked: what changes meanwhile shows at the next look.
         guard_settings(caller, &mut found);
     }
@@ -103,7 +112,7 @@ pub fn find(caller: &Caller<'_>) -> Result<Found, RustError> {
     found.program = found.sysroot.join("bin").join(name);
     let compiler =
         fs::metadata(&found.program).map_err(|error| CaptureError::Io { path: found.program.clone(), error })?;
-    if stands_in {
+    if found.stands_in {
         capture::check_elf(&found.program)?;
     } else {
         let called = fs::metadata(&real).map_err(unreadable)?;
