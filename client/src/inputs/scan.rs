@@ -4,6 +4,10 @@
 //! remembered by its digest.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+use memchr::{memchr, memchr_iter, memchr2, memchr3_iter};
 
 use super::aliases::Word;
 
@@ -57,14 +61,36 @@ pub struct Scan {
     pub embeds: bool,
 }
 
-/// What a compiler replaces by the name under which it opened a file.
-const OWN_NAME: [&[u8]; 4] = [b"__FILE__", b"__BASE_FILE__", b"__builtin_FILE", b"__builtin_source_location"];
+/// Finders of words, made once: a header is looked through for each of them.
+struct Words {
+    /// What stands for the time of the compile.
+    time: [Finder<'static>; 2],
+    timestamp: Finder<'static>,
+    /// What a compiler replaces by the name under which it opened a file.
+    own_name: [Finder<'static>; 4],
+    has_embed: Finder<'static>,
+    has_include: Finder<'static>,
+    dependency: Finder<'static>,
+    trigraph: Finder<'static>,
+}
+
+const HAS_INCLUDE: &[u8] = b"__has_include";
+
+static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
+    time: ["__TIME__", "__DATE__"].map(Finder::new),
+    timestamp: Finder::new("__TIMESTAMP__"),
+    own_name: ["__FILE__", "__BASE_FILE__", "__builtin_FILE", "__builtin_source_location"].map(Finder::new),
+    has_embed: Finder::new("__has_embed"),
+    has_include: Finder::new(HAS_INCLUDE),
+    dependency: Finder::new("dependency"),
+    trigraph: Finder::new("??/"),
+});
 
 /// Scans a whole file.
 pub fn scan(text: &[u8]) -> Scan {
     let mut found = Scan::default();
     look(&joined(text, false), &mut found);
-    if contains(text, b"??/") {
+    if is_in(&WORDS.trigraph, text) {
         // `??/` is a backslash in some dialects only: both readings count.
         look(&joined(text, true), &mut found);
     }
@@ -79,11 +105,12 @@ pub fn scan(text: &[u8]) -> Scan {
 }
 
 fn look(text: &[u8], found: &mut Scan) {
-    found.time_macros |= [&b"__TIME__"[..], b"__DATE__"].iter().any(|word| contains(text, word));
-    found.timestamp |= contains(text, b"__TIMESTAMP__");
-    found.own_name |= OWN_NAME.iter().any(|word| contains(text, word));
-    found.embeds |= contains(text, b"__has_embed") || reads_unseen(text);
-    for at in (0..text.len()).filter(|&at| matches!(text[at], b'#' | b'%' | b'?')) {
+    let words = &*WORDS;
+    found.time_macros |= words.time.iter().any(|word| is_in(word, text));
+    found.timestamp |= is_in(&words.timestamp, text);
+    found.own_name |= words.own_name.iter().any(|word| is_in(word, text));
+    found.embeds |= is_in(&words.has_embed, text) || reads_unseen(text);
+    for at in memchr3_iter(b'#', b'%', b'?', text) {
         let mark = [&b"#"[..], b"%:", b"??="].into_iter().find(|mark| text[at..].starts_with(mark));
         if let Some(mark) = mark
             && may_start_directive(&text[..at])
@@ -91,22 +118,11 @@ fn look(text: &[u8], found: &mut Scan) {
             directive(&text[at + mark.len()..], found);
         }
     }
-    if contains(text, b"__has_include") {
-        scan_probes(text, found);
-    }
+    scan_probes(text, found);
 }
 
-fn contains(text: &[u8], word: &[u8]) -> bool {
-    // The first byte is rare enough in sources that this beats a window walk by far.
-    let mut rest = text;
-    while let Some(at) = rest.iter().position(|&byte| byte == word[0]) {
-        rest = &rest[at..];
-        if rest.starts_with(word) {
-            return true;
-        }
-        rest = &rest[1..];
-    }
-    false
+fn is_in(word: &Finder<'_>, text: &[u8]) -> bool {
+    word.find(text).is_some()
 }
 
 /// The text with continued lines joined, as compilers do before anything else. They let blanks stand between backslash and line end.
@@ -129,7 +145,8 @@ fn joined(text: &[u8], trigraphs: bool) -> Cow<'_, [u8]> {
     };
     let mut out = Vec::new();
     let (mut kept, mut at) = (0, 0);
-    while let Some(n) = text[at..].iter().position(|&byte| byte == b'\\' || (trigraphs && byte == b'?')) {
+    let next = |rest: &[u8]| if trigraphs { memchr2(b'\\', b'?', rest) } else { memchr(b'\\', rest) };
+    while let Some(n) = next(&text[at..]) {
         at += n;
         match continuation(&text[at..]) {
             Some(n_bytes) => {
@@ -222,7 +239,7 @@ fn is_word(byte: u8) -> bool {
 
 /// `#pragma GCC dependency` (which compares file times) and the assembler's `.include`.
 fn reads_unseen(text: &[u8]) -> bool {
-    let dependency = places(text, b"dependency").any(|at| text[..at].trim_ascii_end().ends_with(b"GCC"));
+    let dependency = WORDS.dependency.find_iter(text).any(|at| text[..at].trim_ascii_end().ends_with(b"GCC"));
     let include = |at: usize| {
         let before = &text[..at];
         let own = before.last().is_none_or(|&byte| !is_word(byte) && !matches!(byte, b')' | b']' | b'.'));
@@ -234,19 +251,17 @@ fn reads_unseen(text: &[u8]) -> bool {
     let is =
         |at: usize, word: &[u8]| text[at..].get(..word.len()).is_some_and(|found| found.eq_ignore_ascii_case(word));
     let embeds = |at: usize| is(at, b".incbin") || (is(at, b".include") && include(at));
-    dependency || places(text, b".").any(embeds)
+    dependency || memchr_iter(b'.', text).any(embeds)
 }
 
 /// Where `word` stands.
 fn places<'a>(text: &'a [u8], word: &'static [u8]) -> impl Iterator<Item = usize> + 'a {
-    let starts = (0..text.len()).filter(move |&at| text[at] == word[0]);
-    starts.filter(move |&at| text[at..].starts_with(word))
+    memchr_iter(word[0], text).filter(move |&at| text[at..].starts_with(word))
 }
 
 fn scan_probes(text: &[u8], found: &mut Scan) {
-    const WORD: &[u8] = b"__has_include";
-    for at in places(text, WORD) {
-        let rest = &text[at + WORD.len()..];
+    for at in WORDS.has_include.find_iter(text) {
+        let rest = &text[at + HAS_INCLUDE.len()..];
         let (next, after) = match rest.strip_prefix(b"_next") {
             Some(after) => (true, after),
             None => (false, rest),
@@ -280,9 +295,9 @@ fn scan_probes(text: &[u8], found: &mut Scan) {
 /// Probes through other names for `__has_include`: what is called with a name in brackets in a condition (or with one in angle brackets
 /// in a definition) can be nothing else.
 fn scan_calls(line: &[u8], conditional: bool, found: &mut Scan) {
-    for at in (0..line.len()).filter(|&at| line[at] == b'(') {
+    for at in memchr_iter(b'(', line) {
         let called = last_word(&line[..at]);
-        if called.is_empty() || called.starts_with(b"__has_include") || called == b"defined" {
+        if called.is_empty() || called.starts_with(HAS_INCLUDE) || called == b"defined" {
             continue;
         }
         // `HAS(x)` in its own definition.
