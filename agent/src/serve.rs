@@ -142,7 +142,7 @@ impl Agent {
             return Err(ServeError::Role { role: enrolment.membership.value.role });
         }
         let options = Options { max_bytes: settings.cache_bytes, durability: Durability::Lazy };
-        let (store, recovery) = Store::open(&state.store(), &options)?;
+        let (store, recovery) = Store::open_packed(&state.store(), &options)?;
         tracing::info!(?recovery, "store is open");
         let workspaces = fresh_folder(&state.workspaces()).map_err(at)?;
         let capabilities = probe(&settings.sandbox, &settings.bwrap, &workspaces).await?;

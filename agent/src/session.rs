@@ -276,7 +276,7 @@ fn store_inline(store: &Store, inline: Vec<Bytes>) -> Result<Pin, WireError> {
     for (digest, bytes) in named {
         if !store.contains(&digest) {
             let failed = |error| WireError::new(ErrorCode::Storage, Retry::OtherAgent, error);
-            store.put_expected(&digest, &bytes.0).map_err(failed)?;
+            store.put_linkable(&digest, &bytes.0).map_err(failed)?;
         }
     }
     Ok(pin)

@@ -74,6 +74,6 @@ impl Lack {
     /// The claim's digests stand in the order of the flags.
     fn put(&self, store: &Store, blobs: &[Bytes]) -> Result<(), PutError> {
         let sent = self.claim.digests().iter().zip(blobs).filter(|(_, blob)| !blob.0.is_empty());
-        sent.into_iter().try_for_each(|(digest, blob)| store.put_expected(digest, &blob.0).map(drop))
+        sent.into_iter().try_for_each(|(digest, blob)| store.put_linkable(digest, &blob.0).map(drop))
     }
 }

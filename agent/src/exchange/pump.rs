@@ -142,6 +142,11 @@ fn open(store: &Store, small: &Small, digest: &Digest) -> Result<Option<Box<dyn 
     if let Some(content) = small.get(digest) {
         return Ok(Some(Box::new(std::io::Cursor::new(content))));
     }
+    if digest.size_bytes <= PIECE_BYTES as u64 {
+        // It may share its file with others.
+        let content = store.read(digest, PIECE_BYTES as u64)?;
+        return Ok(content.map(|content| Box::new(std::io::Cursor::new(content)) as Box<dyn Read>));
+    }
     Ok(store.open_blob(digest)?.map(|file| Box::new(file) as Box<dyn Read>))
 }
 

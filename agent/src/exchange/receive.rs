@@ -154,7 +154,7 @@ impl Pending {
         let store = store.clone();
         tokio::task::spawn_blocking(move || {
             let put = |(digest, content): (Digest, Vec<u8>)| {
-                store.put_expected(&digest, &content).map_err(|error| put_fault(digest, error))
+                store.put_linkable(&digest, &content).map_err(|error| put_fault(digest, error))
             };
             blobs.into_iter().try_for_each(put)
         })

@@ -30,6 +30,22 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 #[test]
+fn what_will_be_linked_has_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_packed_with(dir.path(), ROOMY);
+    let (packed, linkable) = (store.put_bytes(b"packed").unwrap(), Digest::of(b"linkable"));
+    assert!(store.put_linkable(&linkable, b"other").is_err());
+    store.put_linkable(&linkable, b"linkable").unwrap();
+    assert_eq!(files(dir.path(), "blobs"), 1);
+    store.put_linkable(&packed, b"packed").unwrap();
+    assert_eq!(files(dir.path(), "blobs"), 1, "it gets its file when it is linked");
+    for (digest, content) in [(packed, &b"packed"[..]), (linkable, b"linkable")] {
+        assert!(store.link(&digest, false, &dir.path().join(digest.hex())).unwrap());
+        assert_eq!(fs::read(dir.path().join(digest.hex())).unwrap(), content);
+    }
+}
+
+#[test]
 fn small_entries_make_no_files_and_are_found_again() {
     let dir = tempfile::tempdir().unwrap();
     let store = open_packed_with(dir.path(), ROOMY);

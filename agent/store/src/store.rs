@@ -107,8 +107,8 @@ impl Store {
         Self::open_as(dir, options, false)
     }
 
-    /// The same, for a store whose blobs are read and seldom linked: from here on, small entries share files. That is much cheaper to
-    /// write; a blob gets its own file when somebody wants to have it as one. The two packs that are being written may come on top of the size (at
+    /// The same, but from here on small entries share files, except for those put as linkable. That is much cheaper to write; a blob gets
+    /// its own file when somebody wants to have it as one. The two packs that are being written may come on top of the size (at
     /// most 32 MiB).
     pub fn open_packed(dir: &Path, options: &Options) -> Result<(Self, Recovery), OpenError> {
         Self::open_as(dir, options, true)

@@ -43,6 +43,16 @@ impl Store {
         self.put_checked(digest, content)
     }
 
+    /// As [`put_expected`](Self::put_expected), for what will be linked: in a file of its own, however small it is.
+    pub fn put_linkable(&self, expected: &Digest, content: &[u8]) -> Result<(), PutError> {
+        supported(expected)?;
+        let found = Digest::of(content);
+        if found != *expected {
+            return Err(PutError::Mismatch { expected: *expected, found });
+        }
+        if self.has_good(expected) { Ok(()) } else { self.put_file_of(expected, content) }
+    }
+
     fn put_checked(&self, digest: &Digest, content: &[u8]) -> Result<(), PutError> {
         if self.has_good(digest) {
             return Ok(());
