@@ -169,19 +169,19 @@ impl Inner {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let checked = check(client, request)?;
+        let mut checked = check(client, request)?;
         let key = (client, checked.attempt);
         if let Some(result) = self.ended.find(&key) {
             return Ok(send(writer, &ActionUpdate::Accepted).await && self.finish(&result, writer).await);
         }
         // Before the run starts, which would fetch what the client is about to send.
-        let lack = Lack::of(&checked.offered, &self.store, &self.coming);
+        let lack = Lack::of(std::mem::take(&mut checked.offered), &self.store, &self.coming);
         let mut passenger = self.board(key, checked)?;
         if !send(writer, &lack.as_ref().map_or(ActionUpdate::Accepted, Lack::told)).await {
             return Ok(false);
         }
         if let Some(lack) = lack
-            && !supplied(lack, self.store.clone(), reader, writer).await
+            && !supplied(lack, (self.store.clone(), self.small.clone()), reader, writer).await
         {
             tracing::debug!(client = %client.short(), "what the client offered did not come");
             return Ok(false);
@@ -283,13 +283,13 @@ fn store_inline(store: &Store, inline: Vec<Bytes>) -> Result<Pin, WireError> {
 }
 
 /// Takes in what the client offered, and says meanwhile that it is at work. Whether it came.
-async fn supplied<R, W>(lack: Lack, store: Store, reader: &mut R, writer: &mut W) -> bool
+async fn supplied<R, W>(lack: Lack, (store, small): (Store, Small), reader: &mut R, writer: &mut W) -> bool
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let mut ticks = progress_ticks();
-    let mut supply = std::pin::pin!(lack.supplied(store, reader));
+    let mut supply = std::pin::pin!(lack.supplied(store, small, reader));
     loop {
         tokio::select! {
             came = &mut supply => return came,

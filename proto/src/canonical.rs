@@ -81,6 +81,13 @@ pub trait Canonical: Sized {
     }
 }
 
+/// Canonical parts without a tag: no content, but what is compared with content.
+pub(crate) fn parts(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut out = Writer { bytes: Vec::new() };
+    write(&mut out);
+    out.bytes
+}
+
 /// Appends canonical parts.
 #[derive(Debug)]
 pub struct Writer {

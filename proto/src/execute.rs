@@ -14,11 +14,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::bounded;
+use crate::canonical;
 use crate::codec::{Bytes, Message};
 use crate::digest::Digest;
 use crate::error::WireError;
 use crate::lease::SlotToken;
-use crate::limits::{MAX_ACTION_FRAME, MAX_INLINE_BLOBS, MAX_OFFERED, MAX_RESULT_BLOBS};
+use crate::limits::{MAX_ACTION_FRAME, MAX_BASES, MAX_INLINE_BLOBS, MAX_OFFERED, MAX_RESULT_BLOBS};
 
 /// How often an agent that works on an action says so, in milliseconds.
 pub const PROGRESS_INTERVAL_MS: u64 = 400;
@@ -78,11 +79,41 @@ pub enum ActionUpdate {
 }
 
 /// What the agent lacked of the offered blobs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Supply {
-    /// In the order of the flags; an empty one stands for a blob that the client would rather be asked for. `MAX_INLINE_BYTES` in all.
+    /// In the order of the flags; an empty one stands for a blob that the client would rather be asked for, or for one of `alike`.
+    /// `MAX_INLINE_BYTES` in all.
     #[serde(deserialize_with = "bounded::list::<_, _, MAX_OFFERED>")]
     pub blobs: Vec<Bytes>,
+    /// The first of the lacking blobs, where there is a shorter way to say them.
+    pub alike: Option<Alike>,
+}
+
+/// Blobs that are much like others which the agent has: directories with a few other headers than those of the action before, whose
+/// digests no compressor makes shorter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alike {
+    /// How many of the lacking blobs these are, counted from the first. `MAX_INLINE_BYTES` in all.
+    pub n_blobs: u32,
+    /// Blobs that the client sent or offered to this agent earlier. Should it lack one, it asks for what is described here like for
+    /// everything that was not sent. `MAX_BASES_BYTES` in all.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_BASES>")]
+    pub bases: Vec<Digest>,
+    /// One zstd frame with the blobs' contents, one after the other; its prefix is [`Alike::prefix`].
+    pub frame: Bytes,
+}
+
+impl Alike {
+    /// What both sides know: the contents of `bases`, in their order, and the request's offer in canonical encoding, since a directory
+    /// names the files that are offered with it.
+    pub fn prefix<'a>(bases: impl IntoIterator<Item = &'a [u8]>, offered: &[Digest]) -> Vec<u8> {
+        let mut prefix = bases.into_iter().fold(Vec::new(), |mut prefix, base| {
+            prefix.extend_from_slice(base);
+            prefix
+        });
+        prefix.extend(canonical::parts(|out| offered.iter().for_each(|digest| out.digest(digest))));
+        prefix
+    }
 }
 
 /// Where an attempt stands.

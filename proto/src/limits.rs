@@ -59,6 +59,10 @@ pub const MAX_INLINE_BYTES: usize = 8 << 20;
 pub const MAX_INLINE_BLOBS: usize = 65_536;
 /// Blobs offered with an action.
 pub const MAX_OFFERED: usize = 16_384;
+/// Blobs that others are described by.
+pub const MAX_BASES: usize = 4_096;
+/// These, in all.
+pub const MAX_BASES_BYTES: usize = 8 << 20;
 /// Distinct blobs that one result names: its outputs, standard output, standard error and what was observed.
 pub const MAX_RESULT_BLOBS: usize = MAX_OUTPUTS + 3;
 /// One blob.

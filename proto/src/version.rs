@@ -11,6 +11,8 @@
 //! | local 2 | 0.1.0 | a local run may be told variables and to record, and returns its record |
 //! | `/buildbee/cache/3` | 0.1.0 | small blobs come along with the announcement of their result |
 //! | `/buildbee/blob/2` | 0.1.0 | large blobs travel in chunks, from whoever has some of them |
+//! | `/buildbee/action/3` | 0.1.0 | directories may be sent as what differs from earlier ones |
+//! | `/buildbee/action/3`, `/buildbee/blob/3` | 0.1.0 | blocks of packed streams have up to 1 MiB |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,8 +46,8 @@ impl Protocol {
             Self::Hello => "/buildbee/hello/1",
             Self::Join => "/buildbee/join/1",
             Self::Control => "/buildbee/control/1",
-            Self::Action => "/buildbee/action/2",
-            Self::Blob => "/buildbee/blob/2",
+            Self::Action => "/buildbee/action/3",
+            Self::Blob => "/buildbee/blob/3",
             Self::Cache => "/buildbee/cache/3",
         }
     }

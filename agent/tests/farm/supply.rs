@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::time::Duration;
 
+use buildbee_p2p::difference::shortened;
 use buildbee_p2p::frames::{read_message, write_message};
 use buildbee_p2p::node::PeerStream;
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::ErrorCode;
-use buildbee_proto::execute::{ActionRequest, ActionUpdate, Supply};
+use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Supply};
 
 use crate::bed::{Client, Farm, again};
 use crate::content::Content;
@@ -17,14 +18,31 @@ const SOURCE: &[u8] = b"int offered;\n";
 
 /// A script whose input is offered, and in nobody's store.
 fn offering(client: &Client) -> ActionRequest {
-    let content = Content::default().file(Path::new("/w/t.c"), Digest::of(SOURCE), false);
+    offering_of(client, SOURCE)
+}
+
+fn offering_of(client: &Client, source: &[u8]) -> ActionRequest {
+    let content = Content::default().file(Path::new("/w/t.c"), Digest::of(source), false);
     let argv = ["/usr/bin/dash", "-c", "read line <t.c && echo \"$line\""];
     let request = client.request_in("/w", &argv, &content, &[]);
-    ActionRequest { offered: vec![Digest::of(b""), Digest::of(SOURCE)], ..request }
+    ActionRequest { offered: vec![Digest::of(b""), Digest::of(source)], ..request }
+}
+
+/// A source of many lines that don't compress.
+fn long(first: &str) -> Vec<u8> {
+    let lines = (0..100u8).map(|n| Digest::of(&[n]).to_string());
+    std::iter::once(first.to_owned()).chain(lines).flat_map(|line| format!("{line}\n").into_bytes()).collect()
+}
+
+/// `content` by what differs from `base`.
+fn differing(base: &[u8], content: &[u8], request: &ActionRequest) -> Alike {
+    let frame = shortened(content, &Alike::prefix([base], &request.offered)).unwrap();
+    assert!(frame.len() < 200, "{}", frame.len());
+    Alike { n_blobs: 1, bases: vec![Digest::of(base)], frame: Bytes(frame) }
 }
 
 fn supply(blobs: &[&[u8]]) -> Supply {
-    Supply { blobs: blobs.iter().map(|blob| Bytes(blob.to_vec())).collect() }
+    Supply { blobs: blobs.iter().map(|blob| Bytes(blob.to_vec())).collect(), alike: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,9 +69,9 @@ async fn what_an_agent_lacks_is_sent_once() {
 }
 
 /// Begins the action with the offer, and what the agent says first. The slot of an attempt before it is free shortly after its end.
-async fn begin_when_free(client: &Client) -> (PeerStream, Option<ActionUpdate>) {
+async fn begin_when_free(client: &Client, request: &ActionRequest) -> (PeerStream, Option<ActionUpdate>) {
     for _ in 0..250 {
-        let mut stream = client.begin(client.agent, &again(&offering(client), |_| {})).await;
+        let mut stream = client.begin(client.agent, &again(request, |_| {})).await;
         match read_message(&mut stream).await.unwrap() {
             Some(ActionUpdate::Failed(error)) if error.code == ErrorCode::Busy => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -71,7 +89,7 @@ async fn a_supply_that_is_not_what_was_offered_ends_the_attempt() {
     let client = farm.client(&agent).await;
     client.submit(&client.script("true", &[])).await.unwrap();
     for bad in [supply(&[b"int other;\n"]), supply(&[]), supply(&[SOURCE, SOURCE])] {
-        let (mut stream, first) = begin_when_free(&client).await;
+        let (mut stream, first) = begin_when_free(&client, &offering(&client)).await;
         assert_eq!(first, Some(ActionUpdate::Lacks(vec![false, true])));
         write_message(&mut stream, &bad).await.unwrap();
         while let Ok(Some(update)) = read_message(&mut stream).await {
@@ -79,7 +97,50 @@ async fn a_supply_that_is_not_what_was_offered_ends_the_attempt() {
         }
     }
     // The slot is free again, and the blob can still come.
-    let (mut stream, _) = begin_when_free(&client).await;
+    let (mut stream, _) = begin_when_free(&client, &offering(&client)).await;
     write_message(&mut stream, &supply(&[SOURCE])).await.unwrap();
     client.answer_after(true, &mut stream).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_differs_from_an_earlier_blob_is_enough() {
+    let farm = Farm::new();
+    let agent = farm.agent(1).await;
+    let client = farm.client(&agent).await;
+    client.submit(&client.script("true", &[])).await.unwrap();
+    let sources = ["int one;", "int two;", "int three;"].map(long);
+    let begin = async |request: &ActionRequest, supply: Supply| {
+        let (mut stream, lacks) = begin_when_free(&client, request).await;
+        assert_eq!(lacks, Some(ActionUpdate::Lacks(vec![false, true])));
+        write_message(&mut stream, &supply).await.unwrap();
+        stream
+    };
+    let request = offering_of(&client, &sources[0]);
+    let mut stream = begin(&request, supply(&[&sources[0]])).await;
+    client.answer_after(true, &mut stream).await.unwrap();
+    let request = offering_of(&client, &sources[1]);
+    let good = differing(&sources[0], &sources[1], &request);
+    let bad = [
+        Alike { n_blobs: 2, ..good.clone() },
+        Alike { n_blobs: 0, ..good.clone() },
+        // What it never had; itself, for which it would wait for ever.
+        Alike { bases: vec![Digest::of(b"unknown")], ..good.clone() },
+        Alike { bases: vec![Digest::of(&sources[1])], ..good.clone() },
+        Alike { bases: Vec::new(), ..good.clone() },
+        Alike { frame: Bytes(b"no frame".to_vec()), ..good.clone() },
+        differing(&sources[0], &sources[2], &request),
+    ];
+    let only = |alike| Supply { blobs: vec![Bytes::default()], alike: Some(alike) };
+    for alike in bad {
+        let mut stream = begin(&request, only(alike.clone())).await;
+        let ended = async {
+            while let Ok(Some(update)) = read_message(&mut stream).await {
+                assert!(!matches!(update, ActionUpdate::Finished { .. }), "{alike:?}");
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(8), ended).await.unwrap();
+    }
+    let mut stream = begin(&request, only(good)).await;
+    let finished = client.answer_after(true, &mut stream).await.unwrap();
+    assert_eq!(finished.blobs[&finished.result().stdout], b"int two;\n");
 }

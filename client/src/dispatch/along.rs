@@ -2,7 +2,8 @@
 //!
 //! A few bytes that the agent was not sent yet go with the request. More than that is offered by digest, and sent if the agent says that it
 //! lacks it: a refused request, an agent that knows the blobs from elsewhere or a daemon that started anew cost digests alone. What
-//! another agent has been sent is not offered: agents get it from each other, so that it crosses this machine's link once.
+//! another agent has been sent is not offered: agents get it from each other, so that it crosses this machine's link once. Directories
+//! go to every agent, said by what differs from those of the action before (`alike`).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,10 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::execute::Supply;
-use buildbee_proto::limits::{MAX_INLINE_BYTES, MAX_OFFERED};
+use buildbee_proto::limits::{MAX_BASES_BYTES, MAX_INLINE_BYTES, MAX_OFFERED};
 use buildbee_proto::peer::PeerId;
 
+use super::alike::alike;
 use super::lender::Lender;
+use crate::inputs::tree::Tree;
 
 /// Blobs that go with a request unasked, in all: less than a round trip is worth.
 const UNASKED_BYTES: u64 = 4 << 10;
@@ -25,7 +28,14 @@ const MAX_SENT: usize = 50_000;
 /// Which blobs each agent was sent. A wrong guess costs a round trip, no more.
 #[derive(Clone, Debug, Default)]
 pub struct Sent {
-    by_agent: Arc<Mutex<HashMap<PeerId, HashSet<Digest>>>>,
+    by_agent: Arc<Mutex<HashMap<PeerId, Known>>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    blobs: HashSet<Digest>,
+    /// The last tree whose directories were offered, `MAX_BASES_BYTES` of them at most: the next ones are said by what differs.
+    tree: Option<Arc<Tree>>,
 }
 
 /// What is to travel along with one request. Counts as sent, unless dropped before [`Along::arrived`].
@@ -37,12 +47,24 @@ pub(super) struct Along {
     pub(super) offered: Vec<Digest>,
     agent: PeerId,
     sent: Sent,
+    tree: Arc<Tree>,
+    base: Option<Arc<Tree>>,
     arrived: bool,
+}
+
+/// What is to be read for an agent that lacks it.
+#[derive(Debug)]
+pub(super) struct Lacking {
+    /// In the order offered.
+    pub(super) digests: Vec<Digest>,
+    offered: Vec<Digest>,
+    tree: Arc<Tree>,
+    base: Option<Arc<Tree>>,
 }
 
 impl Sent {
     // Insertions and removals: nothing can be left half done under the lock.
-    fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, HashSet<Digest>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PeerId, Known>> {
         self.by_agent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -51,32 +73,37 @@ impl Sent {
     pub(super) fn along<'a>(
         &self,
         agent: PeerId,
-        directories: impl Iterator<Item = &'a Digest>,
+        tree: &'a Arc<Tree>,
         files: impl Iterator<Item = &'a Digest>,
     ) -> Along {
         let mut by_agent = self.lock();
-        let is_new = |digest: &Digest| by_agent.get(&agent).is_none_or(|known| !known.contains(digest));
-        let is_elsewhere = |digest: &Digest| by_agent.values().any(|known| known.contains(digest));
+        let is_new = |digest: &Digest| by_agent.get(&agent).is_none_or(|known| !known.blobs.contains(digest));
+        let is_elsewhere = |digest: &Digest| by_agent.values().any(|known| known.blobs.contains(digest));
         let files = files.filter(|digest| (1..=OFFERED_FILE_BYTES).contains(&digest.size_bytes));
         let files = files.filter(|digest| is_new(digest) && !is_elsewhere(digest));
+        let directories = tree.directories.iter().map(|(digest, _)| digest);
         let new: Vec<Digest> =
             directories.filter(|digest| is_new(digest)).chain(files).take(MAX_OFFERED).copied().collect();
         let known = by_agent.entry(agent).or_default();
-        if known.len() + new.len() > MAX_SENT {
-            known.clear();
+        if known.blobs.len() + new.len() > MAX_SENT {
+            known.blobs.clear();
         }
-        known.extend(&new);
-        drop(by_agent);
+        known.blobs.extend(&new);
         let n_bytes: u64 = new.iter().map(|digest| digest.size_bytes).sum();
         let (unasked, offered) = if n_bytes <= UNASKED_BYTES { (new, Vec::new()) } else { (Vec::new(), new) };
-        Along { unasked, offered, agent, sent: self.clone(), arrived: false }
+        let mut base = None;
+        if !offered.is_empty() && tree.n_bytes() <= MAX_BASES_BYTES as u64 {
+            base = known.tree.replace(Arc::clone(tree));
+        }
+        drop(by_agent);
+        Along { unasked, offered, agent, sent: self.clone(), tree: Arc::clone(tree), base, arrived: false }
     }
 
     /// `agent` has these too: it made them.
     pub fn made<'a>(&self, agent: PeerId, blobs: impl Iterator<Item = &'a Digest>) {
         let mut by_agent = self.lock();
         let known = by_agent.entry(agent).or_default();
-        known.extend(blobs.take(MAX_SENT.saturating_sub(known.len())));
+        known.blobs.extend(blobs.take(MAX_SENT.saturating_sub(known.blobs.len())));
     }
 
     /// How many bytes of `blobs` each agent has.
@@ -84,7 +111,7 @@ impl Sent {
         let by_agent = self.lock();
         let mut held: HashMap<PeerId, u64> = HashMap::new();
         for blob in blobs {
-            for (agent, _) in by_agent.iter().filter(|(_, known)| known.contains(blob)) {
+            for (agent, _) in by_agent.iter().filter(|(_, known)| known.blobs.contains(blob)) {
                 let bytes = held.entry(*agent).or_default();
                 *bytes = bytes.saturating_add(blob.size_bytes);
             }
@@ -97,10 +124,19 @@ impl Sent {
         self.lock().remove(agent);
     }
 
+    /// What follows is not to be said by a tree that did not arrive.
+    fn forget_tree(&self, agent: &PeerId, tree: &Arc<Tree>) {
+        if let Some(known) = self.lock().get_mut(agent)
+            && known.tree.as_ref().is_some_and(|last| Arc::ptr_eq(last, tree))
+        {
+            known.tree = None;
+        }
+    }
+
     fn forget_blobs<'a>(&self, agent: &PeerId, blobs: impl Iterator<Item = &'a Digest>) {
         if let Some(known) = self.lock().get_mut(agent) {
             for blob in blobs {
-                known.remove(blob);
+                known.blobs.remove(blob);
             }
         }
     }
@@ -113,28 +149,16 @@ impl Along {
     }
 
     /// The offered blobs whose flag is set; `None` where the flags are not those of the offer.
-    pub(super) fn lacking(&self, flags: &[bool]) -> Option<Vec<Digest>> {
-        let lacking = self.offered.iter().zip(flags).filter(|(_, lacks)| **lacks).map(|(digest, _)| *digest);
-        (flags.len() == self.offered.len()).then(|| lacking.collect())
-    }
-
-    /// The answer to an agent that lacks these. What is too much for one message, or is not lent any more, stays out. Reads files: call
-    /// off the event loop.
-    pub(super) fn supply(lacking: &[Digest], lender: &Lender) -> Supply {
-        let mut room = MAX_INLINE_BYTES as u64;
-        let mut blob = |digest: &Digest| {
-            if digest.size_bytes > room {
-                return Bytes::default();
-            }
-            room -= digest.size_bytes;
-            lender.content(digest).map(|content| Bytes(content.to_vec())).unwrap_or_default()
-        };
-        Supply { blobs: lacking.iter().map(&mut blob).collect() }
+    pub(super) fn lacking(&self, flags: &[bool]) -> Option<Lacking> {
+        let digests = self.offered.iter().zip(flags).filter(|(_, lacks)| **lacks).map(|(digest, _)| *digest).collect();
+        let (offered, tree) = (self.offered.clone(), Arc::clone(&self.tree));
+        (flags.len() == offered.len()).then(|| Lacking { digests, offered, tree, base: self.base.clone() })
     }
 
     /// The agent has everything that it was sent or offered, save those of `lacking` that `supply` left out.
     pub(super) fn arrived(mut self, lacking: &[Digest], supply: &Supply) {
-        let left_out = lacking.iter().zip(&supply.blobs).filter(|(_, blob)| blob.0.is_empty());
+        let n_alike = supply.alike.as_ref().map_or(0, |alike| alike.n_blobs as usize);
+        let left_out = lacking.iter().zip(&supply.blobs).skip(n_alike).filter(|(_, blob)| blob.0.is_empty());
         self.sent.forget_blobs(&self.agent, left_out.map(|(digest, _)| digest));
         self.arrived = true;
     }
@@ -144,79 +168,41 @@ impl Drop for Along {
     fn drop(&mut self) {
         if !self.arrived {
             self.sent.forget_blobs(&self.agent, self.unasked.iter().chain(&self.offered));
+            if !self.offered.is_empty() {
+                self.sent.forget_tree(&self.agent, &self.tree);
+            }
         }
+    }
+}
+
+impl Lacking {
+    /// The answer to an agent that lacks these. What is too much for one message, or is not lent any more, stays out. Reads files: call
+    /// off the event loop.
+    pub(super) fn supply(&self, lender: &Lender) -> Supply {
+        let mut room = MAX_INLINE_BYTES as u64;
+        let directories = self.digests.iter().map_while(|digest| {
+            let content = self.tree.content(digest)?;
+            room = room.checked_sub(content.len() as u64)?;
+            Some((*digest, content))
+        });
+        let directories: Vec<_> = directories.collect();
+        let alike = alike(&directories, &self.tree, self.base.as_deref(), &self.offered);
+        let n_alike = alike.as_ref().map_or(0, |_| directories.len());
+        let mut room = MAX_INLINE_BYTES as u64;
+        let mut blob = |(at, digest): (usize, &Digest)| {
+            if digest.size_bytes > room {
+                return Bytes::default();
+            }
+            room -= digest.size_bytes;
+            if at < n_alike {
+                return Bytes::default();
+            }
+            lender.content(digest).map(|content| Bytes(content.to_vec())).unwrap_or_default()
+        };
+        Supply { blobs: self.digests.iter().enumerate().map(&mut blob).collect(), alike }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ONE: PeerId = PeerId([1; 32]);
-    const TWO: PeerId = PeerId([2; 32]);
-
-    fn blob(n: u8, size_bytes: u64) -> Digest {
-        Digest { size_bytes, ..Digest::of(&[n]) }
-    }
-
-    #[test]
-    fn a_file_goes_to_one_agent_and_directories_to_all() {
-        let sent = Sent::default();
-        let (directory, file) = (blob(1, 10), blob(2, 10));
-        let to = |agent| sent.along(agent, [directory].iter(), [file].iter());
-        let first = to(ONE);
-        assert_eq!((&first.unasked, &first.offered), (&vec![directory, file], &vec![]));
-        // Even while it is under way.
-        assert_eq!(to(TWO).unasked, [directory]);
-        first.arrived(&[], &Supply { blobs: Vec::new() });
-        assert!(to(ONE).unasked.is_empty());
-        sent.forget(&ONE);
-        assert_eq!(to(TWO).unasked, [directory, file]);
-    }
-
-    #[test]
-    fn what_an_agent_made_is_not_sent_to_others() {
-        let sent = Sent::default();
-        let library = blob(1, 1 << 20);
-        sent.made(ONE, [&library].into_iter());
-        assert_eq!(sent.along(TWO, [].iter(), [library].iter()).offered, []);
-        assert_eq!(sent.held([library, blob(2, 5)].iter()), HashMap::from([(ONE, 1 << 20)]));
-        sent.forget(&ONE);
-        assert_eq!(sent.along(TWO, [].iter(), [library].iter()).offered, [library]);
-    }
-
-    #[test]
-    fn a_request_that_failed_has_sent_nothing() {
-        let sent = Sent::default();
-        let file = blob(1, 10);
-        drop(sent.along(ONE, [].iter(), [file].iter()));
-        assert_eq!(sent.along(TWO, [].iter(), [file].iter()).unasked, [file]);
-    }
-
-    #[test]
-    fn what_was_sent_is_remembered_within_bounds() {
-        let sent = Sent::default();
-        let file = blob(1, 10);
-        let others: Vec<Digest> = (0..MAX_SENT as u64).map(|n| Digest::of(&n.to_le_bytes())).collect();
-        for files in std::iter::once(&[file][..]).chain(others.chunks(MAX_OFFERED)) {
-            sent.along(ONE, [].iter(), files.iter()).arrived(&[], &Supply { blobs: Vec::new() });
-        }
-        assert!(sent.lock()[&ONE].len() <= MAX_SENT);
-        assert_eq!(sent.along(ONE, [].iter(), [file].iter()).unasked, [file], "the memory started over");
-    }
-
-    #[test]
-    fn much_is_offered_and_what_does_not_fit_is_not_sent() {
-        let sent = Sent::default();
-        let files: Vec<Digest> = (0..5).map(|n| blob(n, OFFERED_FILE_BYTES)).collect();
-        let along = sent.along(ONE, [].iter(), files.iter());
-        assert!(along.unasked.is_empty());
-        assert_eq!(along.offered, files);
-        assert!(along.lacking(&[true]).is_none());
-        let lacking = along.lacking(&[true, false, true, true, true]).unwrap();
-        // Nothing is lent: all are left out, and the agent asks for them.
-        let supply = Along::supply(&lacking, &Lender::default());
-        along.arrived(&lacking, &supply);
-        assert_eq!(sent.along(ONE, [].iter(), files.iter()).offered, lacking);
-    }
-}
+#[path = "along_tests.rs"]
+mod tests;

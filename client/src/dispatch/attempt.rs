@@ -130,8 +130,7 @@ impl Attempts {
         // By place: what stands in one folder is alike, and packs better side by side.
         let mut files: Vec<_> = job.inputs.files.iter().collect();
         files.sort_unstable_by_key(|(_, path)| path.as_os_str());
-        let directories = job.inputs.tree.directories.iter().map(|(digest, _)| digest);
-        let along = self.sent.along(pick.peer, directories, files.into_iter().map(|(digest, _)| digest));
+        let along = self.sent.along(pick.peer, &job.inputs.tree, files.into_iter().map(|(digest, _)| digest));
         let mut attempt = [0; 16];
         // Without random numbers the id is constant, and the agent takes a second attempt for the first: let it fail instead.
         getrandom::fill(&mut attempt).map_err(|_| AttemptError::BadResult("no random numbers"))?;
@@ -188,13 +187,13 @@ impl Attempts {
     /// Sends what the agent lacks of what was offered: `flags` say which, or nothing where that is none. How many bytes that was.
     async fn supply(&self, stream: &mut PeerStream, along: Along, flags: &[bool]) -> Result<u64, AttemptError> {
         if flags.is_empty() {
-            along.arrived(&[], &Supply { blobs: Vec::new() });
+            along.arrived(&[], &Supply::default());
             return Ok(0);
         }
         let lacking = along.lacking(flags).ok_or(AttemptError::BadResult("it lacks what was not offered"))?;
-        let wanted = lacking.clone();
-        let supply = self.reading(move |lender| Along::supply(&wanted, lender)).await?;
-        let n_bytes = n_bytes(&supply.blobs);
+        let read = move |lender: &Lender| (lacking.supply(lender), lacking.digests);
+        let (supply, lacking) = self.reading(read).await?;
+        let n_bytes = n_bytes(&supply.blobs) + supply.alike.as_ref().map_or(0, |alike| alike.frame.0.len() as u64);
         let patience = SUPPLY_DEADLINE + Duration::from_secs(n_bytes / LEAST_BYTES_PER_SECOND);
         let sending = tokio::time::timeout(patience, write_message(stream, &supply));
         sending.await.map_err(|_| AttemptError::Silent)??;

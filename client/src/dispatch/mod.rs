@@ -1,9 +1,11 @@
 //! Where an action runs: which agent, under which lease, and when here instead.
 //!
 //! [`board`] is the pure core: what is known of agents and leases, and the choice among them. [`farm`] keeps it current: the node, the
-//! control stream to the coordinator, peers that come and go. [`attempt`] is one try on one agent, [`along`] what travels with it; [`lookup`] asks peers for
+//! control stream to the coordinator, peers that come and go. [`attempt`] is one try on one agent, [`along`] what travels with it, and `alike` how
+//! directories are said; [`lookup`] asks peers for
 //! results, over [`cache_streams`].
 
+mod alike;
 pub mod along;
 pub mod attempt;
 pub mod board;

@@ -38,7 +38,7 @@ pub struct Inputs {
     /// Whether the compiler had to be asked for its list of files.
     pub listed: bool,
     /// What an agent sees.
-    pub tree: Tree,
+    pub tree: Arc<Tree>,
     /// Every file by content, with its place.
     pub files: BTreeMap<Digest, PathBuf>,
     /// Every file by physical place, as hashed.

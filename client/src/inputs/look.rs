@@ -265,7 +265,7 @@ impl<'a> Look<'a> {
             twins,
             ..ReadSet::default()
         };
-        Ok(Inputs { read_set, listed: false, tree: tree.finish(), files, guards, outputs, logical_directory })
+        Ok(Inputs { read_set, listed: false, tree: Arc::new(tree.finish()), files, guards, outputs, logical_directory })
     }
 }
 

@@ -33,8 +33,21 @@ pub struct TreeBuilder {
 pub struct Tree {
     /// Digest of the root directory.
     pub root: Digest,
-    /// Canonical bytes of every directory in it, without repetitions.
+    /// Canonical bytes of every directory in it, without repetitions, sorted by digest.
     pub directories: Vec<(Digest, Arc<[u8]>)>,
+}
+
+impl Tree {
+    /// Canonical bytes of one of its directories.
+    pub fn content(&self, directory: &Digest) -> Option<&[u8]> {
+        let at = self.directories.binary_search_by(|(digest, _)| digest.cmp(directory)).ok()?;
+        self.directories.get(at).map(|(_, bytes)| bytes.as_ref())
+    }
+
+    /// Bytes of all its directories.
+    pub fn n_bytes(&self) -> u64 {
+        self.directories.iter().map(|(digest, _)| digest.size_bytes).sum()
+    }
 }
 
 impl TreeBuilder {

@@ -7,6 +7,7 @@
 //! | [`node`] | the public handle: connect, keep connected, open streams, know the peers |
 //! | [`private_file`] | small files that only their owner may read, replaced whole |
 //! | [`frames`] | messages on a stream |
+//! | [`difference`] | bytes said by what both sides know already |
 //! | [`tasks`] | named tasks and their ordered end |
 //!
 //! One task polls the libp2p swarm and only routes; streams carry their bytes past it. Every connection shows memberships both
@@ -22,6 +23,7 @@ mod backoff;
 mod behaviour;
 mod complaints;
 mod connection_limits;
+pub mod difference;
 pub mod enrolment;
 mod event_loop;
 pub mod frames;

@@ -20,7 +20,7 @@ async fn sent(parts: &[Vec<u8>], pipe_bytes: usize) -> (Vec<u8>, usize) {
     let (near, far) = duplex(pipe_bytes);
     let parts = parts.to_vec();
     let sending = tokio::spawn(async move {
-        let mut near = Packed::new(near);
+        let mut near = Packed::new(Effort::Usual, near);
         for part in parts {
             near.write_all(&part).await.unwrap();
             near.flush().await.unwrap();
@@ -29,7 +29,7 @@ async fn sent(parts: &[Vec<u8>], pipe_bytes: usize) -> (Vec<u8>, usize) {
     });
     let mut taken = Counted { inner: far, n_bytes: 0 };
     let mut content = Vec::new();
-    let mut packed = Packed::new(&mut taken);
+    let mut packed = Packed::new(Effort::Quick, &mut taken);
     packed.read_to_end(&mut content).await.unwrap();
     sending.await.unwrap();
     (content, taken.n_bytes)
@@ -52,7 +52,7 @@ impl AsyncRead for Counted {
 /// What a reader makes of `bytes`, followed by the inner stream's end.
 async fn read(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    Packed::new(bytes).read_to_end(&mut content).await.map(|_| content)
+    Packed::new(Effort::Quick, bytes).read_to_end(&mut content).await.map(|_| content)
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -87,10 +87,19 @@ async fn text_gets_shorter_and_noise_hardly_longer() {
     assert!(content == noise && n_bytes <= noise.len() + 4 * WORD_BYTES, "{n_bytes}");
 }
 
+#[test]
+fn what_did_not_fit_spoils_nothing() {
+    let text = b"#include <vector>\n".repeat(1_000);
+    for effort in [Effort::Quick, Effort::Usual] {
+        assert_eq!(compressed(effort, &noise(10_000)), None);
+        assert!(compressed(effort, &text).is_some_and(|block| block.len() < text.len() / 10));
+    }
+}
+
 #[tokio::test]
 async fn a_stream_that_is_cut_off_is_not_one_that_ended() {
-    let mut bytes = pack(&b"content ".repeat(100));
-    bytes.extend(pack(b"little"));
+    let mut bytes = pack(Effort::Quick, &b"content ".repeat(100));
+    bytes.extend(pack(Effort::Usual, b"little"));
     bytes.extend([0; WORD_BYTES]);
     assert!(read(&bytes).await.is_ok());
     for end in 0..bytes.len() {
@@ -102,14 +111,14 @@ async fn a_stream_that_is_cut_off_is_not_one_that_ended() {
 #[tokio::test]
 async fn a_block_is_what_it_says() {
     let content = vec![7; 10_000];
-    let good = pack(&content);
+    let good = pack(Effort::Usual, &content);
     assert!(good.len() < 100);
-    for claimed in [0, 20, 9_999, 10_001, 262_144, u32::MAX] {
+    for claimed in [0, 20, 9_999, 10_001, 1_048_576, u32::MAX] {
         let mut bad = good.clone();
         bad[WORD_BYTES..2 * WORD_BYTES].copy_from_slice(&claimed.to_le_bytes());
         assert_ne!(read(&bad).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset, "{claimed}");
     }
-    let large = 262_145;
+    let large = 1_048_577;
     for head in [large, COMPRESSED | large, u32::MAX] {
         let bytes = [head.to_le_bytes(), [0; 4]].concat();
         assert_eq!(read(&bytes).await.unwrap_err().kind(), io::ErrorKind::InvalidData, "{head}");

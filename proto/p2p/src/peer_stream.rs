@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::CancellationToken;
 
 use crate::link_stream::LinkStream;
-use crate::packed::Packed;
+use crate::packed::{Effort, Packed};
 
 /// A stream to a peer.
 ///
@@ -30,7 +30,9 @@ impl PeerStream {
     /// Over `stream`, which `protocol` was negotiated for; `gone` ends when its connection is given up.
     pub(crate) fn new(protocol: Protocol, stream: libp2p::Stream, gone: CancellationToken) -> Self {
         let link = LinkStream::new(stream, gone);
-        Self(if protocol.is_packed() { Kind::Packed(Box::new(Packed::new(link))) } else { Kind::Plain(link) })
+        // Inputs and results are mostly text, what is fetched mostly toolchains.
+        let effort = if protocol == Protocol::Action { Effort::Usual } else { Effort::Quick };
+        Self(if protocol.is_packed() { Kind::Packed(Box::new(Packed::new(effort, link))) } else { Kind::Plain(link) })
     }
 }
 

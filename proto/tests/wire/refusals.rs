@@ -7,9 +7,9 @@ use buildbee_proto::control::{AgentState, ControlCall, ControlRequest, JoinReque
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest};
-use buildbee_proto::execute::{ActionRequest, ActionUpdate, Supply};
+use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Supply};
 use buildbee_proto::limits::{
-    MAX_ADDRESS_BYTES, MAX_ADDRESSES_PER_PEER, MAX_ARGUMENTS, MAX_BLOBS_PER_REQUEST, MAX_CHUNKS,
+    MAX_ADDRESS_BYTES, MAX_ADDRESSES_PER_PEER, MAX_ARGUMENTS, MAX_BASES, MAX_BLOBS_PER_REQUEST, MAX_CHUNKS,
     MAX_CHUNKS_PER_REQUEST, MAX_ENVIRONMENT, MAX_ERROR_TEXT_BYTES, MAX_INLINE_BLOBS, MAX_MANIFEST_ENTRIES,
     MAX_NAME_BYTES, MAX_OFFERED, MAX_RESULT_BLOBS, MAX_TOOLCHAINS_PER_AGENT,
 };
@@ -225,8 +225,11 @@ fn lists_in_messages_keep_their_bounds() {
     too_many(&ActionRequest { offered: digests(MAX_OFFERED + 1), ..action_request(None) });
     fits(&ActionUpdate::Lacks(vec![true; MAX_OFFERED]));
     too_many(&ActionUpdate::Lacks(vec![true; MAX_OFFERED + 1]));
-    fits(&Supply { blobs: vec![Bytes::default(); MAX_OFFERED] });
-    too_many(&Supply { blobs: vec![Bytes::default(); MAX_OFFERED + 1] });
+    fits(&Supply { blobs: vec![Bytes::default(); MAX_OFFERED], alike: None });
+    too_many(&Supply { blobs: vec![Bytes::default(); MAX_OFFERED + 1], alike: None });
+    let alike = |n| Alike { n_blobs: 1, bases: digests(n), frame: bytes("frame") };
+    fits(&Supply { blobs: Vec::new(), alike: Some(alike(MAX_BASES)) });
+    too_many(&Supply { blobs: Vec::new(), alike: Some(alike(MAX_BASES + 1)) });
 
     let compile = |argv, env| {
         let lists = Invocation { argv: vec![bytes("a"); argv], env: vec![bytes("A="); env], ..invocation() };

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use buildbee_proto::digest::Digest;
 use buildbee_proto::outcome::ReadSet;
@@ -290,7 +291,7 @@ impl Gathering<'_> {
         Ok(Inputs {
             read_set: ReadSet::default(),
             listed: false,
-            tree: self.tree.finish(),
+            tree: Arc::new(self.tree.finish()),
             files,
             guards: self.read.into_iter().collect(),
             outputs,

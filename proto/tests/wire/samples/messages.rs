@@ -7,7 +7,7 @@ use buildbee_proto::control::{
 };
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest, CacheReply, CacheRequest};
-use buildbee_proto::execute::{ActionRequest, ActionUpdate, Stage, Supply};
+use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Stage, Supply};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalOutcome, LocalReply, LocalRequest};
 use buildbee_proto::peer::Role;
@@ -194,6 +194,10 @@ pub(crate) fn action_request(token: Option<SlotToken>) -> ActionRequest {
     }
 }
 
+fn alike() -> Alike {
+    Alike { n_blobs: 1, bases: vec![blake3(59)], frame: bytes("zstd frame") }
+}
+
 fn action_samples() -> Vec<Sample> {
     let stages = [Stage::Fetching, Stage::Executing, Stage::Collecting].map(ActionUpdate::Running);
     let finished = ActionUpdate::Finished { result: bytes("signed result"), blobs: vec![blake3(53), sha256(54)] };
@@ -206,7 +210,8 @@ fn action_samples() -> Vec<Sample> {
     let mut samples = vec![
         message("ActionRequest leased", &action_request(Some(token(52)))),
         message("ActionRequest open", &action_request(None)),
-        message("Supply", &Supply { blobs: vec![bytes("#define X"), bytes("")] }),
+        message("Supply", &Supply { blobs: vec![bytes("#define X"), bytes("")], alike: None }),
+        message("Supply alike", &Supply { blobs: vec![bytes(""), bytes("#define X")], alike: Some(alike()) }),
     ];
     samples.extend(updates.map(|update| {
         let variant = match &update {

@@ -7,7 +7,7 @@ use buildbee_proto::control::{
 };
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest, CacheReply, CacheRequest};
-use buildbee_proto::execute::{ActionRequest, ActionUpdate, Stage, Supply};
+use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Stage, Supply};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::limits::MAX_HINTS;
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalOutcome, LocalReply, LocalRequest};
@@ -166,7 +166,9 @@ pub(crate) fn action_update() -> impl Strategy<Value = ActionUpdate> {
 }
 
 pub(crate) fn supply() -> impl Strategy<Value = Supply> {
-    vec(bytes(), 0..ITEMS).prop_map(|blobs| Supply { blobs })
+    let alike = (any::<u32>(), vec(digest(), 0..ITEMS), bytes());
+    let alike = alike.prop_map(|(n_blobs, bases, frame)| Alike { n_blobs, bases, frame });
+    (vec(bytes(), 0..ITEMS), option::of(alike)).prop_map(|(blobs, alike)| Supply { blobs, alike })
 }
 
 pub(crate) fn blob_request() -> impl Strategy<Value = BlobRequest> {
