@@ -14,9 +14,11 @@ rust_build() { # name, checkout, socket of the daemon, words before cargo...
     local name=$1 checkout=$2 socket=$3
     shift 3
     rm -rf "$checkout/target"
-    echo "+ RUSTC_WRAPPER=buildbee CC=gcc cargo build   (in $(basename "$checkout"); gcc is a link to buildbee)"
+    echo "+ RUSTC_WRAPPER=buildbee CC=gcc CFLAGS=-g0 cargo build   (in $(basename "$checkout"); gcc is a link to buildbee)"
     (
         cd "$checkout"
+        # With it, C in build scripts would name its folder, and what it is linked into would hold for that folder alone.
+        export CFLAGS=-g0
         export CARGO_HOME="$work/crates/cargo-home" BUILDBEE_SOCKET="$socket" RUSTC_WRAPPER=buildbee CC="$work/bee/gcc" CARGO_INCREMENTAL=0
         in_client "$@" cargo build --quiet --offline --locked -j4
     ) >"$work/rust-$name.log" 2>&1 || { tail -n 30 "$work/rust-$name.log"; fail "the $name build of the Rust application failed"; }
