@@ -6,6 +6,10 @@ rust_fetch() {
     # A link named like the compiler, for C in build scripts: they pass other flags to a compiler of two words that they do not know.
     mkdir -p "$work/bee"
     ln -sf "$(command -v buildbee)" "$work/bee/gcc"
+    # With nothing beside it the wrapper can't start a daemon, and says nothing, which build scripts would take for a compiler's word.
+    mkdir -p -m 700 "$work/lone"
+    cp "$(command -v buildbee)" "$work/lone/"
+    ln -sf buildbee "$work/lone/gcc"
     export RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}"
     rustc_path=$(rustc --print sysroot)/bin
 }
@@ -20,6 +24,7 @@ rust_build() { # name, checkout, socket of the daemon, words before cargo...
         # With it, C in build scripts would name its folder, and what it is linked into would hold for that folder alone.
         export CFLAGS=-g0
         export CARGO_HOME="$work/crates/cargo-home" BUILDBEE_SOCKET="$socket" RUSTC_WRAPPER=buildbee CC="$work/bee/gcc" CARGO_INCREMENTAL=0
+        [ "$name" != local ] || export RUSTC_WRAPPER="$work/lone/buildbee" CC="$work/lone/gcc"
         in_client "$@" cargo build --quiet --offline --locked -j4
     ) >"$work/rust-$name.log" 2>&1 || { tail -n 30 "$work/rust-$name.log"; fail "the $name build of the Rust application failed"; }
     (cd "$checkout/target" && rust_made) >"$work/rust-$name.made"

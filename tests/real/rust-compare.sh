@@ -22,8 +22,7 @@ placeless() { # tree, cargo home; spaces are escaped in dependency files
     local tree home
     tree=$(sed 's/ /\\\\ /g' <<<"$1")
     home=$(sed 's/ /\\\\ /g' <<<"$2")
-    # A wrapper without a daemon says so, and build scripts' trials pass it on.
-    sed -e '/^buildbee: cannot connect /d; /^hint: `buildbee doctor/d' -e "s|$1|TREE|g; s|$2|CARGO|g; s|$tree|TREE|g; s|$home|CARGO|g; s|${1// /%20}|TREE|g; s|${2// /%20}|CARGO|g"
+    sed -e "s|$1|TREE|g; s|$2|CARGO|g; s|$tree|TREE|g; s|$home|CARGO|g; s|${1// /%20}|TREE|g; s|${2// /%20}|CARGO|g"
 }
 # Crates are compiled in any order, a crate's messages come in theirs.
 by_unit() {
