@@ -1,6 +1,6 @@
 //! Everything that a session needs, put together once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::LocalCache;
-use super::crates::by_content::ByContent;
-use super::crates::needs::Needs;
+use super::crates::by_content::CrateFiles;
 use super::crates::sessions::Sessions;
 use super::view::View;
 use crate::config::Settings;
@@ -59,10 +58,8 @@ pub struct Context {
     pub locales: Locales,
     /// Inputs of compiles.
     pub discovery: Discovery,
-    /// What Rust's libraries need.
-    pub needs: ByContent<Needs>,
-    /// Variables that Rust's sources name.
-    pub named_variables: ByContent<Arc<BTreeSet<String>>>,
+    /// What files of crates tell.
+    pub crate_files: CrateFiles,
     /// Results so far.
     pub cache: LocalCache,
     /// The farm, if the user has joined one.
@@ -155,8 +152,7 @@ impl Context {
             natives: Natives::default(),
             locales: Locales::default(),
             discovery: Discovery::new(hashes.clone()),
-            needs: ByContent::default(),
-            named_variables: ByContent::default(),
+            crate_files: CrateFiles::default(),
             local_slots: Arc::new(Semaphore::new(settings.local_slots.min(Semaphore::MAX_PERMITS))),
             telling: Arc::new(Semaphore::new(MAX_TELLING)),
             stop: CancellationToken::new(),

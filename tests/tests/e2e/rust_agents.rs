@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
 use buildbee_tests::cargo::{self, Built, Checkout};
 use buildbee_tests::client::Client;
@@ -15,14 +16,18 @@ use crate::rust_builds::with_paths;
 /// Crates of `cargo build`: six packages and two build scripts.
 const N_CRATES: u64 = 8;
 
-/// What a daemon without a farm makes of the checkout.
-fn reference(farm: &Farm, checkout: &Checkout) -> (Built, Files) {
+/// A client without a farm.
+fn alone(farm: &Farm) -> Client {
     let folder = farm.path("alone");
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-    let alone = Client { folder, programs: programs::folder(), local_slots: 2, racing: "off", space: None };
+    Client { folder, programs: programs::folder(), local_slots: 2, racing: "off", space: None }
+}
+
+/// What that makes of the checkout.
+fn reference(alone: &Client, checkout: &Checkout) -> (Built, Files) {
     checkout.clean();
-    let built = checkout.build(Some(&alone), &["build"]);
+    let built = checkout.build(Some(alone), &["build"]);
     (built, checkout.files())
 }
 
@@ -40,10 +45,11 @@ fn crates_are_compiled_by_agents() {
         skipped("there is no cargo here");
         return;
     }
-    let farm = Farm::up(Options::default());
+    let mut farm = Farm::up(Options::default());
     let laptop = &farm.laptop;
+    let alone = alone(&farm);
     let mut checkout = with_paths(Checkout::write(farm.path("work"), farm.path("home")), "portable");
-    let (plain, expected) = reference(&farm, &checkout);
+    let (plain, expected) = reference(&alone, &checkout);
 
     // Cold: libraries, macros, build scripts' programs and the application.
     let (built, counts) = build_anew(laptop, &checkout);
@@ -92,4 +98,23 @@ fn crates_are_compiled_by_agents() {
     // All but the application: one of its macros asks where it stands.
     assert_eq!(counts, (N_CRATES - 1, 1, 0), "{}", colleague.json(&["explain"]));
     assert_eq!(second.says()["variable"], "nothing");
+
+    // An agent dies while it compiles: other flags, so that all crates are made anew.
+    checkout.env.insert("CARGO_ENCODED_RUSTFLAGS".to_owned(), "--cfg\x1fshout".to_owned());
+    let (_, expected) = reference(&alone, &checkout);
+    checkout.clean();
+    laptop.zero();
+    let mut building = checkout.cargo(Some(laptop), &["build"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut busy = None;
+    farm.wait("an action at an agent", || {
+        let actions = farm.json(&["status"])["running"].as_array().cloned().unwrap_or_default();
+        busy = actions.iter().find_map(|action| action["where"].as_str()?.strip_prefix("desk")?.parse::<usize>().ok());
+        busy.is_some()
+    });
+    farm.agents[busy.unwrap()] = None;
+    let output = building.wait().unwrap();
+    assert!(output.success(), "{}", farm.logs());
+    assert_same(&expected, &checkout.files());
+    let (cached, remote, local) = farm.laptop.compiles();
+    assert_eq!(cached + remote + local, N_CRATES, "{}", farm.json(&["explain"]));
 }

@@ -231,6 +231,7 @@ impl Session {
         match again {
             Some(plan) if n_rounds < MAX_ROUNDS => {
                 self.context.journal.noted(&why.0);
+                tracing::info!(source = %plan.request.source.display(), code = why.0, text = why.1, "made again elsewhere");
                 Box::pin(self.make_elsewhere(plan, n_rounds + 1)).await
             }
             _ => self.here(plan, Some(given), why).await,

@@ -62,7 +62,7 @@ impl CratePlan {
             let text = "what an agent made of it the last time was not what a run here makes";
             return Err(("stays".to_owned(), text.to_owned()));
         }
-        let memory = Memory { hashes: &context.hashes, needs: &context.needs, store };
+        let memory = Memory { hashes: &context.hashes, files: &context.crate_files, store };
         let failed = |error: CrateInputError| (error.code().to_owned(), error.to_string());
         let inputs = gather(self, memory, &beyond).map_err(failed)?;
         let mut env = self.variables(context, &inputs.guards, &beyond);
@@ -108,7 +108,7 @@ impl CratePlan {
         };
         for (path, hashed) in files.iter().filter(|(path, _)| path.extension().is_some_and(|suffix| suffix == "rs")) {
             // One that can't be read any more is found changed in any case.
-            if let Ok(found) = context.named_variables.of(path, &hashed.digest, named) {
+            if let Ok(found) = context.crate_files.variables.of(path, &hashed.digest, named) {
                 names.extend(found.iter().cloned());
             }
         }

@@ -1,17 +1,32 @@
 //! What the contents of files tell, remembered by digest, so that each content is read for it once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use buildbee_proto::digest::Digest;
+
+use super::needs::Needs;
 
 /// Contents remembered; beyond it the memory starts over.
 const MAX_CONTENTS: usize = 50_000;
 /// Larger files are not read.
 const MAX_BYTES: u64 = 1 << 30;
+
+/// What files of crates tell.
+#[derive(Clone, Debug, Default)]
+pub struct CrateFiles {
+    /// Libraries: which others they need.
+    pub needs: ByContent<Needs>,
+    /// Dependency files: the sources with absolute paths that they name.
+    pub sources: ByContent<Arc<[PathBuf]>>,
+    /// Sources: the variables that they name.
+    pub variables: ByContent<Arc<BTreeSet<String>>>,
+    /// Sources: whether they define macros for others.
+    pub macros: ByContent<bool>,
+}
 
 /// The memory. Cheap to clone; all clones are one.
 #[derive(Debug)]

@@ -13,10 +13,11 @@ use buildbee_proto::digest::Digest;
 use buildbee_proto::outcome::ReadSet;
 use buildbee_proto::path::{PathError, RelPath};
 use buildbee_store::Store;
+use memchr::memmem;
 use thiserror::Error;
 
 use super::beyond::Beyond;
-use super::by_content::ByContent;
+use super::by_content::CrateFiles;
 use super::closure::{self, stem};
 use super::needs::{LibraryFolder, Needs, needs};
 use super::package::{Extent, PackageError, Walk};
@@ -25,6 +26,7 @@ use super::read_set::Spelling;
 use crate::inputs::discover::{Inputs, OutputPlace};
 use crate::inputs::filehash::{FileHashes, FileIdentity, Hashed};
 use crate::inputs::tree::{Conflict, TreeBuilder};
+use crate::rust::dep_info::DepInfo;
 use crate::rust::request::{CrateType, NativeLibrary, SearchPathKind};
 use crate::rust::roots::RootKind;
 
@@ -78,13 +80,16 @@ const OF_SYSROOT: [&str; 5] = ["proc_macro", "std", "core", "alloc", "test"];
 /// Names in a folder that is listed; of a folder with more, none are given.
 const MAX_NAMES: usize = 20_000;
 
+/// What stands in sources whose macros others use.
+const EXPORTS_MACROS: &[u8] = b"macro_export";
+
 /// What is known of files.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory<'a> {
     /// Their digests.
     pub hashes: &'a FileHashes,
-    /// What libraries need.
-    pub needs: &'a ByContent<Needs>,
+    /// What they tell.
+    pub files: &'a CrateFiles,
     /// What else compiles have told.
     pub store: &'a Store,
 }
@@ -172,6 +177,32 @@ impl Gathering<'_> {
                 known.insert(stem);
             }
         }
+        for folder in &folders {
+            for stem in &known {
+                self.macros_of(&folder.path, stem)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sources of a crate that define macros for others, where its dependency file tells: to judge a warning, rustc looks at the text of the macro
+    /// that its place comes from. Any of them may be missing here.
+    fn macros_of(&mut self, folder: &Path, stem: &str) -> Result<(), CrateInputError> {
+        let Some(name) = stem.strip_prefix("lib") else { return Ok(()) };
+        let list = folder.join(format!("{name}.d"));
+        let Ok(hashed) = self.memory.hashes.hash(&list) else { return Ok(()) };
+        let absolute = |text: &[u8]| {
+            let files = DepInfo::parse(text).unwrap_or_default().files;
+            files.into_iter().filter(|path| path.is_absolute()).collect()
+        };
+        let Ok(sources) = self.memory.files.sources.of(&list, &hashed.digest, absolute) else { return Ok(()) };
+        for path in sources.iter().filter(|path| path.extension().is_some_and(|suffix| suffix == "rs")) {
+            let Ok(hashed) = self.memory.hashes.hash(path) else { continue };
+            let exports = |text: &[u8]| memmem::find(text, EXPORTS_MACROS).is_some();
+            if self.memory.files.macros.of(path, &hashed.digest, exports).unwrap_or_default() {
+                self.file(path)?;
+            }
+        }
         Ok(())
     }
 
@@ -181,7 +212,7 @@ impl Gathering<'_> {
         let metadata = library.with_extension("rmeta");
         let told_by = if metadata.is_file() { &metadata } else { library };
         let hashed = self.hash(told_by)?;
-        match self.memory.needs.of(told_by, &hashed.digest, needs).map_err(failed)? {
+        match self.memory.files.needs.of(told_by, &hashed.digest, needs).map_err(failed)? {
             Needs::These(endings) => {
                 let stems = endings.iter().flat_map(|ending| folders.iter().flat_map(|folder| folder.with(ending)));
                 Ok(stems.map(str::to_owned).collect())
