@@ -354,7 +354,12 @@ where
 }
 
 async fn send_early<W: AsyncWrite + Unpin>(store: &Store, small: &Small, early: &Early, writer: &mut W) -> bool {
-    let update = ActionUpdate::Early { output: early.output, stderr: Bytes(early.stderr.clone()) };
+    let update = ActionUpdate::Early {
+        output: early.output,
+        mode: early.mode,
+        stderr: Bytes(early.stderr.clone()),
+        observed: early.observed.clone().map(Bytes),
+    };
     send(writer, &update).await && write_blobs(store, small, vec![early.output], Framing::Raw, writer).await.is_ok()
 }
 

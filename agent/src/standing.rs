@@ -14,6 +14,10 @@ pub struct Early {
     pub output: Digest,
     /// Standard error up to and with the line that says that it is written.
     pub stderr: Vec<u8>,
+    /// Its permission bits.
+    pub mode: u32,
+    /// Canonical bytes of what the program asked for so far, where that is wanted and known.
+    pub observed: Option<Vec<u8>>,
     /// Keeps it there.
     pub pin: Pin,
 }

@@ -73,8 +73,12 @@ pub enum ActionUpdate {
     Early {
         /// Content of the output.
         output: Digest,
+        /// Its permission bits, as in a result.
+        mode: u32,
         /// Standard error up to and with the line that says so.
         stderr: Bytes,
+        /// Canonical bytes of what the program was observed to ask for so far, where the action records that and it is known.
+        observed: Option<Bytes>,
     },
 }
 

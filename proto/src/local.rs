@@ -4,6 +4,7 @@
 //! wrapper                        daemon
 //!   Call::Compile         ->
 //!                         <-     Working                  (at least every KEEPALIVE_INTERVAL_MS)
+//!                         <-     Print                    (at most once: print this already)
 //!                         <-     Done                     (print, exit)
 //!                         <-     RunLocally{report:false} (the wrapper becomes the compiler)
 //!                         <-     RunLocally{report:true}  (the wrapper runs the compiler and tells)
@@ -129,6 +130,17 @@ pub enum LocalReply {
     WrongVersion {
         /// The daemon's.
         version: u32,
+    },
+    /// Print this now: a crate's metadata is in place, and cargo waits for the line that says so. What comes later counts from the beginning:
+    /// it is printed without this, and a compile that makes other metadata after all must fail, since others have begun with these.
+    Print {
+        /// To print on standard error.
+        stderr: Bytes,
+        /// The file with the metadata, absolute.
+        metadata: Bytes,
+        /// Arguments to add, as in `RunLocally`, should the wrapper have to run the compiler without hearing more.
+        #[serde(deserialize_with = "bounded::texts::<_, MAX_ARGUMENTS, MAX_PATH_BYTES>")]
+        extra_arguments: Vec<String>,
     },
 }
 

@@ -13,6 +13,7 @@
 //! | `/buildbee/blob/2` | 0.1.0 | large blobs travel in chunks, from whoever has some of them |
 //! | `/buildbee/action/3` | 0.1.0 | directories may be sent as what differs from earlier ones |
 //! | `/buildbee/action/3`, `/buildbee/blob/3` | 0.1.0 | blocks of packed streams have up to 1 MiB |
+//! | `/buildbee/action/4`, local 3 | 0.1.0 | metadata of crates early: what was observed goes with it, and it is printed before the end |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,7 +47,7 @@ impl Protocol {
             Self::Hello => "/buildbee/hello/1",
             Self::Join => "/buildbee/join/1",
             Self::Control => "/buildbee/control/1",
-            Self::Action => "/buildbee/action/3",
+            Self::Action => "/buildbee/action/4",
             Self::Blob => "/buildbee/blob/3",
             Self::Cache => "/buildbee/cache/3",
         }
@@ -54,4 +55,4 @@ impl Protocol {
 }
 
 /// Version of the messages between wrapper, command line and daemon. A daemon of another version is asked to leave and replaced.
-pub const LOCAL_VERSION: u32 = 2;
+pub const LOCAL_VERSION: u32 = 3;

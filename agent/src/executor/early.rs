@@ -48,16 +48,17 @@ pub(super) fn listener(output: &RelPath) -> (Listener, oneshot::Receiver<Vec<u8>
 
 /// Takes `output` of a program that runs still out of what it wrote so far. `None` where it is not there after all. Blocks.
 pub(super) fn take(store: &Store, upper: &Path, output: &RelPath, stderr: Vec<u8>) -> Result<Option<Early>, PutError> {
-    let Some(content) = read(upper, output) else { return Ok(None) };
+    let Some((content, mode)) = read(upper, output) else { return Ok(None) };
     let digest = Digest::of(&content);
     let pin = store.pin([digest]);
     store.put_expected(&digest, &content)?;
-    Ok(Some(Early { output: digest, stderr, pin }))
+    Ok(Some(Early { output: digest, stderr, mode, observed: None, pin }))
 }
 
 /// A regular file that no symlink leads to: the program that wrote it is not to be trusted.
-fn read(upper: &Path, output: &RelPath) -> Option<Vec<u8>> {
+fn read(upper: &Path, output: &RelPath) -> Option<(Vec<u8>, u32)> {
     use std::io::Read as _;
+    use std::os::unix::fs::MetadataExt as _;
 
     use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
@@ -72,7 +73,7 @@ fn read(upper: &Path, output: &RelPath) -> Option<Vec<u8>> {
     }
     let mut content = Vec::new();
     file.take(MAX_OUTPUT_BYTES + 1).read_to_end(&mut content).ok()?;
-    (content.len() as u64 <= MAX_OUTPUT_BYTES).then_some(content)
+    (content.len() as u64 <= MAX_OUTPUT_BYTES).then_some((content, metadata.mode() & 0o7777))
 }
 
 #[cfg(test)]
@@ -119,7 +120,7 @@ mod tests {
         std::fs::create_dir_all(upper.join("t")).unwrap();
         assert_eq!(read(&upper, &path("t/x")), None);
         std::fs::write(upper.join("t/x"), "metadata").unwrap();
-        assert_eq!(read(&upper, &path("t/x")).unwrap(), b"metadata");
+        assert_eq!(read(&upper, &path("t/x")).unwrap().0, b"metadata");
         std::os::unix::fs::symlink("x", upper.join("t/link")).unwrap();
         assert_eq!(read(&upper, &path("t/link")), None);
         std::os::unix::fs::symlink("/etc", upper.join("etc")).unwrap();

@@ -12,19 +12,21 @@ use buildbee_proto::canonical::Canonical as _;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::execute::Stage;
+use buildbee_proto::limits::MAX_RECORD_BYTES;
 use buildbee_proto::observed::Observed;
 use buildbee_proto::outcome::{ActionResult, Provenance};
 use buildbee_proto::path::RelPath;
 use buildbee_sandbox::attempt::{Completed, Exit, Prepared, SandboxError};
 use buildbee_sandbox::launcher::Launcher;
 use buildbee_sandbox::spec::{Limits, SandboxSpec};
-use buildbee_store::{Pin, Store};
+use buildbee_store::{Pin, PutError, Store};
 use tokio::sync::watch;
 
 use super::{Done, Executor, Job, Origin, Running, Watch, early, recorded};
 use crate::exchange::fetch::{Fetcher, Sources};
 use crate::exchange::small::Small;
 use crate::recorder::Recorder;
+use crate::standing::Early;
 use crate::toolchain::{Present, Toolchains};
 use crate::workspace::collect::{Collected, collect};
 use crate::workspace::folders::{Folder, Folders};
@@ -120,7 +122,8 @@ impl Sandboxed {
         })
         .await??;
         watch.progress.at(Stage::Executing);
-        let completed = self.launch(prepared, upper, job, watch).await.map_err(|error| sandbox_error(&error))?;
+        let completed =
+            self.launch(prepared, (upper, &layers), job, watch).await.map_err(|error| sandbox_error(&error))?;
         let exit_code = exit_code(completed.exit)?;
         watch.progress.at(Stage::Collecting);
         let (store, small) = (self.parts.store.clone(), self.parts.small.clone());
@@ -143,8 +146,8 @@ impl Sandboxed {
     async fn launch(
         &self,
         prepared: Prepared,
-        upper: PathBuf,
-        job: &Job,
+        (upper, layers): (PathBuf, &[PathBuf]),
+        job: &Arc<Job>,
         watch: &Watch,
     ) -> Result<Completed, SandboxError> {
         let (launcher, cancel) = (&self.parts.launcher, watch.cancel.clone());
@@ -154,7 +157,16 @@ impl Sandboxed {
             // Ends without it when the listener is dropped, with the program's standard error.
             let Ok(stderr) = written.await else { return };
             let (store, output) = (self.parts.store.clone(), output.clone());
-            match blocking(move || early::take(&store, &upper, &output, stderr)).await {
+            let (job, layers) = (Arc::clone(job), layers.to_vec());
+            let take = move || {
+                let early = early::take(&store, &upper, &output, stderr)?;
+                let asked = || recorded::collect(&upper, &layers, &job.command).ok();
+                let asked = job.action.is_recorded().then(asked).flatten().map(|observed| observed.to_canonical());
+                // More than a message holds is not worth telling early.
+                let observed = asked.filter(|observed| observed.len() <= MAX_RECORD_BYTES);
+                Ok::<_, PutError>(early.map(|early| Early { observed, ..early }))
+            };
+            match blocking(take).await {
                 Ok(Ok(Some(early))) => watch.progress.early(early),
                 Ok(Ok(None)) => tracing::debug!("an output that was announced is not there yet"),
                 Ok(Err(error)) => tracing::warn!(%error, "an output can't be handed out early"),

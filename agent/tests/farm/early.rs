@@ -21,7 +21,10 @@ async fn what_is_wanted_early_comes_before_the_end() {
     let mut stream = client.begin(client.agent, &request).await;
     let (output, stderr) = loop {
         match read_message::<ActionUpdate, _>(&mut stream).await.unwrap().unwrap() {
-            ActionUpdate::Early { output, stderr } => break (output, stderr.0),
+            ActionUpdate::Early { output, stderr, mode, observed: None } => {
+                assert_eq!(mode & 0o600, 0o600);
+                break (output, stderr.0);
+            }
             ActionUpdate::Accepted | ActionUpdate::Lacks(_) | ActionUpdate::Running(_) => {}
             update => panic!("{update:?}"),
         }

@@ -177,7 +177,7 @@ impl Door {
         }
         match planned {
             Planned::CrateHit(plan, hit) if is_quick(&hit) && clock.elapsed() < QUICK => {
-                if let Err(error) = plan.put_in_place(&hit, &self.context.cache) {
+                if let Err(error) = plan.put_in_place(&hit, &self.context.cache, None) {
                     tracing::info!(%error, "a result could not be put in place");
                     return Ok(Some(Errand::Compile(Box::new(Opening::Planned(Planned::CrateMiss(plan))), clock)));
                 }

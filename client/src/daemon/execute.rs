@@ -4,19 +4,20 @@
 //! action that fails on an agent is run here before the user sees it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use buildbee_proto::error::{ErrorCode, Retry};
 use buildbee_proto::local::{LocalOutcome, LocalReply};
+use buildbee_proto::outcome::OutputFile;
 use buildbee_proto::peer::PeerId;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::context::{Context, RunningEntry};
 use super::link::{LinkError, WrapperLink};
 use crate::config::Racing;
-use crate::dispatch::attempt::{AttemptError, RemoteResult};
+use crate::dispatch::attempt::{AttemptError, EarlyOutput, RemoteResult, Wish};
 use crate::dispatch::board::Went;
 use crate::dispatch::farm::{Farm, Found, Seat};
 use crate::dispatch::job::Job;
@@ -76,6 +77,8 @@ pub struct Executor<'a> {
     run: &'a Run<'a>,
     clock: &'a StageClock,
     strict: bool,
+    /// The output that the build has gone on with.
+    released: OnceLock<OutputFile>,
 }
 
 /// What a run takes and gives besides the action, by whichever front-end.
@@ -90,6 +93,22 @@ pub struct Run<'a> {
     pub can_print_otherwise: bool,
     /// Why a successful result of an agent is not what a local run would have left; `None`: it is.
     pub objection: &'a (dyn Fn(&RemoteResult) -> Option<Why> + Send + Sync),
+    /// An output that the build waits for more than for the rest.
+    pub early: Option<EarlyRun>,
+}
+
+/// An output that is put in place and told of before its compile's end.
+pub struct EarlyRun {
+    /// Its place among the job's outputs.
+    pub output: u32,
+    /// Puts it in place, and says what the wrapper is told; `None`: that has to wait for the end. Blocks.
+    pub release: Arc<dyn Fn(EarlyOutput) -> Option<LocalReply> + Send + Sync>,
+}
+
+impl fmt::Debug for EarlyRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EarlyRun").field("output", &self.output).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Run<'_> {
@@ -114,7 +133,12 @@ impl<'a> Executor<'a> {
         clock: &'a StageClock,
         strict: bool,
     ) -> Self {
-        Self { context, link, job, listed, run, clock, strict }
+        Self { context, link, job, listed, run, clock, strict, released: OnceLock::new() }
+    }
+
+    /// The output that the build has gone on with, if it has.
+    pub fn released(&self) -> Option<&OutputFile> {
+        self.released.get()
     }
 
     /// Runs it somewhere.
@@ -213,26 +237,33 @@ impl<'a> Executor<'a> {
         self.clock.ended(Stage::Wait);
         let attempts = farm.attempts();
         let pick = seat.pick.clone();
-        let mut attempt = std::pin::pin!(attempts.run(&pick, self.job));
-        let first = tokio::select! {
-            done = &mut attempt => done,
-            permit = self.race_permit() => {
-                self.context.journal.noted("raced");
-                self.start_local("raced").await?;
-                let raced = tokio::select! {
-                    done = &mut attempt => Err(done),
-                    outcome = self.link.outcome() => Ok(outcome?),
-                };
-                let ended = match raced {
-                    // Dropping the attempt stops the agent.
-                    Ok(outcome) => Ok(outcome),
-                    Err(done) => self.settle(&mut seat, done).await?,
-                };
-                drop(permit);
-                return Ok(Tried::Ended(match ended {
-                    Ok(outcome) => Ended::Local { why: why("race-won", "this machine was faster than the agent"), outcome },
-                    Err(result) => Ended::Remote { agent, result: Box::new(result) },
-                }));
+        let (heard, mut early) = mpsc::channel(1);
+        let wish = self.run.early.as_ref().map(|early| Wish { output: early.output, agent: pick.peer, heard });
+        let mut attempt = std::pin::pin!(attempts.run(&pick, self.job, wish.as_ref()));
+        let first = loop {
+            tokio::select! {
+                done = &mut attempt => break done,
+                Some(output) = early.recv() => self.release(output).await?,
+                permit = self.race_permit(), if self.released.get().is_none() => {
+                    // What it makes is in place when it is done.
+                    early.close();
+                    self.context.journal.noted("raced");
+                    self.start_local("raced").await?;
+                    let raced = tokio::select! {
+                        done = &mut attempt => Err(done),
+                        outcome = self.link.outcome() => Ok(outcome?),
+                    };
+                    let ended = match raced {
+                        // Dropping the attempt stops the agent.
+                        Ok(outcome) => Ok(outcome),
+                        Err(done) => self.settle(&mut seat, done).await?,
+                    };
+                    drop(permit);
+                    return Ok(Tried::Ended(match ended {
+                        Ok(outcome) => Ended::Local { why: why("race-won", "this machine was faster than the agent"), outcome },
+                        Err(result) => Ended::Remote { agent, result: Box::new(result) },
+                    }));
+                }
             }
         };
         match first {
@@ -309,7 +340,26 @@ impl<'a> Executor<'a> {
     }
 
     fn objection(&self, result: &RemoteResult) -> Option<Why> {
-        if result.signed.result.exit_code == 0 { (self.run.objection)(result) } else { None }
+        let result_of = &result.signed.result;
+        if result_of.exit_code != 0 {
+            return None;
+        }
+        let is_other = |released: &OutputFile| !result_of.outputs.contains(released);
+        if self.released.get().is_some_and(is_other) {
+            return Some(why("metadata-changed", "an agent made other metadata than the one before it"));
+        }
+        (self.run.objection)(result)
+    }
+
+    /// Hands on what came early, once: what another attempt sends early must be the same, which is looked at when it has ended.
+    async fn release(&self, output: EarlyOutput) -> Result<(), LinkError> {
+        let Some(early) = self.run.early.as_ref().filter(|_| self.released.get().is_none()) else { return Ok(()) };
+        let (release, file) = (Arc::clone(&early.release), output.file.clone());
+        let Ok(Some(reply)) = tokio::task::spawn_blocking(move || release(output)).await else { return Ok(()) };
+        // Empty, as looked at above.
+        drop(self.released.set(file));
+        self.context.journal.noted("early");
+        self.link.send(&reply).await
     }
 
     fn received(&self, result: &RemoteResult) {

@@ -220,6 +220,7 @@ impl Plan {
             here_only: reason.or(symlink),
             can_print_otherwise: self.request.terminal.is_some(),
             objection,
+            early: None,
         }
     }
 

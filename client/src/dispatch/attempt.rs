@@ -15,12 +15,13 @@ use buildbee_proto::error::{ErrorCode, WireError};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Supply};
 use buildbee_proto::limits::MAX_OBSERVED_BYTES;
 use buildbee_proto::observed::Observed;
-use buildbee_proto::outcome::{ActionResult, SignedResult};
+use buildbee_proto::outcome::{ActionResult, OutputFile, SignedResult};
 use buildbee_proto::path::RelPath;
 use buildbee_proto::peer::PeerId;
 use buildbee_proto::version::Protocol;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::along::{Along, Sent};
@@ -65,6 +66,35 @@ impl RemoteResult {
         Observed::from_canonical(self.blobs.get(&digest)?).ok()
     }
 }
+
+/// An output that came before the rest.
+#[derive(Clone, Debug)]
+pub struct EarlyOutput {
+    /// As the result will name it.
+    pub file: OutputFile,
+    /// Its content.
+    pub content: Vec<u8>,
+    /// What the program had said on standard error by then.
+    pub stderr: Vec<u8>,
+    /// What the agent had seen the program ask for by then; `None` where that is not known.
+    pub observed: Option<Vec<u8>>,
+    /// Who made it.
+    pub agent: PeerId,
+}
+
+/// Which output is wanted early, by its place among the job's, and who hears of it. Nobody hears of it twice.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Its place.
+    pub output: u32,
+    /// Who makes it.
+    pub agent: PeerId,
+    /// Where it goes. Must be listened to: the attempt waits for that.
+    pub heard: mpsc::Sender<EarlyOutput>,
+}
+
+/// Largest output that is taken early.
+const MAX_EARLY_BYTES: u64 = 256 << 20;
 
 /// Why nothing came of an attempt.
 #[derive(Debug, Error)]
@@ -125,8 +155,8 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Runs `job` at `pick`.
-    pub async fn run(&self, pick: &Pick, job: &Job) -> Result<RemoteResult, AttemptError> {
+    /// Runs `job` at `pick`. What is sent early is told if it is wished for.
+    pub async fn run(&self, pick: &Pick, job: &Job, wish: Option<&Wish>) -> Result<RemoteResult, AttemptError> {
         // By place: what stands in one folder is alike, and packs better side by side.
         let mut files: Vec<_> = job.inputs.files.iter().collect();
         files.sort_unstable_by_key(|(_, path)| path.as_os_str());
@@ -149,7 +179,7 @@ impl Attempts {
             toolchain: Bytes(job.parts.toolchain.to_canonical()),
             offered: along.offered.clone(),
             inline,
-            early: None,
+            early: wish.map(|wish| wish.output),
         };
         let submitting = tokio::time::timeout(ACCEPT_DEADLINE, self.submit(pick.peer, &request));
         let (mut stream, flags) = submitting.await.map_err(|_| AttemptError::Silent)??;
@@ -158,7 +188,7 @@ impl Attempts {
         let sent_bytes = unasked_bytes + self.supply(&mut stream, along, &flags).await?;
         let accepted = Instant::now();
         let last_moved = || self.lender.last_moved(&pick.peer).unwrap_or(accepted).max(accepted);
-        let mut listening = std::pin::pin!(listen(&mut stream, job, sent_bytes, &last_moved));
+        let mut listening = std::pin::pin!(listen(&mut stream, job, wish, sent_bytes, &last_moved));
         let made = loop {
             match tokio::time::timeout_at(last_moved() + ATTEMPT_DEADLINE, &mut listening).await {
                 Ok(made) => break made?,
@@ -234,20 +264,41 @@ fn n_bytes(blobs: &[Bytes]) -> u64 {
 async fn listen(
     stream: &mut PeerStream,
     job: &Job,
+    wish: Option<&Wish>,
     sent_bytes: u64,
     last_moved: &(dyn Fn() -> Instant + Sync),
 ) -> Result<RemoteResult, AttemptError> {
+    let mut early: Option<(OutputFile, Vec<u8>)> = None;
     loop {
         match next_word(stream, last_moved).await? {
             Some(ActionUpdate::Running(_) | ActionUpdate::Accepted | ActionUpdate::Lacks(_)) => {}
-            Some(ActionUpdate::Early { .. }) => {
-                return Err(AttemptError::BadResult("it sends what was not wanted early"));
+            Some(ActionUpdate::Early { output, mode, stderr, observed }) => {
+                let place = |wish: &Wish| Some(job.outputs.get(wish.output as usize)?.place.clone());
+                let Some((wish, path)) = wish.and_then(|wish| Some((wish, place(wish)?))).filter(|_| early.is_none())
+                else {
+                    return Err(AttemptError::BadResult("it sends what was not wanted early"));
+                };
+                if !(1..=MAX_EARLY_BYTES).contains(&output.size_bytes) {
+                    return Err(AttemptError::BadResult("what it sends early is empty or too large"));
+                }
+                let content = tokio::time::timeout(transfer_time(output.size_bytes), read_blob(stream, &output)).await;
+                let content = content.map_err(|_| AttemptError::Silent)??;
+                let file = OutputFile { path, digest: output, mode: mode & 0o7777 };
+                early = Some((file.clone(), stderr.0.clone()));
+                let observed = observed.map(|bytes| bytes.0);
+                // Who wished may have changed their mind.
+                drop(
+                    wish.heard.send(EarlyOutput { file, content, stderr: stderr.0, observed, agent: wish.agent }).await,
+                );
             }
             Some(ActionUpdate::Failed(error)) => return Err(AttemptError::Refused(error)),
             Some(ActionUpdate::Finished { result, blobs }) => {
                 let signed = SignedResult::from_canonical(&result.0)?;
                 check(&signed, job)?;
                 let blobs = receive(stream, &signed, &blobs).await?;
+                if let Some((file, stderr)) = &early {
+                    goes_on(&signed.result, &blobs, file, stderr).map_err(AttemptError::BadResult)?;
+                }
                 return Ok(RemoteResult { signed, blobs, sent_bytes });
             }
             None => return Err(AttemptError::Gone),
@@ -299,6 +350,20 @@ pub fn fits(result: &ActionResult, action: &Digest, outputs: &[OutputPlace]) -> 
         return Err("it names empty content by another name");
     }
     Ok(())
+}
+
+/// Whether `result` is that of the run that made `early` and had said `stderr` by then.
+fn goes_on(
+    result: &ActionResult,
+    blobs: &BTreeMap<Digest, Vec<u8>>,
+    early: &OutputFile,
+    stderr: &[u8],
+) -> Result<(), &'static str> {
+    if result.exit_code == 0 && !result.outputs.contains(early) {
+        return Err("it is not what was sent early");
+    }
+    let said = blobs.get(&result.stderr).map_or(&[][..], Vec::as_slice);
+    if said.starts_with(stderr) { Ok(()) } else { Err("it says something else than early") }
 }
 
 /// How long content of `n_bytes` may take, once it comes.

@@ -13,6 +13,7 @@ pub mod link;
 pub mod links;
 pub mod output;
 pub mod program;
+pub mod promise;
 pub mod recording;
 pub mod rust_paths;
 pub mod session;

@@ -14,6 +14,7 @@ use nix::sys::stat::{Mode, umask};
 use super::link::{Link, LinkError};
 use super::output::write_all;
 use super::program::Compiler;
+use super::promise::{Promise, unprinted};
 use super::recording;
 use super::supervised::{self, Extra};
 
@@ -44,22 +45,38 @@ pub fn compile(
     let mut link = Link::new(stream);
     let invocation = invocation(compiler, &cwd, environment);
     let preloaded = recording::value(&invocation.env, recording::PRELOAD).map(OsStr::to_owned);
-    let reply = link.send(LocalCall::Compile(invocation)).and_then(|()| link.receive_result());
-    match reply {
+    let mut reply = link.send(LocalCall::Compile(invocation)).and_then(|()| link.receive_result());
+    let mut promise = None;
+    let mut alone = Extra::default();
+    if let Ok(LocalReply::Print { stderr, metadata, extra_arguments }) = reply {
+        alone.arguments = extra_arguments;
+        write_all(std::io::stderr(), &stderr.0);
+        promise = Some(Promise::given(stderr.0, metadata.0));
+        reply = link.receive_result();
+    }
+    let ending = match reply {
         Ok(LocalReply::Done { exit_code, stdout, stderr }) => {
             write_all(std::io::stdout(), &stdout.0);
-            write_all(std::io::stderr(), &stderr.0);
-            Ending::Exit(exit_code)
+            let printed = promise.as_ref().map_or(&[][..], |promise| &promise.printed);
+            write_all(std::io::stderr(), unprinted(&stderr.0, printed));
+            return Ending::Exit(exit_code);
         }
-        Ok(LocalReply::RunLocally { reason, strict_failure: true, .. }) => Ending::Forbidden(reason),
+        Ok(LocalReply::RunLocally { reason, strict_failure: true, .. }) => return Ending::Forbidden(reason),
         Ok(LocalReply::RunLocally { report: false, .. }) => Ending::BecomeCompiler,
         Ok(LocalReply::RunLocally { extra_arguments, extra_env, recorder, .. }) => {
             let extra = Extra { arguments: extra_arguments, env: extra_env, recorder, preloaded };
-            supervised::run(link, compiler, &extra, nesting, temporary_dir)
+            return supervised::run(Some(link), compiler, &extra, promise, nesting, temporary_dir);
         }
         Ok(LocalReply::WrongVersion { .. }) => Ending::RunAlone("daemon-version"),
-        Ok(LocalReply::Working | LocalReply::Cancel | LocalReply::Admin { .. }) => Ending::RunAlone("daemon-protocol"),
+        Ok(LocalReply::Working | LocalReply::Cancel | LocalReply::Admin { .. } | LocalReply::Print { .. }) => {
+            Ending::RunAlone("daemon-protocol")
+        }
         Err(error) => Ending::RunAlone(reason_word(&error)),
+    };
+    match promise {
+        // The compiler would say again what was printed, and nobody would look at its metadata.
+        Some(promise) => supervised::run(None, compiler, &alone, Some(promise), nesting, temporary_dir),
+        None => ending,
     }
 }
 

@@ -20,8 +20,9 @@ use nix::sys::signal::Signal;
 
 use super::become_compiler;
 use super::link::{Link, LinkError};
-use super::output::write_all;
+use super::output::{complain, write_all};
 use super::program::Compiler;
+use super::promise::{Held, Promise, unprinted};
 use super::recording::Recording;
 use super::session::Ending;
 use super::signals::{self, Signals};
@@ -33,6 +34,9 @@ const MAX_KEPT_BYTES: usize = (MAX_LOCAL_FRAME - MAX_RECORD_BYTES) / 2 - (64 << 
 
 /// Bytes read at once.
 const READ_BYTES: usize = 16 << 10;
+
+/// The exit code of a compile that made other metadata than others have begun with.
+const BROKEN_PROMISE: i32 = 1;
 
 /// What the daemon wants besides the user's own command.
 #[derive(Clone, Debug, Default)]
@@ -47,8 +51,16 @@ pub struct Extra {
     pub preloaded: Option<OsString>,
 }
 
-/// Runs the compiler with `extra`, tells the daemon how it ended, and says how this process should end.
-pub fn run(link: Link, compiler: &Compiler, extra: &Extra, nesting: u32, temporary_dir: Option<&Path>) -> Ending {
+/// Runs the compiler with `extra`, tells the daemon how it ended, if it still counts, and says how this process should end. A compile
+/// that does not keep the `promise` fails.
+pub fn run(
+    link: Option<Link>,
+    compiler: &Compiler,
+    extra: &Extra,
+    promise: Option<Promise>,
+    nesting: u32,
+    temporary_dir: Option<&Path>,
+) -> Ending {
     let start = Instant::now();
     let Ok(signals) = Signals::take_over() else { return Ending::RunAlone("wrapper-signals") };
     let scratch = Scratch::make(temporary_dir.unwrap_or(Path::new("/tmp")));
@@ -72,7 +84,7 @@ pub fn run(link: Link, compiler: &Compiler, extra: &Extra, nesting: u32, tempora
         // Becoming the compiler fails in the same way and says so.
         return Ending::RunAlone("wrapper-spawn");
     };
-    let mut run = Run::new(child, stderr, link, signals);
+    let mut run = Run::new(child, stderr, link, signals, promise);
     let end = run.watch();
     drop(scratch);
     run.finish(&end, start, recording)
@@ -102,13 +114,22 @@ struct Run {
     /// `None` once the daemon is gone.
     link: Option<Link>,
     signals: Signals,
+    promise: Option<Promise>,
 }
 
 impl Run {
     /// `stderr` is where the compiler's standard error comes out, unless it goes past us.
-    fn new(mut child: Child, stderr: Option<File>, link: Link, signals: Signals) -> Self {
+    fn new(
+        mut child: Child,
+        stderr: Option<File>,
+        link: Option<Link>,
+        signals: Signals,
+        promise: Option<Promise>,
+    ) -> Self {
         let stdout = child.stdout.take();
-        Self { child, stdout: Tee::new(stdout), stderr: Tee::new(stderr), link: Some(link), signals }
+        let printed = promise.as_ref().map(|promise| promise.printed.clone()).unwrap_or_default();
+        let stderr = Tee { held: Held::back(printed), ..Tee::new(stderr) };
+        Self { child, stdout: Tee::new(stdout), stderr, link, signals, promise }
     }
 
     fn watch(&mut self) -> End {
@@ -192,10 +213,18 @@ impl Run {
     }
 
     fn finish(mut self, end: &End, start: Instant, recording: Option<Recording>) -> Ending {
+        write_all(std::io::stderr(), &self.stderr.held.rest());
+        let is_broken =
+            |promise: &Promise| matches!(end, End::Exited(status) if status.success()) && !promise.is_kept();
+        let broken = self.promise.take().filter(is_broken);
+        if let Some(promise) = &broken {
+            complain(&promise.complaint());
+        }
         let (ending, exit_code) = match *end {
             End::Interrupted(signal) => return Ending::Signal(signal),
             End::Lost => return Ending::RunAlone("wrapper-lost-status"),
             End::Cancelled => (None, None),
+            End::Exited(_) if broken.is_some() => (Some(Ending::Exit(BROKEN_PROMISE)), Some(BROKEN_PROMISE)),
             End::Exited(status) => {
                 let signal = status.signal().and_then(|signal| Signal::try_from(signal).ok());
                 let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default());
@@ -245,12 +274,6 @@ fn told(mut link: Link, outcome: LocalOutcome, mut cancelled: bool) -> Option<Ve
     }
 }
 
-/// What of `whole` was not printed yet. Two runs of one compiler say the same, so the part printed is its beginning; where it is
-/// not, all is printed: twice is better than not at all.
-fn unprinted<'a>(whole: &'a [u8], printed: &[u8]) -> &'a [u8] {
-    whole.strip_prefix(printed).unwrap_or(whole)
-}
-
 /// What can be waited for, by place: the compiler's streams, the daemon, signals.
 type Waiting<'a> = [Option<BorrowedFd<'a>>; 4];
 
@@ -287,12 +310,13 @@ struct Tee<R> {
     open: Option<R>,
     kept: Vec<u8>,
     cut: bool,
+    held: Held,
 }
 
 impl<R: Read> Tee<R> {
     /// Without a reader nothing of the stream is kept.
     fn new(reader: Option<R>) -> Self {
-        Self { cut: reader.is_none(), open: reader, kept: Vec::new() }
+        Self { cut: reader.is_none(), open: reader, kept: Vec::new(), held: Held::default() }
     }
 
     fn pass_on(&mut self, to: impl AsFd) {
@@ -300,7 +324,9 @@ impl<R: Read> Tee<R> {
         let mut bytes = [0; READ_BYTES];
         match reader.read(&mut bytes) {
             Ok(n) if n > 0 => {
-                write_all(to, &bytes[..n]);
+                let (before, now) = self.held.pass(&bytes[..n]);
+                write_all(&to, &before);
+                write_all(&to, now);
                 let room = MAX_KEPT_BYTES - self.kept.len();
                 self.cut |= n > room;
                 self.kept.extend_from_slice(&bytes[..n.min(room)]);
@@ -323,18 +349,5 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_new_is_printed() {
-        assert_eq!(unprinted(b"one two", b"one "), b"two");
-        assert_eq!(unprinted(b"one", b"one"), b"");
-        assert_eq!(unprinted(b"one", b""), b"one");
-        assert_eq!(unprinted(b"one", b"other"), b"one");
     }
 }

@@ -13,6 +13,7 @@ mod rust_agents;
 mod rust_builds;
 mod rust_edits;
 mod rust_odd;
+mod rust_pipelined;
 mod rust_traps;
 mod side_by_side;
 mod staleness;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::local::{LocalOutcome, LocalReply};
-use buildbee_proto::outcome::ReadSet;
+use buildbee_proto::outcome::{OutputFile, ReadSet};
 
 use super::super::cache::Hit;
 use super::super::context::Context;
@@ -14,7 +14,7 @@ use super::super::crates::beyond::Beyond;
 use super::super::crates::keep::{Before, Unkept};
 use super::super::crates::plan::{CratePlan, Prepared, caller, stays};
 use super::super::crates::verdict::{Objection, REAL_PATHS};
-use super::super::execute::{Ended, Executor, Run};
+use super::super::execute::{EarlyRun, Ended, Executor, Run};
 use super::super::invocation::Checked;
 use super::super::link::LinkError;
 use super::super::peers;
@@ -36,6 +36,12 @@ const MAX_ROUNDS: u8 = 3;
 enum Keep {
     Yes,
     No,
+}
+
+/// Where a result comes from, and what of it is in place.
+struct Place {
+    of: Where,
+    released: Option<OutputFile>,
 }
 
 /// How the wrapper's run went.
@@ -85,7 +91,7 @@ impl Session {
     pub(super) async fn finish_crate(&self, plan: Arc<CratePlan>, hit: Arc<Hit>) -> Result<(), LinkError> {
         let (context, placed, made) = (Arc::clone(&self.context), Arc::clone(&plan), Arc::clone(&hit));
         let placing = tokio::task::spawn_blocking(move || {
-            placed.put_in_place(&made, &context.cache).map_err(|error| error.to_string())?;
+            placed.put_in_place(&made, &context.cache, None).map_err(|error| error.to_string())?;
             placed.reply(&made).ok_or_else(|| "its messages could not be spelled anew".to_owned())
         });
         match placing.await.unwrap_or_else(|_| Err("interrupted".to_owned())) {
@@ -156,7 +162,7 @@ impl Session {
             Some(hit) => {
                 let received_bytes = if agent.is_some() { hit.size() } else { 0 };
                 let record = Record { agent, received_bytes, ..record };
-                self.take_crate(plan, given, hit, record, Where::Cached).await
+                self.take_crate(plan, given, hit, record, Place { of: Where::Cached, released: None }).await
             }
             None => self.run_crate_somewhere(plan, given, record).await,
         }
@@ -182,6 +188,7 @@ impl Session {
             can_print_otherwise: false,
             // What it comes to is looked at by a thread, when it is here: that takes time.
             objection: &|_| None,
+            early: self.early(&plan, &given),
         };
         let before = plan.before();
         let executor = Executor::new(&self.context, &self.link, job, &plan.listed, &run, &self.clock, plan.call.strict);
@@ -191,7 +198,8 @@ impl Session {
                 let sent_bytes = result.sent_bytes;
                 let hit = Arc::new(Hit::from(*result));
                 let record = Record { agent: Some(agent), sent_bytes, received_bytes: hit.size(), ..record };
-                self.take_crate(plan, given, hit, record, Where::Remote).await
+                let released = executor.released().cloned();
+                self.take_crate(plan, given, hit, record, Place { of: Where::Remote, released }).await
             }
             Ended::Local { why, outcome } => {
                 self.clock.ran(Duration::from_millis(outcome.wall_ms));
@@ -211,14 +219,16 @@ impl Session {
         given: Arc<CrateJob>,
         hit: Arc<Hit>,
         record: Record,
-        place: Where,
+        place: Place,
     ) -> Result<(), LinkError> {
+        let Place { of: place, released } = place;
+        let is_promised = released.is_some();
         let n_rounds = given.n_rounds;
         if let Some(farm) = &self.context.farm {
             farm.made(&hit.signed.result);
         }
         let (context, placed, asked) = (Arc::clone(&self.context), Arc::clone(&plan), Arc::clone(&given));
-        let taking = tokio::task::spawn_blocking(move || take(&context, &placed, &asked, &hit));
+        let taking = tokio::task::spawn_blocking(move || take(&context, &placed, &asked, &hit, released.as_ref()));
         let interrupted = |_| Err((("output-unwritable".to_owned(), "interrupted".to_owned()), None));
         let (why, again) = match taking.await.unwrap_or_else(interrupted) {
             Ok(reply) => {
@@ -229,13 +239,21 @@ impl Session {
             Err((why, again)) => (why, again),
         };
         match again {
-            Some(plan) if n_rounds < MAX_ROUNDS => {
+            // Where cargo has gone on already, nothing is tried any more.
+            Some(plan) if n_rounds < MAX_ROUNDS && !is_promised => {
                 self.context.journal.noted(&why.0);
                 tracing::info!(source = %plan.request.source.display(), code = why.0, text = why.1, "made again elsewhere");
                 Box::pin(self.make_elsewhere(plan, n_rounds + 1)).await
             }
             _ => self.here(plan, Some(given), why).await,
         }
+    }
+
+    /// What is done with the metadata as soon as it is written.
+    fn early(&self, plan: &Arc<CratePlan>, given: &Arc<CrateJob>) -> Option<EarlyRun> {
+        let output = plan.early_output(&given.job)?;
+        let (context, plan, given) = (Arc::clone(&self.context), Arc::clone(plan), Arc::clone(given));
+        Some(EarlyRun { output, release: Arc::new(move |early| plan.release(&context, &given, early)) })
     }
 
     fn recorder(&self, keep: Keep) -> Option<String> {
@@ -319,6 +337,7 @@ fn take(
     plan: &Arc<CratePlan>,
     given: &CrateJob,
     hit: &Hit,
+    released: Option<&OutputFile>,
 ) -> Result<LocalReply, (Why, Option<Arc<CratePlan>>)> {
     let seen = match plan.verdict(given, hit) {
         Ok(seen) => seen,
@@ -333,7 +352,7 @@ fn take(
     };
     let unwritable = |text: String| (("output-unwritable".to_owned(), text), None);
     let reply = plan.reply(hit).ok_or_else(|| unwritable("its messages could not be spelled anew".to_owned()))?;
-    plan.put_in_place(hit, &context.cache).map_err(|error| unwritable(error.to_string()))?;
+    plan.put_in_place(hit, &context.cache, released).map_err(|error| unwritable(error.to_string()))?;
     if let Err(unkept) = plan.keep_made(context, given, hit, &seen) {
         context.journal.noted(unkept.code());
         tracing::info!(source = %plan.request.source.display(), %unkept, "a crate's result is not kept");

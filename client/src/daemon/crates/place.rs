@@ -37,10 +37,17 @@ enum Taken<'a> {
 }
 
 impl CratePlan {
-    /// Puts the outputs of `hit` in place.
-    pub fn put_in_place(&self, hit: &Hit, cache: &LocalCache) -> Result<(), CratePlaceError> {
+    /// Puts the outputs of `hit` in place, but for one that is `released`: it stands there since before, and what was made with it must not
+    /// look older.
+    pub fn put_in_place(
+        &self,
+        hit: &Hit,
+        cache: &LocalCache,
+        released: Option<&OutputFile>,
+    ) -> Result<(), CratePlaceError> {
         let spelling = self.spelling();
-        let outputs = &hit.signed.result.outputs;
+        let outputs: Vec<&OutputFile> =
+            hit.signed.result.outputs.iter().filter(|file| Some(*file) != released).collect();
         let store = cache.store();
         let taken = outputs.iter().map(|file| self.take(hit, store, file)).collect::<Result<Vec<_>, _>>()?;
         let files: Vec<Placed<'_>> = (outputs.iter().zip(&taken))

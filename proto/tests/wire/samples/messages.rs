@@ -205,7 +205,12 @@ fn action_samples() -> Vec<Sample> {
         finished,
         ActionUpdate::Failed(error()),
         ActionUpdate::Lacks(vec![true, false]),
-        ActionUpdate::Early { output: blake3(58), stderr: bytes("written") },
+        ActionUpdate::Early {
+            output: blake3(58),
+            mode: 0o644,
+            stderr: bytes("written"),
+            observed: Some(bytes("seen")),
+        },
     ]);
     let mut samples = vec![
         message("ActionRequest leased", &action_request(Some(token(52)))),
@@ -397,6 +402,11 @@ fn local_replies() -> Vec<Sample> {
         LocalReply::Cancel,
         LocalReply::Admin { json: "{}".to_owned() },
         LocalReply::WrongVersion { version: 2 },
+        LocalReply::Print {
+            stderr: bytes("{}"),
+            metadata: bytes("/t/x.rmeta"),
+            extra_arguments: vec!["--remap-path-prefix=/a=/b".to_owned()],
+        },
     ];
     (replies.iter())
         .map(|reply| {
@@ -407,6 +417,7 @@ fn local_replies() -> Vec<Sample> {
                 LocalReply::Cancel => "Cancel",
                 LocalReply::Admin { .. } => "Admin",
                 LocalReply::WrongVersion { .. } => "WrongVersion",
+                LocalReply::Print { .. } => "Print",
             };
             message(&format!("LocalReply {variant}"), reply)
         })

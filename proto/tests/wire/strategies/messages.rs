@@ -161,7 +161,8 @@ pub(crate) fn action_update() -> impl Strategy<Value = ActionUpdate> {
         (bytes(), vec(digest(), 0..ITEMS)).prop_map(|(result, blobs)| ActionUpdate::Finished { result, blobs }),
         error().prop_map(ActionUpdate::Failed),
         vec(any::<bool>(), 0..ITEMS).prop_map(ActionUpdate::Lacks),
-        (digest(), bytes()).prop_map(|(output, stderr)| ActionUpdate::Early { output, stderr }),
+        (digest(), any::<u32>(), bytes(), proptest::option::of(bytes()))
+            .prop_map(|(output, mode, stderr, observed)| { ActionUpdate::Early { output, mode, stderr, observed } }),
     ]
 }
 
@@ -281,5 +282,8 @@ pub(crate) fn local_reply() -> impl Strategy<Value = LocalReply> {
         Just(LocalReply::Cancel),
         ".{0,200}".prop_map(|json| LocalReply::Admin { json }),
         any::<u32>().prop_map(|version| LocalReply::WrongVersion { version }),
+        (bytes(), bytes(), vec(".{0,20}", 0..ITEMS)).prop_map(|(stderr, metadata, extra_arguments)| {
+            LocalReply::Print { stderr, metadata, extra_arguments }
+        }),
     ]
 }
