@@ -75,7 +75,9 @@ fn compile(settings: &WrapperSettings, mut compiler: Compiler) -> ExitCode {
         ),
         Err(socket::SocketError::Nobody { .. }) => Ending::RunAlone("no-daemon"),
         Err(error) => {
-            complain(&error.to_string());
+            if settings.may_complain {
+                complain(&error.to_string());
+            }
             Ending::RunAlone("no-daemon")
         }
     };

@@ -38,6 +38,9 @@ pub struct WrapperSettings {
     pub temporary_dir: Option<PathBuf>,
     /// How many wrappers this one runs below.
     pub nesting: u32,
+    /// Whether words of its own may stand on standard error though the compiler goes on to run. Not below one of cargo's build scripts:
+    /// where those try an option, any word counts as the compiler's refusal, and something else is built.
+    pub may_complain: bool,
 }
 
 impl WrapperSettings {
@@ -64,6 +67,7 @@ impl WrapperSettings {
             // Whatever it holds, it was set by somebody who meant "no further".
             nesting: lookup(NESTED_VARIABLE)
                 .map_or(0, |value| value.to_str().and_then(|n| n.parse().ok()).unwrap_or(1)),
+            may_complain: lookup("CARGO_MANIFEST_DIR").is_none() || lookup("OUT_DIR").is_none(),
         }
     }
 }
@@ -90,6 +94,12 @@ mod tests {
     fn empty_and_relative_places_do_not_count() {
         let settings = settings(&[("BUILDBEE_SOCKET", ""), ("XDG_RUNTIME_DIR", "run"), ("TMPDIR", "")]);
         assert_eq!((settings.socket, settings.runtime_dir, settings.temporary_dir), (None, None, None));
+    }
+
+    #[test]
+    fn build_scripts_hear_nothing() {
+        assert!(settings(&[("CARGO_MANIFEST_DIR", "/p")]).may_complain);
+        assert!(!settings(&[("CARGO_MANIFEST_DIR", "/p"), ("OUT_DIR", "/o")]).may_complain);
     }
 
     #[test]

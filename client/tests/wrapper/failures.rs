@@ -132,7 +132,14 @@ fn a_socket_path_that_is_too_long_is_said() {
     let stage = Stage::new();
     std::fs::write(stage.path("x.c"), "int x;\n").unwrap();
     let long = stage.path(&"s".repeat(200));
-    let output = stage.wrapper().args(["gcc", "-c", "x.c"]).env("BUILDBEE_SOCKET", long).output().unwrap();
+    let compile = |more: &[(&str, &str)]| {
+        let mut wrapper = stage.wrapper();
+        wrapper.args(["gcc", "-c", "x.c"]).env("BUILDBEE_SOCKET", &long).envs(more.iter().copied()).output().unwrap()
+    };
+    // A build script that tries an option takes any word for a refusal.
+    assert_compiled(&stage, &compile(&[("CARGO_MANIFEST_DIR", "/p"), ("OUT_DIR", "/o")]));
+    std::fs::remove_file(stage.path("x.o")).unwrap();
+    let output = compile(&[]);
     assert_eq!(output.status.code(), Some(0));
     assert!(stage.path("x.o").exists());
     assert_eq!(stderr(&output).lines().count(), 2, "{}", stderr(&output));
