@@ -2,7 +2,7 @@
 //! last, since it always has them.
 //!
 //! Each blob is fetched once however many ask for it. Every byte is verified before it is stored; a source that sends bad ones is named
-//! in the log and not asked again in this fetch. Large blobs go their own way ([`large`](super::large)) beside the others. Not here: which
+//! in the log and not asked again in this fetch. Large blobs go their own way (`large`) beside the others. Not here: which
 //! blobs are needed; keeping them.
 
 use std::collections::{HashSet, VecDeque};

@@ -1,6 +1,6 @@
 //! Large blobs of which some chunks are here: on their way, or left from a transfer that was cut, to be gone on with.
 //!
-//! What is here of them is handed on before the rest has come. Not here: bringing anything ([`large`](super::large)).
+//! What is here of them is handed on before the rest has come. Not here: bringing anything (`large`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
