@@ -27,9 +27,6 @@ use crate::toolchain::Toolchains;
 use crate::toolchain::native::Natives;
 use crate::toolchain::rust::RustToolchains;
 
-/// What the recorder's library is called.
-const RECORDER: &str = "libbuildbee_recorder.so";
-
 /// Results that peers are told of at once; of further ones they are not.
 const MAX_TELLING: usize = 32;
 
@@ -50,7 +47,7 @@ pub struct Context {
     pub rustcs: RustToolchains,
     /// Whose the incremental sessions are.
     pub sessions: Sessions,
-    /// The library that watches what a compiler asks for, if it is beside this program.
+    /// The library that watches what a compiler asks for, if there is one.
     pub recorder: Option<PathBuf>,
     /// What this machine's processor is to them.
     pub natives: Natives,
@@ -135,6 +132,8 @@ pub struct Parts {
     /// See [`Context`].
     pub farm: Option<Farm>,
     /// See [`Context`].
+    pub recorder: Option<PathBuf>,
+    /// See [`Context`].
     pub journal: Journal,
     /// See [`Context`].
     pub warnings: Vec<String>,
@@ -143,12 +142,12 @@ pub struct Parts {
 impl Context {
     /// From its parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { settings, identity, cache, hashes, farm, journal, warnings } = parts;
+        let Parts { settings, identity, cache, hashes, farm, recorder, journal, warnings } = parts;
         Arc::new(Self {
             toolchains: Toolchains::new(hashes.clone()),
             rustcs: RustToolchains::new(hashes.clone()),
             sessions: Sessions::default(),
-            recorder: recorder(),
+            recorder,
             natives: Natives::default(),
             locales: Locales::default(),
             discovery: Discovery::new(hashes.clone()),
@@ -237,11 +236,6 @@ impl Context {
             })
         })
     }
-}
-
-fn recorder() -> Option<PathBuf> {
-    let library = std::env::current_exe().ok()?.with_file_name(RECORDER);
-    library.is_file().then_some(library)
 }
 
 /// Seconds since the Unix epoch.

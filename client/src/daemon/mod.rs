@@ -21,6 +21,7 @@ pub mod peers;
 pub mod placement;
 pub mod plan;
 pub mod recent;
+pub mod recorder;
 pub mod start;
 pub mod view;
 

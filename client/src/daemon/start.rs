@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::cache::LocalCache;
 use super::context::{Context, Parts, unix_now};
-use super::listener;
+use super::{listener, recorder};
 use crate::config::Settings;
 use crate::dispatch::farm::Farm;
 use crate::inputs::filehash::FileHashes;
@@ -82,11 +82,13 @@ async fn serve(settings: Settings) -> Result<(), DaemonError> {
     let cache = LocalCache::new(store, &identity, hashes.clone());
     let journal = Journal::new(unix_now());
     let farm = join_farm(&settings, &identity, &journal, &mut warnings).await;
+    let program = std::env::current_exe().unwrap_or_default();
+    let recorder = recorder::find(&program, &settings.state_dir, &mut warnings);
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
     let socket = settings.socket.clone();
-    let context = Context::new(Parts { settings, identity, cache, hashes, farm, journal, warnings });
+    let context = Context::new(Parts { settings, identity, cache, hashes, farm, recorder, journal, warnings });
     // The lock is ours, so a socket that is there has no owner.
     let _ = fs::remove_file(&socket);
     let file = |error| DaemonError::File { path: socket.clone(), error };

@@ -47,10 +47,13 @@ impl Office {
         folder
     }
 
-    /// Hints that the agent keeps.
+    /// Hints that the agent keeps, by the heads of its store's packs: 64 bytes each, of which the first says that it lives and the second what it is.
     fn n_hints(&self) -> usize {
-        let shards = fs::read_dir(self.farm.path("desk0/store/hints")).unwrap();
-        shards.map(|shard| fs::read_dir(shard.unwrap().path()).unwrap().count()).sum()
+        let files =
+            fs::read_dir(self.farm.path("desk0/store/packs")).into_iter().flatten().map(|file| file.unwrap().path());
+        let heads = files.filter(|path| path.extension().is_some_and(|suffix| suffix == "heads"));
+        let is_hint = |head: &&[u8]| head[0] == b'+' && head[1] == 3;
+        heads.map(|path| fs::read(path).unwrap_or_default().chunks_exact(64).filter(is_hint).count()).sum()
     }
 
     /// `line` in the first checkout by the first user, and in the second by `second`, where it must do what it does plainly. Returns where
