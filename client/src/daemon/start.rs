@@ -24,6 +24,8 @@ use crate::journal::Journal;
 
 /// Threads that read, hash and write files.
 const MAX_BLOCKING_THREADS: usize = 32;
+/// Where the recorder's library is copied if it can't be named to the loader where it is, nor in the state folder.
+const TEMPORARY: &str = "/tmp";
 /// In the state folder: digests of toolchains' files.
 const HASHES_FILE: &str = "hashes";
 /// The log is started anew when it has grown to this size.
@@ -83,7 +85,7 @@ async fn serve(settings: Settings) -> Result<(), DaemonError> {
     let journal = Journal::new(unix_now());
     let farm = join_farm(&settings, &identity, &journal, &mut warnings).await;
     let program = std::env::current_exe().unwrap_or_default();
-    let recorder = recorder::find(&program, &settings.state_dir, &mut warnings);
+    let recorder = recorder::find(&program, &settings.state_dir, Path::new(TEMPORARY), &mut warnings);
     for warning in &warnings {
         tracing::warn!("{warning}");
     }
