@@ -56,9 +56,21 @@ fn is_processor(argument: &str) -> bool {
 }
 
 /// What a driver says (`-###`) that it would do with the options, less what it would do without them.
+///
+/// Names of processors stay together: clang that does not know this one falls back to its default's name, but then tunes for none, and
+/// only an option that names the processor brings that about.
 pub fn meaning(with: &str, without: &str, family: CompilerFamily) -> Option<Vec<String>> {
     let (with, without) = (machine_options(with, family)?, machine_options(without, family)?);
-    Some(with.into_iter().filter(|option| !without.contains(option)).flatten().collect())
+    let names = |options: &[Vec<String>]| options.iter().filter(|option| names_processor(option)).cloned().collect();
+    let (named, usual): (Vec<_>, Vec<_>) = (names(&with), names(&without));
+    let says_more = |option: &Vec<String>| {
+        !without.contains(option) || family == CompilerFamily::Clang && names_processor(option) && named != usual
+    };
+    Some(with.into_iter().filter(says_more).flatten().collect())
+}
+
+fn names_processor(option: &[String]) -> bool {
+    option.first().is_some_and(|word| is_processor(word))
 }
 
 /// The options about the processor that the driver would hand on, in words that it takes itself.
@@ -146,6 +158,12 @@ mod tests {
             CompilerFamily::Clang,
         );
         assert_eq!(told, Some(words("-march=z -Xclang -target-feature -Xclang +avx")));
+        let told = meaning(
+            &clang("\"-target-cpu\" \"x86-64\" \"-target-feature\" \"+avx\""),
+            &clang("\"-target-cpu\" \"x86-64\" \"-tune-cpu\" \"generic\""),
+            CompilerFamily::Clang,
+        );
+        assert_eq!(told, Some(words("-march=x86-64 -Xclang -target-feature -Xclang +avx")), "an unknown processor");
         assert_eq!(meaning("error", "error", CompilerFamily::Gcc), None);
     }
 }
