@@ -8,6 +8,10 @@ use std::path::{Path, PathBuf};
 
 /// What the library is called.
 const RECORDER: &str = "libbuildbee_recorder.so";
+/// The beginning of a folder's name that holds a copy.
+const FOLDER: &str = "buildbee-recorder";
+/// Names that are tried for it.
+const MAX_NAMES: usize = 8;
 
 /// The library beside `program`, or a copy in `state_dir` or below `temporary` where the loader could not be told its path. `None`: there is
 /// none, or no place for it; `warnings` says so then.
@@ -28,10 +32,20 @@ pub fn find(program: &Path, state_dir: &Path, temporary: &Path, warnings: &mut V
     found.inspect_err(|error| warnings.push(format!("crates that are compiled here are not cached: {} has a space or colon in its path, and no copy can be made: {error}", library.display()))).ok()
 }
 
-/// A folder of this user's alone below `temporary`.
+/// A folder of this user's alone below `temporary`. Another's may have the name: number 0 of a user namespace is somebody else outside.
 fn private_folder(temporary: &Path) -> io::Result<PathBuf> {
     let uid = nix::unistd::geteuid().as_raw();
-    let folder = temporary.join(format!("buildbee-recorder-{uid}"));
+    let mut last = Err(io::Error::from(io::ErrorKind::AlreadyExists));
+    for n in 0..MAX_NAMES {
+        last = own_folder(temporary.join(format!("{FOLDER}-{uid}-{n}")), uid);
+        if last.is_ok() {
+            break;
+        }
+    }
+    last
+}
+
+fn own_folder(folder: PathBuf, uid: u32) -> io::Result<PathBuf> {
     match fs::DirBuilder::new().mode(0o700).create(&folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
@@ -90,6 +104,14 @@ mod tests {
         let private = copy.parent().unwrap();
         assert!(private.starts_with(&temporary));
         fs::set_permissions(private, fs::Permissions::from_mode(0o755)).unwrap();
+        let other = found(&spaced, &spaced).unwrap();
+        assert!(other != copy && other.starts_with(&temporary), "another name: {}", other.display());
+        let uid = nix::unistd::geteuid();
+        for n in 0..MAX_NAMES {
+            let taken = temporary.join(format!("{FOLDER}-{uid}-{n}"));
+            let _ = fs::remove_dir_all(&taken);
+            fs::write(taken, "").unwrap();
+        }
         assert_eq!(found(&spaced, &spaced), None);
         assert_eq!(found(&state.join("none"), &state), None);
         assert_eq!(warnings.len(), 2, "{warnings:?}");
