@@ -117,6 +117,9 @@ pub enum LocalReply {
         recorder: Option<String>,
         /// Whether `BUILDBEE=strict` forbids this run: print the reason and fail instead.
         strict_failure: bool,
+        /// Whether temporary files get a folder of their own, removed afterwards: the run may be killed, or its log tells them by that.
+        /// Its name can be seen in what is made (an assembler's listing is headed by the name of the file that it assembled).
+        own_temporary_dir: bool,
     },
     /// A remote result won the race: kill the compiler that runs, say [`LocalCall::LocalDone`], wait for [`LocalReply::Done`].
     Cancel,

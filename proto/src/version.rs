@@ -14,6 +14,7 @@
 //! | `/buildbee/action/3` | 0.1.0 | directories may be sent as what differs from earlier ones |
 //! | `/buildbee/action/3`, `/buildbee/blob/3` | 0.1.0 | blocks of packed streams have up to 1 MiB |
 //! | `/buildbee/action/4`, local 3 | 0.1.0 | metadata of crates early: what was observed goes with it, and it is printed before the end |
+//! | local 4 | 0.1.0 | a local run gets a folder for temporary files only where that is needed |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,4 +56,4 @@ impl Protocol {
 }
 
 /// Version of the messages between wrapper, command line and daemon. A daemon of another version is asked to leave and replaced.
-pub const LOCAL_VERSION: u32 = 3;
+pub const LOCAL_VERSION: u32 = 4;

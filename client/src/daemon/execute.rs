@@ -117,6 +117,13 @@ impl fmt::Debug for Run<'_> {
     }
 }
 
+/// Whether a local run may yet lose.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Raced {
+    Yes,
+    No,
+}
+
 enum Tried {
     Ended(Ended),
     Failed(AttemptError),
@@ -212,13 +219,13 @@ impl<'a> Executor<'a> {
         }
         self.listed.at("local");
         self.clock.ended(Stage::Wait);
-        self.start_local(&why.0).await?;
+        self.start_local(&why.0, Raced::No).await?;
         let outcome = self.link.outcome().await?;
         drop(permit);
         Ok(Ended::Local { why, outcome })
     }
 
-    async fn start_local(&self, reason: &str) -> Result<(), LinkError> {
+    async fn start_local(&self, reason: &str, raced: Raced) -> Result<(), LinkError> {
         let reply = LocalReply::RunLocally {
             reason: reason.to_owned(),
             report: true,
@@ -226,6 +233,8 @@ impl<'a> Executor<'a> {
             extra_env: Vec::new(),
             recorder: self.run.recorder.clone(),
             strict_failure: false,
+            // Only a race has a loser that is killed and leaves files behind.
+            own_temporary_dir: raced == Raced::Yes || self.run.recorder.is_some(),
         };
         self.link.send(&reply).await
     }
@@ -248,7 +257,7 @@ impl<'a> Executor<'a> {
                     // What it makes is in place when it is done.
                     early.close();
                     self.context.journal.noted("raced");
-                    self.start_local("raced").await?;
+                    self.start_local("raced", Raced::Yes).await?;
                     let raced = tokio::select! {
                         done = &mut attempt => Err(done),
                         outcome = self.link.outcome() => Ok(outcome?),

@@ -108,6 +108,7 @@ pub fn run_alone(reason: &str) -> LocalReply {
         extra_env: Vec::new(),
         recorder: None,
         strict_failure: reason.starts_with("strict:"),
+        own_temporary_dir: false,
     }
 }
 

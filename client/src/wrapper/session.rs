@@ -63,8 +63,8 @@ pub fn compile(
         }
         Ok(LocalReply::RunLocally { reason, strict_failure: true, .. }) => return Ending::Forbidden(reason),
         Ok(LocalReply::RunLocally { report: false, .. }) => Ending::BecomeCompiler,
-        Ok(LocalReply::RunLocally { extra_arguments, extra_env, recorder, .. }) => {
-            let extra = Extra { arguments: extra_arguments, env: extra_env, recorder, preloaded };
+        Ok(LocalReply::RunLocally { extra_arguments, extra_env, recorder, own_temporary_dir, .. }) => {
+            let extra = Extra { arguments: extra_arguments, env: extra_env, recorder, preloaded, own_temporary_dir };
             return supervised::run(Some(link), compiler, &extra, promise, nesting, temporary_dir);
         }
         Ok(LocalReply::WrongVersion { .. }) => Ending::RunAlone("daemon-version"),

@@ -49,6 +49,8 @@ pub struct Extra {
     pub recorder: Option<String>,
     /// What the user preloads.
     pub preloaded: Option<OsString>,
+    /// Whether temporary files get a folder of their own.
+    pub own_temporary_dir: bool,
 }
 
 /// Runs the compiler with `extra`, tells the daemon how it ended, if it still counts, and says how this process should end. A compile
@@ -63,7 +65,7 @@ pub fn run(
 ) -> Ending {
     let start = Instant::now();
     let Ok(signals) = Signals::take_over() else { return Ending::RunAlone("wrapper-signals") };
-    let scratch = Scratch::make(temporary_dir.unwrap_or(Path::new("/tmp")));
+    let scratch = extra.own_temporary_dir.then(|| Scratch::make(temporary_dir.unwrap_or(Path::new("/tmp")))).flatten();
     tree_kill::adopt_orphans();
     let mut command = become_compiler::command(compiler, &extra.arguments, nesting);
     if let Some(scratch) = &scratch {

@@ -109,6 +109,7 @@ fn strict_shows_the_reason() {
             extra_env: vec![],
             recorder: None,
             strict_failure: true,
+            own_temporary_dir: false,
         });
         invocation
     });

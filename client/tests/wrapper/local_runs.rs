@@ -21,6 +21,7 @@ fn the_daemon_hears_how_it_ended() {
             extra_env: vec![],
             recorder: None,
             strict_failure: false,
+            own_temporary_dir: true,
         });
         let outcome = caller.local_done();
         caller.say(&LocalReply::Working);
@@ -36,6 +37,30 @@ fn the_daemon_hears_how_it_ended() {
     assert_eq!(outcome.stderr.0, output.stderr);
     assert!(outcome.complete);
     assert!(stderr(&output).contains("/tmp/buildbee-"), "a folder of its own: {}", stderr(&output));
+    stage.assert_tidy();
+}
+
+#[test]
+fn a_run_that_nobody_kills_has_its_temporary_files_where_they_always_are() {
+    let stage = Stage::new();
+    let daemon = stage.daemon(|mut caller| {
+        caller.invocation();
+        caller.say(&LocalReply::RunLocally {
+            reason: "no-farm".into(),
+            report: true,
+            extra_arguments: vec!["-c".into(), "echo $TMPDIR".into()],
+            extra_env: vec![],
+            recorder: None,
+            strict_failure: false,
+            own_temporary_dir: false,
+        });
+        caller.local_done();
+        caller.say(&done(0, "", ""));
+        caller.end();
+    });
+    let output = stage.wrapper().args(["sh"]).output().unwrap();
+    daemon.join().unwrap();
+    assert_eq!(stdout(&output).trim_end(), stage.path("tmp").to_str().unwrap());
     stage.assert_tidy();
 }
 

@@ -149,6 +149,7 @@ pub(crate) fn run_locally(report: bool) -> LocalReply {
         extra_env: vec![],
         recorder: None,
         strict_failure: false,
+        own_temporary_dir: true,
     }
 }
 

@@ -126,6 +126,7 @@ fn true_messages_of_empty_items_take_little_memory() {
         extra_env: vec![Bytes::default(); MAX_ENVIRONMENT],
         recorder: None,
         strict_failure: false,
+        own_temporary_dir: true,
     };
     read::<LocalReply>("empty extra arguments", &samples::body(&reply));
 }

@@ -277,6 +277,7 @@ impl Session {
             extra_env: Vec::new(),
             recorder: self.recorder(keep),
             strict_failure: false,
+            own_temporary_dir: true,
         };
         self.link.send(&reply).await?;
         let outcome = self.link.outcome().await?;

@@ -398,6 +398,7 @@ fn local_replies() -> Vec<Sample> {
             extra_env: vec![bytes("COLUMNS=80")],
             recorder: Some("/usr/bin/libbuildbee_recorder.so".to_owned()),
             strict_failure: false,
+            own_temporary_dir: true,
         },
         LocalReply::Cancel,
         LocalReply::Admin { json: "{}".to_owned() },

@@ -268,7 +268,7 @@ pub(crate) fn local_request() -> impl Strategy<Value = LocalRequest> {
 
 pub(crate) fn local_reply() -> impl Strategy<Value = LocalReply> {
     let extra = (vec(".{0,20}", 0..ITEMS), vec(bytes(), 0..ITEMS), option::of(".{0,20}"));
-    let run = (".{0,20}", any::<bool>(), extra, any::<bool>());
+    let run = (".{0,20}", any::<bool>(), extra, any::<(bool, bool)>());
     prop_oneof![
         Just(LocalReply::Working),
         (any::<i32>(), bytes(), bytes()).prop_map(|(exit_code, stdout, stderr)| LocalReply::Done {
@@ -276,9 +276,19 @@ pub(crate) fn local_reply() -> impl Strategy<Value = LocalReply> {
             stdout,
             stderr
         }),
-        run.prop_map(|(reason, report, (extra_arguments, extra_env, recorder), strict_failure)| {
-            LocalReply::RunLocally { reason, report, extra_arguments, extra_env, recorder, strict_failure }
-        }),
+        run.prop_map(
+            |(reason, report, (extra_arguments, extra_env, recorder), (strict_failure, own_temporary_dir))| {
+                LocalReply::RunLocally {
+                    reason,
+                    report,
+                    extra_arguments,
+                    extra_env,
+                    recorder,
+                    strict_failure,
+                    own_temporary_dir,
+                }
+            }
+        ),
         Just(LocalReply::Cancel),
         ".{0,200}".prop_map(|json| LocalReply::Admin { json }),
         any::<u32>().prop_map(|version| LocalReply::WrongVersion { version }),
