@@ -41,11 +41,14 @@ pub(crate) struct Waiting {
     /// The process, which becomes bubblewrap under the same id.
     pub(crate) pid: Pid,
     socket: OwnedFd,
+    /// The network namespace that it is in, or why there is none.
+    pub(crate) network: Result<OwnedFd, StepFailure>,
 }
 
 impl Waiting {
-    /// Forks it. `bwrap` is the program bubblewrap, `null` is `/dev/null`, open for reading. The caller must have one thread.
-    pub(crate) fn fork(bwrap: &CStr, null: BorrowedFd<'_>) -> nix::Result<Self> {
+    /// Forks it. `bwrap` is the program bubblewrap, `null` is `/dev/null`, open for reading; without a `network` it reports why. The caller
+    /// must have one thread.
+    pub(crate) fn fork(bwrap: &CStr, null: BorrowedFd<'_>, network: Result<OwnedFd, StepFailure>) -> nix::Result<Self> {
         let parent = getpid();
         let (ours, theirs) = packet_pair()?;
         // SAFETY: the helper has a single thread, so the child may do whatever the parent may.
@@ -53,11 +56,11 @@ impl Waiting {
             ForkResult::Parent { child } => {
                 // Also done by the child, whichever comes first: a kill must never miss the group.
                 let _ = setpgid(child, child);
-                Ok(Self { pid: child, socket: ours })
+                Ok(Self { pid: child, socket: ours, network })
             }
             ForkResult::Child => {
                 // A panic must not unwind into the copy of the helper's loop.
-                let _ = catch_unwind(AssertUnwindSafe(|| wait_and_become(bwrap, null, &theirs, parent)));
+                let _ = catch_unwind(AssertUnwindSafe(|| wait_and_become(bwrap, null, &network, &theirs, parent)));
                 // SAFETY: ends the process at once, without the parent's exit handlers.
                 unsafe { libc::_exit(127) }
             }
@@ -71,12 +74,18 @@ impl Waiting {
     }
 }
 
-fn wait_and_become(bwrap: &CStr, null: BorrowedFd<'_>, socket: &OwnedFd, parent: Pid) {
+fn wait_and_become(
+    bwrap: &CStr,
+    null: BorrowedFd<'_>,
+    network: &Result<OwnedFd, StepFailure>,
+    socket: &OwnedFd,
+    parent: Pid,
+) {
+    let ready = network.as_ref().map_err(|failure| *failure).and_then(|network| namespaces::enter(network.as_fd()));
     // Without the helper that forked it nobody would ever end this process: it holds the other end of its socket until here.
     if own_process(null, socket.as_fd(), parent).is_err() {
         return;
     }
-    let ready = namespaces::enter();
     let Some((status, order)) = receive_order(socket.as_fd()) else { return };
     let Err(failure) = ready.and_then(|()| become_bubblewrap(bwrap, order, &status));
     // Nobody is left to tell if even this fails; the helper then sees an end without a status.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::spec::{Limits, MERGED_NAME, SandboxSpec, UPPER_NAME, WORK_NAME};
+use crate::world::DEVICES;
 
 /// User and group id that every command sees, on every agent.
 pub const SANDBOX_ID: u32 = 1000;
@@ -169,7 +170,7 @@ fn options(spec: &SandboxSpec, merged: &str) -> Vec<String> {
     let fixed = ["--die-with-parent", "--new-session", "--cap-drop", "ALL"];
     // Below /proc, user 0 of the host may write kernel settings even without any capability, and bubblewrap covers only what it can
     // itself write as a folder: so all of /proc is read-only.
-    let world = ["--bind", merged, "/", "--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev"];
+    let world = ["--bind", merged, "/", "--proc", "/proc", "--remount-ro", "/proc", "--dev-bind", DEVICES, "/dev"];
     let identity = ["--uid", &id, "--gid", &id, "--chdir", &chdir, "--clearenv"];
     let variables = spec.env.iter().flat_map(|(name, value)| ["--setenv", name.as_str(), value.as_str()]);
     namespaces.into_iter().chain(fixed).chain(world).chain(identity).chain(variables).map(str::to_owned).collect()
@@ -208,7 +209,7 @@ mod tests {
         --bind /s/scratch/7/merged /
         --proc /proc
         --remount-ro /proc
-        --dev /dev
+        --dev-bind /sys /dev
         --uid 1000
         --gid 1000
         --chdir /home/a/p

@@ -1,4 +1,4 @@
-//! The system-call filters of every command, as bytes that bubblewrap loads.
+//! The system-call filter of every command, as bytes that bubblewrap loads.
 //!
 //! A second wall behind namespaces and dropped capabilities: calls that no compiler makes and that kernel holes are found in. A
 //! filter denies; it does not list what is allowed, since a toolchain may use any ordinary call.
@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use nix::libc;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch,
+    SeccompRule, TargetArch, sock_filter,
 };
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -66,15 +66,33 @@ const NAMESPACE_FLAGS: [libc::c_int; 7] = [
 /// Types characters into the terminal as if the user had.
 const TIOCSTI: u64 = 0x5412;
 
-/// The filters, in the order in which bubblewrap loads them. None on an architecture that the compiler of filters does not know.
+/// The filters that bubblewrap loads: one, since each is translated and looked through again for every command, and none on an
+/// architecture that the compiler of filters does not know.
 pub(crate) fn filters() -> Result<Vec<Vec<u8>>, BackendError> {
     let Ok(arch) = TargetArch::try_from(std::env::consts::ARCH) else {
         return Ok(Vec::new());
     };
-    let denied = compile(denied()?, libc::EPERM, arch)?;
-    // Its flags are in memory that a filter can't read. Told that the call does not exist, libraries use `clone`.
-    let absent = compile(Rules::from([(libc::SYS_clone3, Vec::new())]), libc::ENOSYS, arch)?;
-    Ok(vec![denied, absent])
+    let mut program = compile(denied()?, libc::EPERM, arch)?;
+    // It ends by allowing what nothing has denied.
+    let allow = program.pop();
+    program.extend(absent()?);
+    program.extend(allow);
+    Ok(vec![program.iter().flat_map(instruction).collect()])
+}
+
+/// Tells of one call that it does not exist: its flags are in memory that a filter can't read, and libraries use `clone` then. Whoever
+/// compiles filters knows one answer a filter.
+fn absent() -> Result<[sock_filter; 3], BackendError> {
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    let of = |number: i64| u32::try_from(number).map_err(|_| BackendError::InvalidArgumentNumber);
+    let answer = u32::from(SeccompAction::Errno(libc::ENOSYS.cast_unsigned()));
+    Ok([
+        sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: 0 },
+        sock_filter { code: JUMP_IF_EQUAL, jt: 0, jf: 1, k: of(libc::SYS_clone3)? },
+        sock_filter { code: RETURN, jt: 0, jf: 0, k: answer },
+    ])
 }
 
 fn denied() -> Result<Rules, BackendError> {
@@ -98,14 +116,13 @@ fn rule(
     SeccompRule::new(vec![SeccompCondition::new(argument, length, operator, value)?])
 }
 
-fn compile(rules: Rules, errno: i32, arch: TargetArch) -> Result<Vec<u8>, BackendError> {
+fn compile(rules: Rules, errno: i32, arch: TargetArch) -> Result<BpfProgram, BackendError> {
     let action = SeccompAction::Errno(errno.cast_unsigned());
-    let program: BpfProgram = SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()?;
-    Ok(program.iter().flat_map(instruction).collect())
+    SeccompFilter::new(rules, SeccompAction::Allow, action, arch)?.try_into()
 }
 
 /// One instruction as the kernel lays it out.
-fn instruction(filter: &seccompiler::sock_filter) -> Vec<u8> {
+fn instruction(filter: &sock_filter) -> Vec<u8> {
     [&filter.code.to_ne_bytes()[..], &[filter.jt, filter.jf], &filter.k.to_ne_bytes()].concat()
 }
 

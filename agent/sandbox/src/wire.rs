@@ -20,7 +20,7 @@ pub(crate) const MAX_PLAN_BYTES: usize = 8 * MAX_COMMAND_BYTES;
 /// Descriptors that come with every [`Launch`], before the filters.
 pub(crate) const N_FIXED_DESCRIPTORS: usize = 5;
 /// System-call filters of one command.
-pub(crate) const MAX_FILTERS: usize = 2;
+pub(crate) const MAX_FILTERS: usize = 1;
 /// Descriptors of one [`Launch`].
 pub(crate) const MAX_DESCRIPTORS: usize = N_FIXED_DESCRIPTORS + MAX_FILTERS;
 /// Commands that the helper runs at once; more are refused.
@@ -95,7 +95,9 @@ pub enum Step {
     IdMaps,
     /// No mount gets out.
     PrivateMounts,
-    /// The host name and the loopback interface.
+    /// The folder of devices that all commands share.
+    Devices,
+    /// The host name, a network namespace and its loopback interface.
     Network,
     /// The overlay.
     Overlay,

@@ -30,7 +30,8 @@ use thiserror::Error;
 use crate::descriptors::{Packet, borrow_all, close_from, receive, send};
 use crate::launch::{ProcessEnd, Waiting, kill_group, reap};
 use crate::status::{MAX_STATUS_BYTES, Status, parse};
-use crate::wire::{Ended, Event, Hello, Launch, MAX_FILTERS, MAX_LAUNCHES, N_FIXED_DESCRIPTORS, Refusal};
+use crate::wire::{Ended, Event, Hello, Launch, MAX_FILTERS, MAX_LAUNCHES, N_FIXED_DESCRIPTORS, Refusal, StepFailure};
+use crate::world::World;
 
 /// Why the helper can't work.
 #[derive(Debug, Error)]
@@ -62,6 +63,7 @@ pub fn serve(bwrap: PathBuf) -> Result<(), ZygoteError> {
         null: File::open("/dev/null")?.into(),
         control: io::stdin().as_fd().try_clone_to_owned()?,
         children: SignalFd::with_flags(&watched, flags).map_err(io::Error::from)?,
+        world: World::enter(),
         waiting: VecDeque::new(),
         running: Vec::new(),
         strays: Vec::new(),
@@ -81,6 +83,8 @@ struct Zygote {
     null: OwnedFd,
     control: OwnedFd,
     children: SignalFd,
+    /// What all commands share, or why they can't run.
+    world: Result<World, StepFailure>,
     /// Processes for the next commands. At most [`N_WAITING`].
     waiting: VecDeque<Waiting>,
     /// At most [`MAX_LAUNCHES`].
@@ -99,6 +103,8 @@ struct Running {
     /// Read end of the status pipe.
     status: OwnedFd,
     bubblewrap: Pid,
+    /// Goes on to another command when all of this one is gone.
+    network: Option<OwnedFd>,
     killed: bool,
     /// Bubblewrap's end, with what it told.
     ended: Option<(ProcessEnd, Status)>,
@@ -169,28 +175,28 @@ impl Zygote {
             self.start(launch, &descriptors).map_err(|error| Refusal::Kernel(error as i32))
         };
         match started {
-            Ok((bubblewrap, status)) => {
+            Ok((waiting, status)) => {
                 tell(channel.as_fd(), &Event::Started);
-                self.running.push(Running::new(channel, status, bubblewrap));
+                self.running.push(Running::new(channel, status, waiting));
             }
             Err(refusal) => tell(channel.as_fd(), &Event::Refused(refusal)),
         }
         self.prepare();
     }
 
-    /// Hands a command to a process that waits for one: its id, and the read end of its status pipe.
-    fn start(&mut self, launch: &Launch, descriptors: &[OwnedFd]) -> nix::Result<(Pid, OwnedFd)> {
+    /// Hands a command to a process that waits for one, and returns it with the read end of its status pipe.
+    fn start(&mut self, launch: &Launch, descriptors: &[OwnedFd]) -> nix::Result<(Waiting, OwnedFd)> {
         let (status, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
         let given: Vec<BorrowedFd<'_>> = [write.as_fd()].into_iter().chain(borrow_all(descriptors)).collect();
         while let Some(waiting) = self.waiting.pop_front() {
             if waiting.give(launch, &given).is_ok() {
-                return Ok((waiting.pid, status));
+                return Ok((waiting, status));
             }
             self.dismiss(&waiting);
         }
-        let fresh = Waiting::fork(&self.bwrap, self.null.as_fd())?;
+        let fresh = self.fork()?;
         match fresh.give(launch, &given) {
-            Ok(()) => Ok((fresh.pid, status)),
+            Ok(()) => Ok((fresh, status)),
             Err(error) => {
                 self.dismiss(&fresh);
                 Err(error)
@@ -203,10 +209,15 @@ impl Zygote {
         self.strays.push(waiting.pid);
     }
 
+    fn fork(&mut self) -> nix::Result<Waiting> {
+        let network = self.world.as_mut().map_err(|failure| *failure).and_then(World::network);
+        Waiting::fork(&self.bwrap, self.null.as_fd(), network)
+    }
+
     /// Has processes wait for the next commands. Where that fails, it is tried again when a command is there.
     fn prepare(&mut self) {
         while self.waiting.len() < N_WAITING {
-            match Waiting::fork(&self.bwrap, self.null.as_fd()) {
+            match self.fork() {
                 Ok(waiting) => self.waiting.push_back(waiting),
                 Err(_) => return,
             }
@@ -231,8 +242,11 @@ impl Zygote {
     }
 
     fn finish(&mut self, allowed: impl Fn(&Running) -> bool) {
-        for running in self.running.extract_if(.., |running| running.is_gone() && allowed(running)) {
+        for mut running in self.running.extract_if(.., |running| running.is_gone() && allowed(running)) {
             running.report();
+            if let (Ok(world), Some(network)) = (&mut self.world, running.network.take()) {
+                world.reuse(network);
+            }
         }
     }
 
@@ -251,9 +265,10 @@ impl Zygote {
 }
 
 impl Running {
-    fn new(channel: OwnedFd, status: OwnedFd, bubblewrap: Pid) -> Self {
+    fn new(channel: OwnedFd, status: OwnedFd, waiting: Waiting) -> Self {
         let (cpu, peak_memory_bytes) = (Duration::ZERO, 0);
-        Self { channel, status, bubblewrap, killed: false, ended: None, init: None, cpu, peak_memory_bytes }
+        let (bubblewrap, network) = (waiting.pid, waiting.network.ok());
+        Self { channel, status, bubblewrap, network, killed: false, ended: None, init: None, cpu, peak_memory_bytes }
     }
 
     fn kill(&mut self) {

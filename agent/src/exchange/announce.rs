@@ -3,14 +3,15 @@
 //! Fire and forget: a bounded queue and one task. A peer that is away misses the announcement, and the result stays with this agent. Small
 //! blobs come along, and the stream to each peer stays open for the next result: otherwise three streams were opened for each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use buildbee_p2p::frames::{read_message, write_message};
+use buildbee_p2p::frames::{read_message, write_messages};
 use buildbee_p2p::node::{Node, PeerStream};
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::codec::Bytes;
+use buildbee_proto::digest::Digest;
 use buildbee_proto::exchange::{CacheReply, CacheRequest};
 use buildbee_proto::limits::{MAX_ANNOUNCED_BLOBS, MAX_ANNOUNCED_BYTES};
 use buildbee_proto::outcome::SignedResult;
@@ -26,7 +27,11 @@ use super::small::Small;
 
 /// Results waiting to be announced; further ones are not.
 const MAX_WAITING: usize = 256;
-/// How long one peer may take to note one.
+/// How long results are gathered, so that one packet and one wake-up at the other end do for several. Nobody waits for it.
+const GATHERING: Duration = Duration::from_millis(100);
+/// Results announced together: what they bring along stays within a megabyte.
+const MAX_GATHERED: usize = 16;
+/// How long one peer may take to note them.
 const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Streams that stay open. Most results of a farm go to others than the last one did.
@@ -61,14 +66,23 @@ pub async fn announce_task(
     stop: CancellationToken,
 ) {
     let mut streams = Streams { node: node.clone(), open: HashMap::new() };
-    while let Some(Some(result)) = stop.run_until_cancelled(waiting.recv()).await {
+    while let Some(Some(first)) = stop.run_until_cancelled(waiting.recv()).await {
+        // At the end, what is there goes at once.
+        let _ = stop.run_until_cancelled(tokio::time::sleep(GATHERING)).await;
+        let mut results = vec![first];
+        while results.len() < MAX_GATHERED
+            && let Ok(result) = waiting.try_recv()
+        {
+            results.push(result);
+        }
         let Some(roster) = node.roster() else { continue };
-        let request = announcement(&result, &small);
-        for peer in keepers(&result.result.action, &roster.value) {
+        let by_keeper = shares(&results, |action| keepers(action, &roster.value));
+        for (peer, results) in by_keeper {
             if peer == node.peer() || !node.peers().borrow().contains(peer) {
                 continue;
             }
-            let told = timeout(ANNOUNCE_DEADLINE, streams.tell(peer, &request));
+            let requests: Vec<_> = results.into_iter().map(|result| announcement(result, &small)).collect();
+            let told = timeout(ANNOUNCE_DEADLINE, streams.tell(peer, &requests));
             match stop.run_until_cancelled(told).await {
                 Some(Ok(Ok(()))) => {}
                 Some(Ok(Err(error))) => tracing::debug!(peer = %peer.short(), error, "announcement failed"),
@@ -77,6 +91,20 @@ pub async fn announce_task(
             }
         }
     }
+}
+
+/// What each keeper is told of.
+fn shares<I: IntoIterator<Item = PeerId>>(
+    results: &[Arc<SignedResult>],
+    keepers: impl Fn(&Digest) -> I,
+) -> BTreeMap<PeerId, Vec<&SignedResult>> {
+    let mut by_keeper: BTreeMap<PeerId, Vec<&SignedResult>> = BTreeMap::new();
+    for result in results {
+        for peer in keepers(&result.result.action) {
+            by_keeper.entry(peer).or_default().push(result);
+        }
+    }
+    by_keeper
 }
 
 fn announcement(result: &SignedResult, small: &Small) -> CacheRequest {
@@ -96,18 +124,18 @@ struct Streams {
 
 impl Streams {
     /// Not cancel-safe, but for a stream that is then opened anew.
-    async fn tell(&mut self, peer: PeerId, request: &CacheRequest) -> Result<(), String> {
+    async fn tell(&mut self, peer: PeerId, requests: &[CacheRequest]) -> Result<(), String> {
         // The other side ends a stream that was idle for long.
         if let Some(mut stream) = self.open.remove(&peer)
-            && let Ok(reply) = exchange(&mut stream, request).await
+            && let Ok(replies) = exchange(&mut stream, requests).await
         {
             self.keep(peer, stream);
-            return noted(reply);
+            return replies.into_iter().try_for_each(noted);
         }
         let mut stream = self.node.open(peer, Protocol::Cache).await.map_err(|error| error.to_string())?;
-        let reply = exchange(&mut stream, request).await?;
+        let replies = exchange(&mut stream, requests).await?;
         self.keep(peer, stream);
-        noted(reply)
+        replies.into_iter().try_for_each(noted)
     }
 
     fn keep(&mut self, peer: PeerId, stream: PeerStream) {
@@ -118,10 +146,15 @@ impl Streams {
     }
 }
 
-async fn exchange(stream: &mut PeerStream, request: &CacheRequest) -> Result<CacheReply, String> {
-    write_message(stream, request).await.map_err(|error| error.to_string())?;
-    let reply = read_message::<CacheReply, _>(stream).await.map_err(|error| error.to_string())?;
-    reply.ok_or_else(|| "the stream ended early".to_owned())
+/// One answer a request.
+async fn exchange(stream: &mut PeerStream, requests: &[CacheRequest]) -> Result<Vec<CacheReply>, String> {
+    write_messages(stream, requests).await.map_err(|error| error.to_string())?;
+    let mut replies = Vec::with_capacity(requests.len());
+    for _ in requests {
+        let reply = read_message::<CacheReply, _>(stream).await.map_err(|error| error.to_string())?;
+        replies.push(reply.ok_or_else(|| "the stream ended early".to_owned())?);
+    }
+    Ok(replies)
 }
 
 fn noted(reply: CacheReply) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! What a command can't see or do.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -20,6 +21,40 @@ async fn no_network() {
     let interfaces = place_text("while read -r name rest; do echo $name; done < /proc/net/dev").await;
     let interfaces: Vec<_> = interfaces.lines().filter(|line| line.ends_with(':')).collect();
     assert_eq!(interfaces, ["lo:"]);
+}
+
+#[tokio::test]
+async fn no_two_commands_have_one_network_at_once() {
+    let _layer = toolchain();
+    let launcher = launcher().await;
+    let places = [Place::new(), Place::new(), Place::new()];
+    // Each says where it is while the others are there.
+    let at = |place: &Place| place.shell("readlink /proc/self/ns/net; exec sleep 2");
+    let (one, two, three) =
+        tokio::join!(run(&launcher, at(&places[0])), run(&launcher, at(&places[1])), run(&launcher, at(&places[2])));
+    let mut networks = [one, two, three].map(|completed| completed.unwrap().stdout).to_vec();
+    networks.sort();
+    networks.dedup();
+    assert_eq!(networks.len(), places.len());
+    let mut later = BTreeSet::new();
+    for _ in 0..8 {
+        later.insert(run(&launcher, Place::new().shell("readlink /proc/self/ns/net")).await.unwrap().stdout);
+    }
+    assert!(later.len() < 8, "they are used again");
+}
+
+#[tokio::test]
+async fn devices_are_the_usual_ones_and_a_folder_of_nobody() {
+    let place = Place::new();
+    let script = "echo x > /dev/null; head -c 3 /dev/zero | cat -v; echo y > /dev/fd/1; echo z 2>/dev/null > /dev/full || echo full; echo > /dev/shm/mine && echo /dev/shm/*";
+    assert_eq!(place.text(script).await, "^@^@^@y\nfull\n/dev/shm/mine");
+    assert!(place.path().join("scratch/upper/tmp/mine").exists(), "in its own folder");
+    assert_eq!(place_text("echo /dev/shm/*").await, "/dev/shm/*");
+    for attempt in
+        ["echo > /dev/mine", "mkdir /dev/pts/mine", "rm /dev/null", "ln -sf /tmp /dev/fd", "chmod 000 /dev/zero"]
+    {
+        assert_ne!(Place::new().run(attempt).await.exit, Exit::Code(0), "{attempt}");
+    }
 }
 
 async fn place_text(script: &str) -> String {
