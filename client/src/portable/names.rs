@@ -24,7 +24,7 @@ const HARMLESS: [&str; 7] = [
 /// Fails for the first text that makes the folder matter. `absolute`: files have absolute names that `__FILE__` shows.
 pub(super) fn check(
     files: &[(RelPath, Digest)],
-    root: &RelPath,
+    roots: &[RelPath],
     absolute: bool,
     hashes: &FileHashes,
 ) -> Result<(), Obstacle> {
@@ -33,7 +33,7 @@ pub(super) fn check(
         if absolute && scan.own_name && !(is_system(path) && HARMLESS.iter().any(|end| path.as_str().ends_with(end))) {
             return Err(Obstacle::OwnName(path.clone()));
         }
-        if scan.far_names && names_far(&scan, root) {
+        if scan.far_names && names_far(&scan, roots) {
             return Err(Obstacle::FarName(path.clone()));
         }
     }
@@ -42,14 +42,15 @@ pub(super) fn check(
 
 /// Whether a name is absolute and not the system's, or goes up and comes back through a folder that is called like one above the
 /// project.
-fn names_far(scan: &Scan, root: &RelPath) -> bool {
+fn names_far(scan: &Scan, roots: &[RelPath]) -> bool {
+    let above: Vec<&str> = roots.iter().flat_map(RelPath::components).collect();
     scan.includes.iter().chain(&scan.probes).any(|include| {
         if let Some(path) = include.name.strip_prefix('/') {
             let path = RelPath::try_from(path.trim_start_matches('/'));
             return !path.is_ok_and(|path| is_system(&path));
         }
         let after_up = include.name.split('/').skip_while(|part| *part != "..");
-        after_up.filter(|part| *part != "..").any(|part| root.components().any(|name| name == part))
+        after_up.filter(|part| *part != "..").any(|part| above.contains(&part))
     })
 }
 
@@ -72,7 +73,7 @@ mod tests {
             ("#if __has_include(\"/srv/x.h\")\n#endif", true),
         ] {
             let scan = scan(text.as_bytes());
-            assert_eq!(scan.far_names && names_far(&scan, &root), far, "{text}");
+            assert_eq!(scan.far_names && names_far(&scan, std::slice::from_ref(&root)), far, "{text}");
         }
     }
 }

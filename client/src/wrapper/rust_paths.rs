@@ -1,14 +1,18 @@
 //! The arguments that make rustc write names for folders, where this program becomes the compiler: because the daemon has nothing to do with
 //! that command, or because there is none. So all crates of a build are of one kind, whatever became of each. Which folders, and which
-//! arguments, [`locate`](crate::rust::locate) knows, as for the daemon.
+//! arguments, [`locate`](crate::rust::locate) knows, as for the daemon; for the C of build scripts, [`build_script`].
 //!
 //! `BUILDBEE_PATHS=exact`, or `paths = "exact"` in the settings file, adds none. The file is read for nothing else, and not where a result is
 //! found: beside a compiler's run that costs nothing.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use super::base_dir::is_compiler;
 use super::program::Compiler;
+use super::settings::NESTED_VARIABLE;
+use crate::rust::build_script;
 use crate::rust::locate::{Surroundings, added_flags, leading_words};
 use crate::rust::roots::PathSetting;
 
@@ -19,9 +23,7 @@ pub const PATHS_VARIABLE: &str = "BUILDBEE_PATHS";
 pub fn add_flags(compiler: &mut Compiler, cwd: &Path, variable: &dyn Fn(&str) -> Option<OsString>) {
     let Some(at) = leading_words(&compiler.program, compiler.argv.get(1..).unwrap_or_default()) else { return };
     let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
-    let setting = text(PATHS_VARIABLE).and_then(|word| PathSetting::from_word(&word));
-    let setting =
-        setting.or_else(|| written(&std::fs::read_to_string(settings_file(&text)?).ok()?)).unwrap_or_default();
+    let setting = setting(&text);
     let own = at + 1;
     let Some(arguments) = compiler.argv.get(own..).and_then(|words| expanded(words, cwd)) else { return };
     let flags = added_flags(&Surroundings {
@@ -33,6 +35,42 @@ pub fn add_flags(compiler: &mut Compiler, cwd: &Path, variable: &dyn Fn(&str) ->
         exists: &|path| path.exists(),
     });
     compiler.argv.splice(own..own, flags.into_iter().map(OsString::from));
+}
+
+/// The same for a compile of C or C++ below one of cargo's build scripts, by a compiler that takes such arguments.
+pub fn add_prefix_maps(compiler: &mut Compiler, cwd: &Path, variable: &dyn Fn(&str) -> Option<OsString>) {
+    if !is_compiler(compiler.program.file_name().unwrap_or_default()) {
+        return;
+    }
+    let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
+    let words = compiler.argv.iter().skip(1);
+    let arguments: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    let renamed = build_script::renamed(&Surroundings {
+        arguments: &arguments,
+        cwd,
+        variable: &text,
+        sysroot: None,
+        setting: setting(&text),
+        exists: &|path| path.exists(),
+    });
+    let flags = renamed.map(|renamed| renamed.flags).unwrap_or_default();
+    if !flags.is_empty() && takes_prefix_maps(compiler) {
+        compiler.argv.splice(1..1, flags.into_iter().map(OsString::from));
+    }
+}
+
+/// Nothing is remembered here, so it is asked each time.
+fn takes_prefix_maps(compiler: &Compiler) -> bool {
+    let mut probe = Command::new(&compiler.program);
+    probe.args(build_script::PROBE).env(NESTED_VARIABLE, "1");
+    probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success())
+}
+
+/// What `variable`, or else the settings file, says of paths.
+fn setting(variable: &dyn Fn(&str) -> Option<String>) -> PathSetting {
+    let setting = variable(PATHS_VARIABLE).and_then(|word| PathSetting::from_word(&word));
+    setting.or_else(|| written(&std::fs::read_to_string(settings_file(variable)?).ok()?)).unwrap_or_default()
 }
 
 /// The settings file, where the command line and the daemon look for it.

@@ -108,6 +108,8 @@ fn results_are_shared_between_checkouts_where_the_bytes_allow_it() {
         "$CC -Wall -I\"$PWD/include\" -MD -MP -o \"$PWD/build/a.o\" -c \"$PWD/src/a.c\"",
         "$CXX -O2 -I\"$PWD/include\" -MD -o build/a.o -c \"$PWD/src/a.cpp\"",
         "$CC -DNDEBUG -O1 -Iinclude -c src/asserts.c -o \"$PWD/build/a.o\"",
+        "mkdir -p \"$PWD.out\"; $CC -O2 -Iinclude -MD -c src/a.c -o \"$PWD.out/a.o\" && cp \"$PWD.out\"/* build/",
+        "mkdir -p \"$PWD.out\"; $CXX -Wall -Iinclude -MD -MF build/a.d -c src/a.cpp -o \"$PWD.out/b.o\" && cp \"$PWD.out/b.o\" build/",
         "$CC -g -ffile-prefix-map=\"$PWD\"=. -Iinclude -MD -c src/a.c -o build/a.o",
         "$CC -g -ffile-prefix-map=\"$PWD\"=. -I\"$PWD/include\" -c \"$PWD/src/asserts.c\" -o build/a.o",
         "$CC -g -ffile-prefix-map=\"$PWD\"=. -c \"$PWD/src/measures.c\" -o build/a.o",
@@ -136,6 +138,11 @@ fn results_that_hold_their_folder_stay_in_it_and_it_is_said_why() {
         ("$CC -DHERE=\\\"\"$PWD\"\\\" -Iinclude -c src/a.c -o build/a.o", "-DHERE"),
         ("$CC -g -gz -ffile-prefix-map=\"$PWD\"=. -Iinclude -c src/a.c -o build/a.o", "-gz"),
         ("$CC -g -fdebug-prefix-map=\"$PWD\"=. -c \"$PWD/src/measures.c\" -o build/a.o", "__FILE__"),
+        (
+            "mkdir -p \"$PWD.out\"; $CC --coverage -Iinclude -c src/a.c -o \"$PWD.out/a.o\"; touch build/a.o",
+            "other files",
+        ),
+        ("$CC -O1 -ffile-prefix-map=/=. -Iinclude -c src/a.c -o build/a.o", "-ffile-prefix-map=/"),
         ("echo \"#include \\\"$PWD/include/b.h\\\"\" >x.c; $CC -c x.c -o build/a.o", "leads out"),
     ];
     for (line, reason) in lines {
