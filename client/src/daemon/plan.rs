@@ -108,7 +108,11 @@ pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> P
     let native = |options: &[String]| context.natives.read(&compiler, options);
     let request: Arc<CompileRequest> = match decide_on(&asked, &read, &native) {
         Decision::Distribute(request) => Arc::new(request.mapped(renamed.flags, renamed.folders)),
-        Decision::Local(reason) => return Planned::local(&call, reason.code(), reason.to_string()),
+        Decision::Local(reason) => {
+            // The wrapper adds them by itself.
+            let record = Record { added_arguments: renamed.flags, ..call.record() };
+            return Planned::Local(Box::new(record), (reason.code().to_owned(), reason.to_string()));
+        }
     };
     let source = call.cwd.join(&request.source);
     let content = match context.hashes.hash(&source) {

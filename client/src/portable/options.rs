@@ -100,10 +100,13 @@ pub(super) fn check(request: &CompileRequest, folders: &Folders) -> Result<Spell
         return Err(Obstacle::Shortened(folder.path.display().to_string()));
     }
     let mut macros_mapped = true;
+    let mut debug_mapped = weighed.directory_named || is_mapped(request, &folders.around, folders, Mapped::Debug)?;
     for folder in folders.read() {
         macros_mapped &= is_mapped(request, folder, folders, Mapped::Macros)?;
+        // clang cuts absolute names where they part from the working directory's name, and the pieces are not found.
+        debug_mapped &= !weighed.absolute || is_mapped(request, folder, folders, Mapped::Debug)?;
     }
-    if weighed.debug && !weighed.directory_named && !is_mapped(request, &folders.around, folders, Mapped::Debug)? {
+    if weighed.debug && !debug_mapped {
         return Err(Obstacle::Debug);
     }
     Ok(Spelling { absolute: weighed.absolute, macros_mapped, wrapped: weighed.wrapped })

@@ -147,9 +147,7 @@ fn a_folder_for_outputs_alone_is_a_root_of_its_own() {
 fn folders_that_the_build_names_are_roots_wherever_they_are() {
     let gcc = COMPILERS[0];
     let home = "/home/a/.cargo/registry/src/i/y-1.0";
-    let argv = format!(
-        "-Iinclude -I/home/a/app/target/debug/build/z/out -c c/x.c -o /home/a/app/target/debug/build/y/out/x.o"
-    );
+    let argv = "-Iinclude -I/home/a/app/target/debug/build/z/out -c c/x.c -o /home/a/app/target/debug/build/y/out/x.o";
     let argv: Vec<String> = argv.split(' ').map(str::to_owned).collect();
     let with = |folders: &[&str]| {
         let request = request(gcc, &argv, Path::new(home)).unwrap();
@@ -184,8 +182,37 @@ fn maps_count_that_mean_the_same_wherever_the_folders_are() {
     assert_eq!(checked(&[app]).ok(), Some(false));
     assert_eq!(checked(&[target, app]).ok(), Some(false));
     assert_eq!(checked(&["-fdebug-prefix-map=/home/a/app=/w"]).ok(), Some(false));
+    assert!(
+        checked(&[app, "-I/home/a/app/target/gen"]).is_err(),
+        "debug information may hold pieces of the other's name"
+    );
+    assert!(checked(&["-fdebug-compilation-dir=/home/x", "-I/home/a/app/include"]).is_err());
+    assert!(checked(&["-fdebug-compilation-dir=/home/x"]).is_ok());
     assert!(checked(&[target]).is_err(), "debug information names the working directory");
     for far in ["-ffile-prefix-map=/home=/h", "-ffile-prefix-map=/home/a/ap=/h", "-fmacro-prefix-map=/="] {
         assert!(checked(&[app, target, far]).is_err() && checked(&[far, app, target]).is_err(), "{far}");
     }
+}
+
+#[test]
+fn no_way_leads_from_a_folder_into_one_that_is_in_it() {
+    let read_set = |link: &str| ReadSet {
+        symlinks: vec![(RelPath::try_from("home/a/app/l").unwrap(), link.to_owned())],
+        ..ReadSet::default()
+    };
+    let of = |line: &str, link: &str| {
+        let argv: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let cwd = Path::new("/home/a/app");
+        let request = request(COMPILERS[0], &argv, cwd).unwrap();
+        let request = request.mapped(Vec::new(), ["/home/a/app", "/home/a/app/target"].map(PathBuf::from).to_vec());
+        let read_set = read_set(link);
+        let project = Project::of(cwd, &request, &[], &read_set)?;
+        assert_eq!(project.inner_names(), ["target"]);
+        project.check(&read_set)
+    };
+    assert_eq!(of("-I/home/a/app/target/gen -c src/x.c -o /home/a/app/target/x.o", "src"), Ok(()));
+    for line in ["-Itarget/gen -c src/x.c -o /home/a/app/target/x.o", "-c src/x.c -o target/x.o"] {
+        assert!(matches!(of(line, "src"), Err(super::Obstacle::Outside(_))), "{line}");
+    }
+    assert!(of("-c src/x.c -o /home/a/app/target/x.o", "target/gen").is_err());
 }

@@ -76,8 +76,12 @@ impl Project {
         }
         let mut project = Self { roots, n_read, fixed: Vec::new() };
         let around = project.around(&start).ok_or_else(|| root_obstacle(cwd))?;
-        if let Some(path) = spelled(request).find(|path| climbs_out(around, &start, path)) {
-            return Err(Obstacle::Outside(place(path)?));
+        // From one folder no way leads into another, but by its whole name: elsewhere it may not be there.
+        for path in spelled(request).filter(|path| path.is_relative()) {
+            let at = place(path)?;
+            if climbs_out(around, &start, path) || project.around(&at).is_some_and(|other| other != around) {
+                return Err(Obstacle::Outside(at));
+            }
         }
         project.fixed = read.into_iter().chain(written).filter(|path| project.around(path).is_none()).collect();
         Ok(project)
@@ -89,6 +93,12 @@ impl Project {
         let text = |root: &RelPath| format!("/{root}");
         let around = self.around(&start).map(text).ok_or_else(|| root_obstacle(cwd))?;
         Ok(Folders { all: self.roots.iter().map(text).collect(), n_read: self.n_read, around })
+    }
+
+    /// The last names of folders that are in another one: without such a name no way leads from that into them.
+    pub(super) fn inner_names(&self) -> Vec<&str> {
+        let is_in_another = |root: &&RelPath| self.roots.iter().any(|other| other != *root && is_below(root, other));
+        self.roots.iter().filter(is_in_another).filter_map(|root| root.components().next_back()).collect()
     }
 
     /// The folder that a path is in, of those that are in each other the inner one.
@@ -105,11 +115,13 @@ impl Project {
         if let Some(path) = looked_at(read_set).find(|path| !settled(path)) {
             return Err(Obstacle::Outside(path.clone()));
         }
+        let inner = self.inner_names();
         let inside = read_set.symlinks.iter().filter_map(|(path, target)| Some((self.around(path)?, path, target)));
         for (root, path, target) in inside {
             let folder = path.split_last().map_or_else(RelPath::root, |(folder, _)| folder);
             let target = Path::new(target);
-            if target.is_absolute() || climbs_out(root, &folder, target) {
+            let leads_in = target.iter().any(|part| inner.iter().any(|name| part == *name));
+            if target.is_absolute() || leads_in || climbs_out(root, &folder, target) {
                 return Err(Obstacle::Outside(path.clone()));
             }
         }

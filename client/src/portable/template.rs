@@ -60,7 +60,7 @@ impl<'a> Template<'a> {
         }
         let spelling = options::check(request, &project.folders(cwd)?)?;
         project.check(read_set)?;
-        names::check(&read_set.files, &project.roots, spelling.absolute && !spelling.macros_mapped, hashes)?;
+        names::check(&read_set.files, &project, spelling.absolute && !spelling.macros_mapped, hashes)?;
         let no_project = || Obstacle::Root(cwd.display().to_string());
         let tree = Detached::from(&job.inputs.tree, &project.roots).ok_or_else(no_project)?;
         // Their own encodings, just made.
@@ -111,9 +111,11 @@ impl<'a> Template<'a> {
 
     /// What a hint leads to, if it is true and of use here.
     pub fn follow(&self, hint: &Hint) -> Option<There> {
-        // Its folders must be nothing to this compile: what is looked for in vain there, was perhaps found by the other.
-        let in_one = |path: &RelPath, roots: &[RelPath]| roots.iter().any(|root| is_below(path, root));
-        let foreign = |path: &RelPath| in_one(path, &hint.roots) && !in_one(path, &self.roots);
+        // What is looked for in vain here, must not have been looked for in another of its folders there, where it was perhaps found.
+        let respelling = Respelling::new(&self.roots, &hint.roots);
+        let foreign = |path: &RelPath| {
+            respelling.path(path).is_ok_and(|there| innermost(&there, &hint.roots) != innermost(path, &self.roots))
+        };
         let usable = hint.roots != self.roots
             && hint.roots.len() == self.roots.len()
             && hint.roots.iter().all(|root| is_project(root) && root.as_str().bytes().all(is_plain))
@@ -140,6 +142,12 @@ impl<'a> Template<'a> {
     fn nowhere(&self) -> Option<Vec<RelPath>> {
         NOWHERE.iter().take(self.roots.len()).map(|folder| RelPath::try_from(*folder).ok()).collect()
     }
+}
+
+/// Which of the folders a path is in.
+fn innermost(path: &RelPath, roots: &[RelPath]) -> Option<usize> {
+    let around = (0..).zip(roots).filter(|(_, root)| is_below(path, root));
+    around.max_by_key(|(_, root)| root.as_str().len()).map(|(at, _)| at)
 }
 
 /// Characters that stand for themselves wherever names are written. (A space does not in dependency files, which are left alone then.)

@@ -2,7 +2,7 @@
 //! so that objects, and the crates and programs that they get into, are the same in every checkout and home. Compilers of C are told by
 //! `-ffile-prefix-map`.
 //!
-//! Asked by the daemon and, where it is alone, by the wrapper, like [`locate`](super::locate): so this looks at words and variables only, and uses
+//! Asked by the daemon and, where it is alone, by the wrapper, like [`locate`](mod@super::locate): so this looks at words and variables only, and uses
 //! nothing but the standard library.
 
 use std::path::{Path, PathBuf};

@@ -39,7 +39,8 @@ pub fn add_flags(compiler: &mut Compiler, cwd: &Path, variable: &dyn Fn(&str) ->
 
 /// The same for a compile of C or C++ below one of cargo's build scripts, by a compiler that takes such arguments.
 pub fn add_prefix_maps(compiler: &mut Compiler, cwd: &Path, variable: &dyn Fn(&str) -> Option<OsString>) {
-    if !is_compiler(compiler.program.file_name().unwrap_or_default()) {
+    // Looked at before anything else: the settings file is nothing to an ordinary compile.
+    if variable("OUT_DIR").is_none() || !is_compiler(compiler.program.file_name().unwrap_or_default()) {
         return;
     }
     let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());

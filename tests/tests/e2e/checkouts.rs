@@ -169,3 +169,56 @@ fn other_content_under_the_same_names_is_compiled() {
     assert_eq!(seen, expected);
     assert_eq!(office.colleague.json(&["explain"])["actions"][0]["where"], "remote");
 }
+
+/// One user's side of a package with C in a cargo home, and what a build script runs there, as `cc` does.
+fn script(client: &Client, home: &Path, target: &Path, compiler: &str) -> (PathBuf, Value) {
+    let package = home.join("registry/src/index-0/y-1.0");
+    let out = target.join("debug/build/y-0123/out");
+    for folder in [&package.join("c"), &out] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    let write = |path: PathBuf, text: &str| fs::write(path, text).unwrap();
+    write(package.join("c/y.h"), "#define Y 1\n");
+    write(
+        package.join("c/y.c"),
+        "#include <assert.h>\n#include <y.h>\n#include <made.h>\nint y(int a) { assert(a); return Y + made(); }\n",
+    );
+    write(out.join("made.h"), "static inline int made(void) { return 2; }\n");
+    let object = out.join("y.o");
+    let mut command = client.command("buildbee");
+    command.args([compiler, "-O0", "-fPIC", "-g", "-Wall", "-I"]).arg(package.join("c")).arg("-I").arg(&out);
+    command.arg("-o").arg(&object).args(["-c", "c/y.c"]).current_dir(&package);
+    command
+        .env("CARGO_HOME", home)
+        .env("CARGO_MANIFEST_DIR", &package)
+        .env("OUT_DIR", &out)
+        .env("HOST", "x")
+        .env("TARGET", "x");
+    let ran = command.output().unwrap();
+    assert!(ran.status.success() && ran.stderr.is_empty(), "{}", String::from_utf8_lossy(&ran.stderr));
+    (object, client.json(&["explain"])["actions"][0].clone())
+}
+
+#[test]
+fn c_of_a_cargo_home_is_a_colleagues_too() {
+    let office = Office::open();
+    for compiler in ["gcc", "clang"] {
+        let (home, target) = (office.farm.path("ann/home"), office.farm.path("ann/app/target"));
+        let n_before = office.n_hints();
+        let (first, made) = script(&office.farm.laptop, &home, &target, compiler);
+        assert_eq!((&made["where"], &made["directory"]), (&"remote".into(), &Value::Null), "{made}");
+        office.farm.wait("a hint", || office.n_hints() > n_before);
+        // The target folder in the home, and a space in both.
+        let home = office.farm.path("bob the second/cargo");
+        let (second, found) = script(&office.colleague, &home, &home.join("target"), compiler);
+        assert_eq!(found["where"], "cached", "{found}");
+        let content = fs::read(&first).unwrap();
+        assert_eq!(content, fs::read(&second).unwrap());
+        let names = String::from_utf8_lossy(&content).into_owned();
+        assert!(
+            names.contains("/buildbee/cargo/registry/src/index-0/y-1.0")
+                && names.contains("target/debug/build/y-0123/out")
+        );
+        assert!(!names.contains(&office.farm.path("").display().to_string()));
+    }
+}
