@@ -179,4 +179,41 @@ mod tests {
             assert_eq!(with_flags(program, words, paths).len(), words.len() + 1, "{program} {words:?} {paths}");
         }
     }
+
+    /// What a compile becomes below a build script, by a compiler that is this script.
+    fn with_maps(name: &str, script: &str, words: &[&str], more: &[(&str, &str)]) -> Vec<String> {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join(name);
+        std::fs::write(folder.path().join("text"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        // Written by another process: what others of these tests start meanwhile would hold it open.
+        assert!(Command::new("cp").arg(folder.path().join("text")).arg(&program).status().unwrap().success());
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let argv = std::iter::once(&name).chain(words).map(OsString::from).collect();
+        let mut compiler = Compiler { program, argv };
+        let set = [
+            ("CARGO_HOME", "/h"),
+            ("CARGO_MANIFEST_DIR", "/h/y"),
+            ("HOST", "x"),
+            ("OUT_DIR", "/t/debug/build/y-1/out"),
+            ("TARGET", "x"),
+        ];
+        let set = [&set[..], more].concat();
+        let variable =
+            |name: &str| set.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
+        add_prefix_maps(&mut compiler, Path::new("/h/y"), &variable);
+        compiler.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn c_below_a_build_script_gets_names_if_its_compiler_takes_them() {
+        let words = ["-g", "-c", "x.c"];
+        let plain = ["gcc", "-g", "-c", "x.c"];
+        let maps = ["-ffile-prefix-map=/h=/buildbee/cargo", "-ffile-prefix-map=/t=/buildbee/target"];
+        let mapped = [&["gcc"], maps.as_slice(), words.as_slice()].concat();
+        assert_eq!(with_maps("gcc", "exit 0", &words, &[]), mapped);
+        assert_eq!(with_maps("gcc", "exit 1", &words, &[]), plain, "one that does not know the option");
+        assert_eq!(with_maps("gcc", "exit 0", &words, &[(PATHS_VARIABLE, "exact")]), plain);
+        assert_eq!(with_maps("ld", "exit 0", &words, &[]), ["ld", "-g", "-c", "x.c"]);
+    }
 }

@@ -170,8 +170,14 @@ fn other_content_under_the_same_names_is_compiled() {
     assert_eq!(office.colleague.json(&["explain"])["actions"][0]["where"], "remote");
 }
 
-/// One user's side of a package with C in a cargo home, and what a build script runs there, as `cc` does.
-fn script(client: &Client, home: &Path, target: &Path, compiler: &str) -> (PathBuf, Value) {
+/// One user's side of a package with C in a cargo home, and what a build script runs there, as `cc` does. The object.
+fn script(
+    client: &Client,
+    home: &Path,
+    target: &Path,
+    (compiler, source): (&str, &str),
+    socket: Option<&str>,
+) -> PathBuf {
     let package = home.join("registry/src/index-0/y-1.0");
     let out = target.join("debug/build/y-0123/out");
     for folder in [&package.join("c"), &out] {
@@ -179,46 +185,42 @@ fn script(client: &Client, home: &Path, target: &Path, compiler: &str) -> (PathB
     }
     let write = |path: PathBuf, text: &str| fs::write(path, text).unwrap();
     write(package.join("c/y.h"), "#define Y 1\n");
-    write(
-        package.join("c/y.c"),
-        "#include <assert.h>\n#include <y.h>\n#include <made.h>\nint y(int a) { assert(a); return Y + made(); }\n",
-    );
+    let c = "#include <assert.h>\n#include <y.h>\n#include <made.h>\nint y(int a) { assert(a); return Y + made(); }\n";
+    write(package.join("c/y.c"), c);
+    write(package.join("c/y.S"), "#include <y.h>\n\t.text\ny:\tnop\n");
     write(out.join("made.h"), "static inline int made(void) { return 2; }\n");
     let object = out.join("y.o");
     let mut command = client.command("buildbee");
     command.args([compiler, "-O0", "-fPIC", "-g", "-Wall", "-I"]).arg(package.join("c")).arg("-I").arg(&out);
-    command.arg("-o").arg(&object).args(["-c", "c/y.c"]).current_dir(&package);
-    command
-        .env("CARGO_HOME", home)
-        .env("CARGO_MANIFEST_DIR", &package)
-        .env("OUT_DIR", &out)
-        .env("HOST", "x")
-        .env("TARGET", "x");
+    command.arg("-o").arg(&object).args(["-c", source]).current_dir(&package);
+    command.env("CARGO_HOME", home).env("CARGO_MANIFEST_DIR", &package).env("OUT_DIR", &out);
+    command.envs([("HOST", "x"), ("TARGET", "x")]).envs(socket.map(|socket| ("BUILDBEE_SOCKET", socket)));
     let ran = command.output().unwrap();
     assert!(ran.status.success() && ran.stderr.is_empty(), "{}", String::from_utf8_lossy(&ran.stderr));
-    (object, client.json(&["explain"])["actions"][0].clone())
+    object
 }
 
 #[test]
 fn c_of_a_cargo_home_is_a_colleagues_too() {
     let office = Office::open();
-    for compiler in ["gcc", "clang"] {
+    for how in [("gcc", "c/y.c"), ("gcc", "c/y.S"), ("clang", "c/y.c")] {
         let (home, target) = (office.farm.path("ann/home"), office.farm.path("ann/app/target"));
         let n_before = office.n_hints();
-        let (first, made) = script(&office.farm.laptop, &home, &target, compiler);
+        let first = script(&office.farm.laptop, &home, &target, how, None);
+        let made = office.farm.json(&["explain"])["actions"][0].clone();
         assert_eq!((&made["where"], &made["directory"]), (&"remote".into(), &Value::Null), "{made}");
         office.farm.wait("a hint", || office.n_hints() > n_before);
-        // The target folder in the home, and a space in both.
-        let home = office.farm.path("bob the second/cargo");
-        let (second, found) = script(&office.colleague, &home, &home.join("target"), compiler);
-        assert_eq!(found["where"], "cached", "{found}");
         let content = fs::read(&first).unwrap();
-        assert_eq!(content, fs::read(&second).unwrap());
         let names = String::from_utf8_lossy(&content).into_owned();
-        assert!(
-            names.contains("/buildbee/cargo/registry/src/index-0/y-1.0")
-                && names.contains("target/debug/build/y-0123/out")
-        );
-        assert!(!names.contains(&office.farm.path("").display().to_string()));
+        assert!(names.contains("/buildbee/cargo/registry/src/index-0/y-1.0"), "{how:?}");
+        assert!(!names.contains(&office.farm.path("").display().to_string()), "{how:?}");
+        // The target folder in the home, and a space in both; then without a daemon.
+        let home = office.farm.path("bob the second/cargo");
+        for socket in [None, Some("/dev/null/none")] {
+            let second = script(&office.colleague, &home, &home.join("target"), how, socket);
+            assert!(content == fs::read(&second).unwrap(), "{how:?} {socket:?}");
+        }
+        let found = office.colleague.json(&["explain"])["actions"][0].clone();
+        assert_eq!(found["where"], "cached", "{found}");
     }
 }
