@@ -13,7 +13,7 @@
 //! | `BUILDBEE_CACHE_SIZE` | `cache_size` | `20 GiB` |
 //! | `BUILDBEE_LOCAL_SLOTS` | `local_slots` | number of processor threads |
 //! | `BUILDBEE_RACING` | `racing` | `tail` |
-//! | `BUILDBEE_PATHS` | `paths` | `portable` (the variable is read for each Rust compile from its own environment) |
+//! | `BUILDBEE_PATHS` | `paths` | `portable` (the variable is read for each compile, of Rust and below build scripts, from its own environment) |
 //! | `BUILDBEE_IDLE_TIMEOUT` | `idle_timeout` | `1h` |
 //! | `BUILDBEE_MDNS` | `mdns` | `true` |
 //! | `BUILDBEE_LOG` | | `info` (a tracing filter, for the daemon's log file) |
@@ -91,7 +91,7 @@ pub struct Settings {
     pub local_slots: usize,
     /// When to race.
     pub racing: Racing,
-    /// Whether what Rust compiles leave behind holds names in place of folders.
+    /// Whether what compiles of Rust, and of C below build scripts, leave behind holds names in place of folders.
     pub paths: PathSetting,
     /// The daemon leaves after this long without a caller.
     pub idle_timeout: Duration,

@@ -84,7 +84,11 @@ farm_up() { # number of agents
     for n in $(seq "$1"); do agent_up "$n"; done
     ticket=$(buildbee-coordinator invite --role client --address "$coordinator" --state-dir "$work/coordinator" 2>/dev/null)
     in_client buildbee join "$ticket" --name laptop
-    # The agents are there when the client sees them connected.
+    farm_connected "$1"
+}
+
+# The agents are there when the client's daemon sees them connected.
+farm_connected() { # number of agents
     local tries=0
     until [ "$(in_client buildbee status --json | tr -d ' \n' | grep -o '"connected":true' | wc -l)" -gt "$1" ]; do
         tries=$((tries + 1))
@@ -133,12 +137,7 @@ farm_forget() {
         eval "agent_pid_$n=$!"
         wait_for "$work/desk$n.ready"
     done
-    local tries=0
-    until [ "$(in_client buildbee status --json | tr -d ' \n' | grep -o '"connected":true' | wc -l)" -gt 2 ]; do
-        tries=$((tries + 1))
-        [ "$tries" -lt 100 ] || { echo "demo: the agents did not come back" >&2; exit 1; }
-        sleep 0.1
-    done
+    farm_connected 2
 }
 
 attach_daemon() { # file for what it starts

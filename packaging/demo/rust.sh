@@ -18,11 +18,9 @@ rust_build() { # name, checkout, socket of the daemon, words before cargo...
     local name=$1 checkout=$2 socket=$3
     shift 3
     rm -rf "$checkout/target"
-    echo "+ RUSTC_WRAPPER=buildbee CC=gcc CFLAGS=-g0 cargo build   (in $(basename "$checkout"); gcc is a link to buildbee)"
+    echo "+ RUSTC_WRAPPER=buildbee CC=gcc cargo build   (in $(basename "$checkout"); gcc is a link to buildbee)"
     (
         cd "$checkout"
-        # With it, C in build scripts would name its folder, and what it is linked into would hold for that folder alone.
-        export CFLAGS=-g0
         export CARGO_HOME="$work/crates/cargo-home" BUILDBEE_SOCKET="$socket" RUSTC_WRAPPER=buildbee CC="$work/bee/gcc" CARGO_INCREMENTAL=0
         [ "$name" != local ] || export RUSTC_WRAPPER="$work/lone/buildbee" CC="$work/lone/gcc"
         in_client "$@" cargo build --quiet --offline --locked -j4
@@ -46,7 +44,6 @@ rust_no_compiler() {
     echo "rustc started to compile a crate: $started times"
     [ "$started" = 0 ] || fail "a compiler was started in the cached build"
 }
-# C in build scripts names the file that it writes, and is compiled for each checkout.
 rust_no_crate_made() {
     local actions made
     actions=$(($(count cached) + $(count remote) + $(count local)))

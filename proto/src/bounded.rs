@@ -31,9 +31,10 @@ where
     Text::<MAX>::deserialize(deserializer).map(|text| text.0)
 }
 
-/// A path.
-pub(crate) fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<RelPath, D::Error> {
-    RelPath::try_from(text::<D, MAX_PATH_BYTES>(deserializer)?).map_err(Error::custom)
+/// At most `MAX` paths.
+pub(crate) fn paths<'de, D: Deserializer<'de>, const MAX: usize>(deserializer: D) -> Result<Vec<RelPath>, D::Error> {
+    let texts = texts::<D, MAX, MAX_PATH_BYTES>(deserializer)?;
+    texts.into_iter().map(|text| RelPath::try_from(text).map_err(Error::custom)).collect()
 }
 
 /// Perhaps a text, of at most `MAX` bytes.

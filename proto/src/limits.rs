@@ -25,6 +25,8 @@ pub const MAX_RESULT_BYTES: usize = 8 << 20;
 pub const MAX_MANIFEST_ENTRIES: usize = 16;
 /// Folders that are remembered for one portable key; the oldest go first.
 pub const MAX_HINTS: usize = 8;
+/// Folders of one compile that may be elsewhere in another checkout: workspace, cargo home, target folder, and one for outputs.
+pub const MAX_HINT_ROOTS: usize = 4;
 /// Files, absences and symlinks in one read set.
 pub const MAX_READ_SET: usize = 100_000;
 /// One log of the recorder. The most that a compile was seen to note is some 200 KiB (a link); a macro that reads 20,000 files notes 2 MiB.

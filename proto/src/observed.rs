@@ -33,6 +33,9 @@ pub struct Observed {
     pub listed: Vec<RelPath>,
     /// Environment variables asked for, set or not.
     pub env: Vec<String>,
+    /// Those of [`env`](Self::env) asked for after a library (`.so`) had been read that the program was not started with: perhaps not
+    /// by the program, but by what it loaded.
+    pub late_env: Vec<String>,
     /// Libraries loaded by the program itself that refer to `environ`, so that they could have read every variable.
     pub walkers: Vec<RelPath>,
     /// Whether a socket was made: what came through it is not known.
@@ -40,13 +43,15 @@ pub struct Observed {
 }
 
 impl Canonical for Observed {
-    const TAG: [u8; 4] = *b"bbV1";
+    const TAG: [u8; 4] = *b"bbV2";
 
     fn encode(&self, out: &mut Writer) {
         for paths in [&self.files, &self.seen, &self.links, &self.absent, &self.listed] {
             out.list(paths, Writer::path);
         }
-        out.list(&self.env, |out, name| out.text(name));
+        for names in [&self.env, &self.late_env] {
+            out.list(names, |out, name| out.text(name));
+        }
         out.list(&self.walkers, Writer::path);
         out.bool(self.network);
     }
@@ -58,14 +63,18 @@ impl Canonical for Observed {
             Ok::<_, CanonicalError>(paths)
         };
         let (files, seen, links, absent, listed) = (paths()?, paths()?, paths()?, paths()?, paths()?);
-        let env = input.list(MAX_ENVIRONMENT, Reader::text)?;
+        let mut names = || {
+            let names = input.list(MAX_ENVIRONMENT, Reader::text)?;
+            check_ascending(&names, "variables observed", |name| name)?;
+            if names.iter().any(|name| !is_name(name)) {
+                return Err(CanonicalError::Range("variable"));
+            }
+            Ok::<_, CanonicalError>(names)
+        };
+        let (env, late_env) = (names()?, names()?);
         let walkers = input.list(MAX_READ_SET, Reader::path)?;
-        check_ascending(&env, "variables observed", |name| name)?;
         check_ascending(&walkers, "walkers", |path| path)?;
-        if env.iter().any(|name| !is_name(name)) {
-            return Err(CanonicalError::Range("variable"));
-        }
-        Ok(Self { files, seen, links, absent, listed, env, walkers, network: input.bool()? })
+        Ok(Self { files, seen, links, absent, listed, env, late_env, walkers, network: input.bool()? })
     }
 }
 
@@ -137,11 +146,19 @@ impl std::fmt::Debug for View<'_> {
 
 /// What a log tells. `log` is what [`crate::record::used_bytes`] says, or more.
 pub fn observe(log: &[u8], view: View<'_>) -> Result<Observed, NotKnown> {
-    let mut gathering = Gathering { view, answers: HashMap::new(), env: BTreeSet::new(), network: false };
+    let mut gathering = Gathering {
+        view,
+        answers: HashMap::new(),
+        env: BTreeSet::new(),
+        late_env: BTreeSet::new(),
+        libraries: Libraries::Own,
+        network: false,
+    };
     // The first program was started by somebody who notes nothing.
     let (mut expected, mut started) = (1u64, 0u64);
     for record in records(log) {
         let (kind, content) = record?;
+        gathering.library(kind, content);
         match kind {
             Kind::Started => {
                 started += 1;
@@ -201,15 +218,41 @@ struct Gathering<'a> {
     view: View<'a>,
     answers: HashMap<RelPath, Answers>,
     env: BTreeSet<String>,
+    late_env: BTreeSet<String>,
+    libraries: Libraries,
     network: bool,
 }
 
+/// What libraries have been read so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Libraries {
+    /// The first program's own, which are noted at once when it has started.
+    Own,
+    /// The same, and something else was noted since.
+    Others,
+    /// One more.
+    More,
+}
+
 impl Gathering<'_> {
+    fn library(&mut self, kind: Kind, content: &[u8]) {
+        let is_library = matches!(kind, Kind::Read | Kind::Walker) && content.windows(3).any(|part| part == b".so");
+        self.libraries = match (self.libraries, kind) {
+            (Libraries::More, _) => Libraries::More,
+            (Libraries::Own, Kind::Started) => Libraries::Own,
+            (Libraries::Own, _) if is_library => Libraries::Own,
+            (Libraries::Others, Kind::Read) if content.ends_with(b".so") => Libraries::More,
+            _ => Libraries::Others,
+        };
+    }
+
     fn variable(&mut self, name: &[u8]) -> Result<(), NotKnown> {
         let name = std::str::from_utf8(name).map_err(|_| NotKnown::Name(shown(name)))?;
         // Others are never set.
-        if is_name(name) && !self.env.contains(name) {
-            self.env.insert(name.to_owned());
+        let is_late = self.libraries == Libraries::More;
+        let lists = [Some(&mut self.env), Some(&mut self.late_env).filter(|_| is_late)];
+        for list in lists.into_iter().flatten().filter(|list| is_name(name) && !list.contains(name)) {
+            list.insert(name.to_owned());
         }
         if self.env.len() > MAX_ENVIRONMENT { Err(NotKnown::TooMany("variables")) } else { Ok(()) }
     }
@@ -262,6 +305,7 @@ impl Gathering<'_> {
             absent: those(&|answers| answers.has(Kind::Absent)),
             listed: those(&|answers| answers.has(Kind::Listed)),
             env: self.env.into_iter().collect(),
+            late_env: self.late_env.into_iter().collect(),
             walkers: those(&|answers| answers.has(Kind::Walker)),
             network: self.network,
         }

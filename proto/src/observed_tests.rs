@@ -49,6 +49,7 @@ fn questions_are_sorted_into_lists() {
         absent: paths(&["w/src/b/mod.rs"]),
         listed: paths(&["w/assets"]),
         env: vec!["A".to_owned(), "B".to_owned()],
+        late_env: vec![],
         walkers: paths(&["w/target/libm.so"]),
         network: true,
     };
@@ -185,4 +186,22 @@ proptest! {
             prop_assert_eq!(again, Ok(told));
         }
     }
+}
+
+#[test]
+fn variables_asked_for_after_a_library_was_read_are_told() {
+    let told = tell(&[
+        (Kind::Read, "/usr/lib/librustc_driver.so"),
+        (Kind::Walker, "/usr/lib/libc.so.6"),
+        (Kind::Variable, "A"),
+        (Kind::Variable, "B"),
+        (Kind::Absent, "/w/target/libm.so"),
+        (Kind::Variable, "C"),
+        (Kind::Read, "/w/target/libn.so"),
+        (Kind::Variable, "B"),
+        (Kind::Variable, "D"),
+    ]);
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let told = told.unwrap();
+    assert_eq!((told.env, told.late_env), (names(&["A", "B", "C", "D"]), names(&["B", "D"])));
 }

@@ -14,6 +14,8 @@
 //! | `/buildbee/action/3` | 0.1.0 | directories may be sent as what differs from earlier ones |
 //! | `/buildbee/action/3`, `/buildbee/blob/3` | 0.1.0 | blocks of packed streams have up to 1 MiB |
 //! | `/buildbee/action/4`, local 3 | 0.1.0 | metadata of crates early: what was observed goes with it, and it is printed before the end |
+//! | `bbV2` | 0.1.0 | what was observed tells variables that were asked for after a library was read |
+//! | `/buildbee/cache/4`, `bbH2` | 0.1.0 | a hint names all folders of a compile that may be elsewhere |
 //! | local 4 | 0.1.0 | a local run gets a folder for temporary files only where that is needed |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
@@ -50,7 +52,7 @@ impl Protocol {
             Self::Control => "/buildbee/control/1",
             Self::Action => "/buildbee/action/4",
             Self::Blob => "/buildbee/blob/3",
-            Self::Cache => "/buildbee/cache/3",
+            Self::Cache => "/buildbee/cache/4",
         }
     }
 }

@@ -27,7 +27,11 @@ under() { # tool, command...
     mbx) if [ "$1" = cargo ]; then shift && exec ${tracer_words:-} mbx "$@"; else exec "$@"; fi ;;
     buildbee)
         export BUILDBEE_SOCKET="$home/daemon.sock" BUILDBEE_STATE_DIR="$home/state" BUILDBEE_CACHE_DIR="$home/cache"
-        RUSTC_WRAPPER=buildbee exec ${tracer_words:-} "$@" ;;
+        # C of build scripts goes through it too, by links named like compilers.
+        mkdir -p "$work/links"
+        ln -sf "$(command -v buildbee)" "$work/links/gcc"
+        ln -sf "$(command -v buildbee)" "$work/links/g++"
+        CC="$work/links/gcc" CXX="$work/links/g++" RUSTC_WRAPPER=buildbee exec ${tracer_words:-} "$@" ;;
     *) RUSTC_WRAPPER=$by exec ${tracer_words:-} "$@" ;;
     esac
 }

@@ -47,9 +47,11 @@ compare() { # application, paths, kind, way
     [ -f "$again" ] || again="$results/plain/made"
     # What two builds of the reference don't agree on is varying by itself. What build scripts write themselves may name the place.
     [ "$way" != second ] || own='/build/[^/]*/out/'
+    # Objects and libraries don't, where names take the places' place.
+    [ "$way" != second ] || [ -z "$with_c" ] || own='/build/[^/]*/out/.*[^oa]$'
     compare_lists "$results/plain/made" "$again" "$results/$way/made" "$results/$way/differing" "$own" >"$results/$way/counts"
     read -r files same vary place <"$results/$way/counts"
-    if [ "$way" = second ] && [ -f "$results/$way/differing" ]; then
+    if [ "$way" = second ] && [ -z "$with_c" ] && [ -f "$results/$way/differing" ]; then
         # C in build scripts names its folder, and so do the crates and programs that it is linked into.
         mv "$results/$way/differing" "$results/$way/differs"
         while IFS= read -r line; do
@@ -97,7 +99,12 @@ compare() { # application, paths, kind, way
 
 # Compilers that were started to compile a crate of cargo's, by name. Questions (-vV, --print) and build scripts' own trials are none.
 compiles_started() { # results
-    cat "$1"/starts.* | grep -E "execve\\(\"$rustc_path/(rustc|clippy-driver)\"" | grep -E '"--out-dir", "[^"]*/(deps|build/[^"/]*)"' \
-        | sed -E 's/.*"--crate-name", "([^"]*)".*/\1/' | LC_ALL=C sort | uniq -c >"$1/compiled"
+    {
+        cat "$1"/starts.* | grep -E "execve\\(\"$rustc_path/(rustc|clippy-driver)\"" | grep -E '"--out-dir", "[^"]*/(deps|build/[^"/]*)"' \
+            | sed -E 's/.*"--crate-name", "([^"]*)".*/\1/'
+        # Of C as well, unless it has to do without buildbee. cargo and scripts look for them in each folder of PATH.
+        [ -z "$with_c" ] || cat "$1"/starts.* | grep -E 'execve\("[^"]*/(gcc|g\+\+)"' | grep -vF "execve(\"$work/" | grep ' = 0$' \
+            | grep -E '"-o", "[^"]*/out/[^"]*"' | sed -E 's/.*"-o", "[^"]*\/([^"]*)".*/\1/'
+    } | LC_ALL=C sort | uniq -c >"$1/compiled"
     awk '{ n += $1 } END { print n + 0 }' "$1/compiled"
 }

@@ -285,7 +285,8 @@ fn records_are_kept_and_replaced() {
     }
     let key = Digest { function: DigestFunction::Sha256, ..Digest::of(b"key") };
     store.put_manifest(&key, &manifest).unwrap();
-    let hint = |folder: &str| Hint { root: RelPath::try_from(folder).unwrap(), action: Digest::of(folder.as_bytes()) };
+    let hint =
+        |folder: &str| Hint { roots: vec![RelPath::try_from(folder).unwrap()], action: Digest::of(folder.as_bytes()) };
     for folder in ["home/a", "home/b", "home/a"] {
         store.add_hint(&key, hint(folder)).unwrap();
     }

@@ -14,6 +14,7 @@ pub mod wrapper;
 /// What the wrapper shares with the front-end for rustc: nothing but the standard library behind it.
 #[path = "../rust"]
 pub mod rust {
+    pub mod build_script;
     pub mod locate;
     pub mod respell;
     pub mod roots;
@@ -23,7 +24,7 @@ use wrapper::base_dir::add_prefix_map;
 use wrapper::become_compiler::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, become_command_line, become_compiler};
 use wrapper::output::complain;
 use wrapper::program::{self, Compiler, NotFound, OwnFile, Request};
-use wrapper::rust_paths::add_flags;
+use wrapper::rust_paths::{add_flags, add_prefix_maps};
 use wrapper::session::{self, Ending};
 use wrapper::settings::{Mode, WrapperSettings};
 use wrapper::{signals, socket, start};
@@ -89,7 +90,9 @@ fn compile(settings: &WrapperSettings, mut compiler: Compiler) -> ExitCode {
         Ending::BecomeCompiler | Ending::RunAlone(_) => {
             if let Ok(cwd) = std::env::current_dir() {
                 #[expect(clippy::disallowed_methods, reason = "the compiler's environment is part of the question")]
-                add_flags(&mut compiler, &cwd, &|name| std::env::var_os(name));
+                let variable = |name: &str| std::env::var_os(name);
+                add_flags(&mut compiler, &cwd, &variable);
+                add_prefix_maps(&mut compiler, &cwd, &variable);
             }
             give_up(become_compiler(&compiler, settings.nesting))
         }

@@ -76,6 +76,7 @@ fn request(
         outputs,
         argv: with(argv, &explicit.added),
         added_arguments: explicit.added.clone(),
+        roots: Vec::new(),
         env,
         logical_directory,
         include_arguments: with(parsed.include_arguments, &language_arguments),

@@ -168,8 +168,11 @@ pub struct CompileRequest {
     /// Arguments for the action, without the program: the user's with response files replaced by what is in them, then what makes
     /// defaults explicit that would depend on a terminal.
     pub argv: Vec<String>,
-    /// The end of [`argv`](Self::argv) that is not the user's: what makes defaults explicit. A local run gets it too.
+    /// What of [`argv`](Self::argv) is not the user's: what makes defaults explicit, at its end. A local run gets it too.
     pub added_arguments: Vec<String>,
+    /// Folders that are elsewhere in other checkouts and homes, as the build has them. None where nothing is known of it: then the command
+    /// is about one project's folder.
+    pub roots: Vec<PathBuf>,
     /// The part of the user's environment that can change results, sorted by name, no name twice. `PATH` is not in it: it belongs to
     /// the toolchain. `PWD` is not in it either, see [`logical_directory`](Self::logical_directory).
     pub env: Vec<(String, String)>,
@@ -207,6 +210,13 @@ pub struct CompileRequest {
 }
 
 impl CompileRequest {
+    /// The same, where `argv` began with `maps`, which are not the user's, and `roots` are elsewhere in other checkouts.
+    #[must_use]
+    pub fn mapped(mut self, maps: Vec<String>, roots: Vec<PathBuf>) -> Self {
+        self.added_arguments.splice(0..0, maps);
+        Self { roots, ..self }
+    }
+
     /// Whether the output is a precompiled header.
     pub fn makes_precompiled(&self) -> bool {
         self.here_only.as_ref().is_some_and(|reason| reason.kind == ReasonKind::PrecompiledHeader)

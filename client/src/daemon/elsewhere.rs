@@ -1,4 +1,4 @@
-//! The same compile in another folder: follows hints to where it was done before, and leaves hints of what was done here.
+//! The same compile in other folders: follows hints to where it was done before, and leaves hints of what was done here.
 //!
 //! What may be shared, and how a result is carried from folder to folder, is [`portable`](crate::portable)'s to say.
 
@@ -64,7 +64,7 @@ impl<'a> Elsewhere<'a> {
         let mut n_followed = 0;
         for hint in hints {
             let Some(there) = self.template.follow(hint) else {
-                if hint.root != *self.template.root() {
+                if hint.roots != self.template.roots() {
                     self.context.journal.noted("hint-refused");
                 }
                 continue;
@@ -97,8 +97,8 @@ impl<'a> Elsewhere<'a> {
 
     /// The result as this compile's own. This client says so itself, and to nobody else.
     fn carried_here(&self, hint: &Hint, found: &Hit) -> Result<Hit, Obstacle> {
-        let respelling = self.template.respelling_from(&hint.root);
-        let there = self.template.kind().elsewhere(&hint.root, self.template.root())?;
+        let respelling = self.template.respelling_from(&hint.roots);
+        let there = self.template.kind().elsewhere(&hint.roots, self.template.roots())?;
         let Carried { outputs, stdout, stderr } = carry(&found.signed.result, &found.blobs, &there, &respelling)?;
         let mut blobs = BTreeMap::new();
         let mut keep = |content: Vec<u8>| {

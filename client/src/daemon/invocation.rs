@@ -10,8 +10,10 @@ use buildbee_proto::local::Invocation;
 use crate::compiler::detect;
 use crate::compiler::request::DriverLanguage;
 use crate::journal::{Record, Why};
+use crate::rust::roots::PathSetting;
 use crate::toolchain::capture::CaptureError;
 use crate::wrapper::links;
+use crate::wrapper::rust_paths::PATHS_VARIABLE;
 
 /// A compiler command that can be thought about.
 #[derive(Debug)]
@@ -81,6 +83,12 @@ impl Checked {
     /// `PATH`.
     pub fn search(&self) -> &OsStr {
         &self.search
+    }
+
+    /// Whether its outputs are to hold names for folders; `setting` is what else would count.
+    pub fn paths(&self, setting: PathSetting) -> PathSetting {
+        let word = self.env.iter().find(|(name, _)| name == PATHS_VARIABLE);
+        word.and_then(|(_, word)| PathSetting::from_word(word)).unwrap_or(setting)
     }
 
     /// Which driver the program is by its name; `None` for what is no compiler's name, and for a compiler at a relative path: gcc and

@@ -4,6 +4,7 @@
 //! Blocks (it stats, and reads what has changed), so that one thread does all that a hit needs without handing it on. Waits for nobody: the
 //! toolchain is known here. Starts a compiler only to learn what `native` is, once.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -26,6 +27,8 @@ use crate::dispatch::attempt::RemoteResult;
 use crate::dispatch::job::Job;
 use crate::journal::question::Question;
 use crate::journal::{Record, Why};
+use crate::rust::build_script::{self, Renamed};
+use crate::rust::locate::Surroundings;
 use crate::toolchain::Compiler;
 use crate::wrapper::base_dir::prefix_map;
 use crate::wrapper::settings::BASE_DIR_VARIABLE;
@@ -86,10 +89,15 @@ pub(super) fn read_arguments(path: &Path) -> io::Result<Vec<u8>> {
 /// What `call`, made to `compiler`, comes to.
 pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> Planned {
     let Some(driver) = call.named() else { return Planned::no_compiler(&call) };
+    let renamed = renamed(context, &call, &compiler);
+    let argv = match renamed.flags.as_slice() {
+        [] => Cow::Borrowed(call.argv.as_slice()),
+        flags => Cow::Owned([flags, &call.argv].concat()),
+    };
     let asked = Asked {
         family: compiler.family,
         driver,
-        argv: &call.argv,
+        argv: &argv,
         env: &call.env,
         cwd: &call.cwd,
         stderr_is_terminal: call.stderr_is_terminal,
@@ -99,8 +107,12 @@ pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> P
     let read = |path: &Path| read_arguments(&call.cwd.join(path));
     let native = |options: &[String]| context.natives.read(&compiler, options);
     let request: Arc<CompileRequest> = match decide_on(&asked, &read, &native) {
-        Decision::Distribute(request) => Arc::from(request),
-        Decision::Local(reason) => return Planned::local(&call, reason.code(), reason.to_string()),
+        Decision::Distribute(request) => Arc::new(request.mapped(renamed.flags, renamed.folders)),
+        Decision::Local(reason) => {
+            // The wrapper adds them by itself.
+            let record = Record { added_arguments: renamed.flags, ..call.record() };
+            return Planned::Local(Box::new(record), (reason.code().to_owned(), reason.to_string()));
+        }
     };
     let source = call.cwd.join(&request.source);
     let content = match context.hashes.hash(&source) {
@@ -118,6 +130,21 @@ pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> P
     let (call, listed) = (Arc::new(call), Arc::new(listed));
     let plan = Plan { call, request, compiler, key, listed, source: content };
     look_up(context, plan)
+}
+
+/// The folders that get names in what is made below one of cargo's build scripts; none for any other compile. Where the compiler can't be told so
+/// they are none either.
+fn renamed(context: &Context, call: &Checked, compiler: &Compiler) -> Renamed {
+    let variable = |wanted: &str| call.env.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+    let renamed = build_script::renamed(&Surroundings {
+        arguments: &call.argv,
+        cwd: &call.cwd,
+        variable: &variable,
+        sysroot: None,
+        setting: call.paths(context.settings.paths),
+        exists: &|path| path.exists(),
+    });
+    renamed.filter(|_| compiler.takes_prefix_maps).unwrap_or_default()
 }
 
 /// Whether a result for `plan` is known that can be shown.

@@ -1,6 +1,6 @@
-//! Carries a result from the folder where it was made to another: what files would be there, if the compile had run there.
+//! Carries a result from the folders where it was made to others: what files would be there, if the compile had run there.
 //!
-//! An object must not hold the folder's name; dependency files and messages are made of names, and get the other one.
+//! An object must not hold a folder's name; dependency files and messages are made of names, and get the other one.
 
 use std::collections::BTreeMap;
 
@@ -35,8 +35,8 @@ pub struct Kind {
 }
 
 impl Kind {
-    /// The same, for results made in the folder `there` instead of `here`.
-    pub fn elsewhere(&self, there: &RelPath, here: &RelPath) -> Result<Self, Obstacle> {
+    /// The same, for results made in the folders `there` instead of `here`.
+    pub fn elsewhere(&self, there: &[RelPath], here: &[RelPath]) -> Result<Self, Obstacle> {
         let respelling = Respelling::new(here, there);
         let depfile = self.depfile.as_ref().map(|path| respelling.path(path)).transpose()?;
         Ok(Self { depfile, ..self.clone() })
@@ -51,18 +51,17 @@ pub fn carry(
     respelling: &Respelling,
 ) -> Result<Carried, Obstacle> {
     let content = |digest: &Digest| blobs.get(digest).map_or(&[][..], Vec::as_slice);
-    let folder = respelling.from();
     let mut outputs = Vec::with_capacity(result.outputs.len());
     for file in &result.outputs {
         let made = content(&file.digest);
         let made = if kind.depfile.as_ref() == Some(&file.path) {
             let leak = Obstacle::Leak("the dependency file");
             let respelled = depfile::respell(made, kind.family, respelling).ok_or(leak.clone())?;
-            clean(respelled, folder).ok_or(leak)?
+            clean(respelled, respelling).ok_or(leak)?
         } else if leak::could_hide(made) {
             return Err(Obstacle::Hidden("a compressed section".to_owned()));
         } else {
-            clean(made.to_vec(), folder).ok_or(Obstacle::Leak("the object"))?
+            clean(made.to_vec(), respelling).ok_or(Obstacle::Leak("the object"))?
         };
         outputs.push((respelling.path(&file.path)?, made, file.mode));
     }
@@ -70,31 +69,30 @@ pub fn carry(
     let text = |digest: &Digest| {
         let said = content(digest);
         let said = if kind.wrapped { said.to_vec() } else { messages(said, respelling) };
-        clean(said, folder).ok_or(Obstacle::Leak("a message"))
+        clean(said, respelling).ok_or(Obstacle::Leak("a message"))
     };
     Ok(Carried { outputs, stdout: text(&result.stdout)?, stderr: text(&result.stderr)? })
 }
 
-/// `content`, unless `folder` is in it.
-fn clean(content: Vec<u8>, folder: &str) -> Option<Vec<u8>> {
-    (!leak::holds(&content, folder)).then_some(content)
+/// `content`, unless one of the folders that are left is in it.
+fn clean(content: Vec<u8>, respelling: &Respelling) -> Option<Vec<u8>> {
+    (!respelling.left().any(|folder| leak::holds(&content, folder))).then_some(content)
 }
 
 /// What stands before a file's name in the messages of gcc and clang.
 const BEFORE_NAMES: [&[u8]; 3] = [b"In file included from ", b"                 from ", b""];
 
-/// Messages with names of files below the folder replaced where a line begins with one, or says that it was included from one. What a
+/// Messages with names of files below a folder replaced where a line begins with one, or says that it was included from one. What a
 /// source line shows is text, and stays.
 fn messages(text: &[u8], respelling: &Respelling) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         let before = BEFORE_NAMES.iter().find(|before| line.starts_with(before)).map_or(0, |before| before.len());
         let (before, rest) = line.split_at(before);
-        let inside = rest.strip_prefix(respelling.from().as_bytes()).filter(|rest| rest.starts_with(b"/"));
         out.extend_from_slice(before);
-        match inside {
-            Some(inside) => {
-                out.extend_from_slice(respelling.to().as_bytes());
+        match respelling.beginning(rest) {
+            Some((folder, inside)) => {
+                out.extend_from_slice(folder.as_bytes());
                 out.extend_from_slice(inside);
             }
             None => out.extend_from_slice(rest),
@@ -110,12 +108,14 @@ mod tests {
     #[test]
     fn messages_name_files_of_the_other_folder() {
         let folder = |text: &str| RelPath::try_from(text).unwrap();
-        let respelling = Respelling::new(&folder("home/a"), &folder("srv/bee"));
+        let respelling = Respelling::new(&[folder("home/a")], &[folder("srv/bee")]);
         let said = "In file included from /home/a/x.h:1,\n                 from /home/a/x.c:2:\n/home/a/y.h:3:1: warning: \
                     odd\n    3 | \"/home/a/z\"\n/home/ab/x.c:1:1: note: other\n";
         let expected = "In file included from /srv/bee/x.h:1,\n                 from /srv/bee/x.c:2:\n/srv/bee/y.h:3:1: warning: \
                         odd\n    3 | \"/home/a/z\"\n/home/ab/x.c:1:1: note: other\n";
         assert_eq!(String::from_utf8(messages(said.as_bytes(), &respelling)).unwrap(), expected);
-        assert_eq!(clean(expected.as_bytes().to_vec(), "/home/a"), None);
+        assert_eq!(clean(expected.as_bytes().to_vec(), &respelling), None);
+        let stays = Respelling::new(&[folder("home/a")], &[folder("home/a")]);
+        assert!(clean(expected.as_bytes().to_vec(), &stays).is_some(), "the name is the right one");
     }
 }

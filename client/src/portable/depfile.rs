@@ -167,7 +167,7 @@ mod tests {
                 for (from, there) in folders.iter().zip(&files) {
                     for (to, here) in folders.iter().zip(&files) {
                         let place = |name: &str| RelPath::from_absolute(&above.join(name)).unwrap();
-                        let respelling = Respelling::new(&place(from), &place(to));
+                        let respelling = Respelling::new(&[place(from)], &[place(to)]);
                         let anew = respell(there.as_bytes(), family, &respelling).map(String::from_utf8);
                         assert_eq!(anew, Some(Ok(here.clone())), "{compiler} {more:?}: {from} as {to}");
                     }
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn what_no_compiler_writes_is_left_alone() {
         let folder = |name: &str| RelPath::try_from(name).unwrap();
-        let respelling = Respelling::new(&folder("home/a"), &folder("srv/b"));
+        let respelling = Respelling::new(&[folder("home/a")], &[folder("srv/b")]);
         for text in ["", "x.o:\n", "x.o:  x.c\n", "x.o: a\\ b.c\n", "x.o: x.c", "x.o: x.c\ny.o: y.c\n", "x.o: $$x.c\n"]
         {
             assert_eq!(respell(text.as_bytes(), CompilerFamily::Gcc, &respelling), None, "{text:?}");

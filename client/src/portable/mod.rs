@@ -1,10 +1,10 @@
 //! Results shared between checkouts: the same compile in another folder has the same result, if the folder's name is not in it.
 //!
 //! Actions run at their real path, so that bytes are exact, and an action's digest holds that path. Beside it stands a *portable key*:
-//! the digest that the action would have with the project's `root` in no particular folder (`template`). Under that key peers keep
-//! hints: folders where the compile was done before. A client puts such a folder into its own command and its own input tree and
+//! the digest that the action would have with the project's folders (`root`; mostly it is one) in no particular place (`template`). Under that
+//! key peers keep hints: folders where the compile was done before. A client puts such folders into its own command and its own input tree and
 //! believes the hint only if that makes the action that the hint names; then it takes that action's signed result, looks for the
-//! foreign folder in it ([`carry`]), and writes its own into the dependency file.
+//! foreign folders in it ([`carry`]), and writes its own into the dependency file.
 //!
 //! Looking at the bytes is the second line only: a folder's name can be hashed, measured or cut into pieces and leave no trace. So what
 //! could read it (`__FILE__` under an absolute path, macros that hold it, options that hide text) is an [`Obstacle`] beforehand.
@@ -17,6 +17,8 @@ mod depfile;
 mod leak;
 mod names;
 mod options;
+#[cfg(test)]
+mod output_tests;
 pub mod respell;
 mod root;
 pub mod template;

@@ -1,4 +1,4 @@
-//! What the options say of where a folder's name can get to. Every argument that holds the name must be one of which that is known.
+//! What the options say of where folders' names can get to. Every argument that holds such a name must be one of which that is known.
 
 use std::path::Path;
 
@@ -28,10 +28,31 @@ const HIDING: [&str; 17] = [
     "-gz",
 ];
 
-/// What becomes of the folder's name in a compile with these options.
+/// The folders that may be elsewhere, as absolute paths.
+#[derive(Debug)]
+pub(super) struct Folders {
+    /// All of them.
+    pub(super) all: Vec<String>,
+    /// How many of the first may hold files that are read.
+    pub(super) n_read: usize,
+    /// The one that the working directory is in.
+    pub(super) around: String,
+}
+
+impl Folders {
+    fn are_in(&self, text: &str) -> bool {
+        self.all.iter().any(|folder| text.contains(folder.as_str()))
+    }
+
+    fn read(&self) -> impl Iterator<Item = &str> {
+        self.all.iter().take(self.n_read).map(String::as_str)
+    }
+}
+
+/// What becomes of the folders' names in a compile with these options.
 #[derive(Debug)]
 pub(super) struct Spelling {
-    /// Files have absolute names in the project.
+    /// Files have absolute names in the folders.
     pub(super) absolute: bool,
     /// `__FILE__` does not show them.
     pub(super) macros_mapped: bool,
@@ -45,8 +66,8 @@ pub(super) fn mapped(request: &CompileRequest) -> Vec<&Path> {
     maps.map(|(_, old, _)| Path::new(old)).collect()
 }
 
-/// Weighs every argument. `root` is an absolute path.
-pub(super) fn check(request: &CompileRequest, root: &str) -> Result<Spelling, Obstacle> {
+/// Weighs every argument.
+pub(super) fn check(request: &CompileRequest, folders: &Folders) -> Result<Spelling, Obstacle> {
     let mut weighed = Weighed::default();
     let mut arguments = request.argv.iter();
     while let Some(argument) = arguments.next() {
@@ -62,12 +83,12 @@ pub(super) fn check(request: &CompileRequest, root: &str) -> Result<Spelling, Ob
         if let Some(hiding) = words().find(|word| hides(word)) {
             return Err(Obstacle::Hidden(hiding.clone()));
         }
-        weighed.option(argument, option.map(|option| option.class), root);
-        if words().any(|text| text.contains(root)) {
-            weighed.holder(argument, option.map(|option| option.class), root)?;
+        weighed.option(argument, option.map(|option| option.class));
+        if words().any(|text| folders.are_in(text)) {
+            weighed.holder(argument, option.map(|option| option.class), folders)?;
         }
     }
-    if let Some((name, _)) = request.env.iter().find(|(_, value)| value.contains(root)) {
+    if let Some((name, _)) = request.env.iter().find(|(_, value)| folders.are_in(value)) {
         if !name.ends_with("PATH") {
             return Err(Obstacle::Argument(name.clone()));
         }
@@ -78,10 +99,36 @@ pub(super) fn check(request: &CompileRequest, root: &str) -> Result<Spelling, Ob
     {
         return Err(Obstacle::Shortened(folder.path.display().to_string()));
     }
-    if weighed.debug && !weighed.directory_mapped {
+    let mut macros_mapped = true;
+    let mut debug_mapped = weighed.directory_named || is_mapped(request, &folders.around, folders, Mapped::Debug)?;
+    for folder in folders.read() {
+        macros_mapped &= is_mapped(request, folder, folders, Mapped::Macros)?;
+        // clang cuts absolute names where they part from the working directory's name, and the pieces are not found.
+        debug_mapped &= !weighed.absolute || is_mapped(request, folder, folders, Mapped::Debug)?;
+    }
+    if weighed.debug && !debug_mapped {
         return Err(Obstacle::Debug);
     }
-    Ok(Spelling { absolute: weighed.absolute, macros_mapped: weighed.macros_mapped, wrapped: weighed.wrapped })
+    Ok(Spelling { absolute: weighed.absolute, macros_mapped, wrapped: weighed.wrapped })
+}
+
+/// Whether `folder` gets another name in macros' values, or in debug information: by a map of its own, which is as good wherever it is, and
+/// the last one that could (as gcc has it; clang takes that or the longest). A map of a folder above it says something else elsewhere.
+fn is_mapped(request: &CompileRequest, folder: &str, folders: &Folders, what: Mapped) -> Result<bool, Obstacle> {
+    let mut mapped = false;
+    for argument in &request.argv {
+        let Some((kind, old, _)) = prefix_map(argument).filter(|(_, old, _)| folder.starts_with(*old)) else {
+            continue;
+        };
+        let is_known = folders.all.iter().any(|known| known == old);
+        if !is_known {
+            return Err(Obstacle::Argument(argument.clone()));
+        }
+        if kind == what || kind == Mapped::Everything {
+            mapped = old == folder;
+        }
+    }
+    Ok(mapped)
 }
 
 fn hides(word: &str) -> bool {
@@ -99,33 +146,27 @@ fn is_shortened(folder: &SearchDirectory) -> bool {
 #[expect(clippy::struct_excessive_bools, reason = "each is an observation of its own; none excludes another")]
 struct Weighed {
     absolute: bool,
-    macros_mapped: bool,
     wrapped: bool,
     debug: bool,
-    directory_mapped: bool,
+    /// By an option that says what the working directory is to be called.
+    directory_named: bool,
 }
 
 impl Weighed {
-    /// What an argument says whether or not it holds the folder.
-    fn option(&mut self, argument: &str, class: Option<Class>, root: &str) {
+    /// What an argument says whether or not it holds a folder.
+    fn option(&mut self, argument: &str, class: Option<Class>) {
         if class == Some(Class::MessageLength) && !argument.ends_with("=0") {
             self.wrapped = true;
         }
         if argument.starts_with("-g") && !argument.starts_with("-gno-") {
             self.debug = argument != "-g0";
         }
-        self.directory_mapped |=
+        self.directory_named |=
             argument.starts_with("-fdebug-compilation-dir") || argument.starts_with("-ffile-compilation-dir");
-        if let Some((what, old, _)) = prefix_map(argument)
-            && covers(old, root)
-        {
-            self.macros_mapped |= what != Mapped::Debug;
-            self.directory_mapped |= what != Mapped::Macros;
-        }
     }
 
-    /// An argument that holds the folder, or whose value does.
-    fn holder(&mut self, argument: &str, class: Option<Class>, root: &str) -> Result<(), Obstacle> {
+    /// An argument that holds a folder, or whose value does.
+    fn holder(&mut self, argument: &str, class: Option<Class>, folders: &Folders) -> Result<(), Obstacle> {
         let known = match class {
             // The source.
             None => !argument.starts_with('-'),
@@ -142,7 +183,7 @@ impl Weighed {
                 let linker = argument.starts_with("-L") || argument.starts_with("-Wl,");
                 let place =
                     argument.starts_with("-fdebug-compilation-dir") || argument.starts_with("-ffile-compilation-dir");
-                let map = prefix_map(argument).is_some_and(|(_, _, new)| !new.contains(root));
+                let map = prefix_map(argument).is_some_and(|(_, _, new)| !folders.are_in(new));
                 if linker || place || map {
                     return Ok(());
                 }
@@ -164,7 +205,7 @@ enum Mapped {
     Debug,
 }
 
-/// What is mapped, the old prefix, the new one.
+/// What is mapped, the old prefix without a slash at its end, the new one.
 fn prefix_map(argument: &str) -> Option<(Mapped, &str, &str)> {
     let (option, map) = argument.split_once('=')?;
     let what = match option {
@@ -174,11 +215,5 @@ fn prefix_map(argument: &str) -> Option<(Mapped, &str, &str)> {
         _ => return None,
     };
     let (old, new) = map.split_once('=')?;
-    Some((what, old, new))
-}
-
-/// Whether every path in `root` begins with `old`.
-fn covers(old: &str, root: &str) -> bool {
-    let old = old.trim_end_matches('/');
-    !old.is_empty() && root.strip_prefix(old).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    Some((what, old.trim_end_matches('/'), new))
 }

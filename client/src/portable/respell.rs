@@ -1,54 +1,66 @@
-//! Writes one folder's name in the place of another's, in paths and in arguments. Not in content: see [`carry`](super::carry).
+//! Writes the names of some folders in the place of others', in paths and in arguments. Not in content: see [`carry`](super::carry).
 
 use buildbee_proto::path::{PathError, RelPath};
 
-/// From one folder to another.
+/// From folders to others, each to its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Respelling {
-    from: String,
-    to: String,
+    /// Absolute paths. Inner folders before those that they are in.
+    pairs: Vec<(String, String)>,
 }
 
 impl Respelling {
-    /// Neither folder is the root of the file system.
-    pub fn new(from: &RelPath, to: &RelPath) -> Self {
-        Self { from: format!("/{from}"), to: format!("/{to}") }
+    /// None of the folders is the root of the file system; what has no partner stays.
+    pub fn new(from: &[RelPath], to: &[RelPath]) -> Self {
+        let mut pairs: Vec<_> = from.iter().zip(to).map(|(from, to)| (format!("/{from}"), format!("/{to}"))).collect();
+        pairs.sort_by(|(one, _), (other, _)| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
+        Self { pairs }
     }
 
-    /// The folder that is left, as an absolute path.
-    pub fn from(&self) -> &str {
-        &self.from
+    /// The folders that are left, as absolute paths.
+    pub fn left(&self) -> impl Iterator<Item = &str> {
+        self.pairs.iter().filter(|(from, to)| from != to).map(|(from, _)| from.as_str())
     }
 
-    /// The folder that takes its place.
-    pub fn to(&self) -> &str {
-        &self.to
-    }
-
-    /// A path of an action: the same below the other folder, or the same where it is not in the first.
+    /// A path of an action: the same below the other folder, or the same where it is in none of the first.
     pub fn path(&self, path: &RelPath) -> Result<RelPath, PathError> {
-        match below(path.as_str(), &self.from[1..]) {
-            Some(rest) => RelPath::try_from(format!("{}{rest}", &self.to[1..])),
+        let found = self.pairs.iter().find_map(|(from, to)| Some((below(path.as_str(), &from[1..])?, to)));
+        match found {
+            Some((rest, to)) => RelPath::try_from(format!("{}{rest}", &to[1..])),
             None => Ok(path.clone()),
         }
     }
 
-    /// An absolute path as text, if it is the folder or below it.
+    /// An absolute path as text, if it is one of the folders or below it.
     pub fn prefix(&self, text: &str) -> Option<String> {
-        below(text, &self.from).map(|rest| format!("{}{rest}", self.to))
+        self.pairs.iter().find_map(|(from, to)| below(text, from).map(|rest| format!("{to}{rest}")))
     }
 
-    /// An argument or a variable's value: the folder wherever it stands as a whole path or its beginning, also behind an option's name
+    /// What takes the place of the folder that `text` begins with, before something in it, and the rest, slash included.
+    pub fn beginning<'a>(&self, text: &'a [u8]) -> Option<(&str, &'a [u8])> {
+        self.pairs.iter().find_map(|(from, to)| {
+            let rest = text.strip_prefix(from.as_bytes()).filter(|rest| rest.starts_with(b"/"))?;
+            Some((to.as_str(), rest))
+        })
+    }
+
+    /// An argument or a variable's value: each folder wherever it stands as a whole path or its beginning, also behind an option's name
     /// (`-I/home/a/x`) or within quotes (`-DX="/home/a/x"`).
     pub fn text(&self, text: &str) -> String {
+        let mut found: Vec<(usize, &str, &str)> = Vec::new();
+        for (from, to) in &self.pairs {
+            found.extend(text.match_indices(from.as_str()).map(|(at, _)| (at, from.as_str(), to.as_str())));
+        }
+        // Of two that begin at one place the inner folder comes first, as it is: the sort keeps their order.
+        found.sort_by_key(|(at, ..)| *at);
         let mut out = String::with_capacity(text.len());
         let mut done = 0;
-        for (at, _) in text.match_indices(&self.from) {
-            let after = &text[at + self.from.len()..];
-            if at >= done && starts_path(&text[..at]) && ends_name(after) {
+        for (at, from, to) in found {
+            let end = at + from.len();
+            if at >= done && starts_path(&text[..at]) && ends_name(&text[end..]) {
                 out.push_str(&text[done..at]);
-                out.push_str(&self.to);
-                done = at + self.from.len();
+                out.push_str(to);
+                done = end;
             }
         }
         out.push_str(&text[done..]);
@@ -113,7 +125,7 @@ mod tests {
 
     #[test]
     fn only_whole_names_are_replaced() {
-        let respelling = Respelling::new(&folder("home/a"), &folder("srv/bee/b"));
+        let respelling = Respelling::new(&[folder("home/a")], &[folder("srv/bee/b")]);
         for (text, expected) in [
             ("-I/home/a/x", "-I/srv/bee/b/x"),
             ("/home/a", "/srv/bee/b"),
@@ -135,6 +147,29 @@ mod tests {
         assert_eq!(respelling.prefix(" /home/a/x"), None);
     }
 
+    #[test]
+    fn of_folders_in_each_other_the_inner_one_counts() {
+        let there = ["home/a", "home/a/target", "home/a/.cargo"].map(folder);
+        let here = ["srv/app", "tmp/t", "srv/home"].map(folder);
+        let respelling = Respelling::new(&there, &here);
+        for (text, expected) in [
+            ("/home/a/target/x.o", "/tmp/t/x.o"),
+            ("-I/home/a/target", "-I/tmp/t"),
+            ("-I/home/a/targets", "-I/srv/app/targets"),
+            ("-ffile-prefix-map=/home/a/.cargo=/buildbee/cargo", "-ffile-prefix-map=/srv/home=/buildbee/cargo"),
+            ("/home/a/target:/home/a:/home/a/.cargo/x", "/tmp/t:/srv/app:/srv/home/x"),
+        ] {
+            assert_eq!(respelling.text(text), expected);
+            assert_eq!(Respelling::new(&here, &there).text(expected), text);
+        }
+        assert_eq!(respelling.path(&folder("home/a/target/x")), Ok(folder("tmp/t/x")));
+        assert_eq!(respelling.path(&folder("home/a/src/x")), Ok(folder("srv/app/src/x")));
+        assert_eq!(respelling.beginning(b"/home/a/target/x:1: odd"), Some(("/tmp/t", &b"/x:1: odd"[..])));
+        assert_eq!(respelling.beginning(b"/home/a"), None);
+        let same = ["srv/app", "home/a/target", "home/a/.cargo"].map(folder);
+        assert_eq!(Respelling::new(&there, &same).left().collect::<Vec<_>>(), ["/home/a"]);
+    }
+
     proptest! {
         #[test]
         fn respelling_there_and_back_changes_nothing(
@@ -143,6 +178,7 @@ mod tests {
             let text = parts.concat();
             let (one, two) = (folder("home/a"), folder("srv/bee"));
             prop_assume!(!text.contains("/srv"));
+            let (one, two) = ([one], [two]);
             let there = Respelling::new(&one, &two).text(&text);
             prop_assert_eq!(Respelling::new(&two, &one).text(&there), text);
         }

@@ -60,7 +60,7 @@ pub fn locate(around: &Surroundings<'_>) -> Roots {
 }
 
 /// `CARGO_HOME`, or where it is without that.
-fn cargo_home(around: &Surroundings<'_>) -> Option<PathBuf> {
+pub(super) fn cargo_home(around: &Surroundings<'_>) -> Option<PathBuf> {
     let absolute = |name| (around.variable)(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("CARGO_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cargo")))
 }

@@ -5,6 +5,7 @@
 //!
 //! Start at [`decide::decide`].
 
+pub mod build_script;
 pub mod decide;
 pub mod dep_info;
 pub mod env;

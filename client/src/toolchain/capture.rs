@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::shadows::{self, Places};
 use crate::compiler::request::CompilerFamily;
+use crate::rust::build_script::PROBE;
 use crate::wrapper::links;
 use crate::wrapper::settings::NESTED_VARIABLE;
 
@@ -74,6 +75,8 @@ pub struct Capture {
     pub family: Option<CompilerFamily>,
     /// What would be part of it if it existed.
     pub shadows: Places,
+    /// Whether it takes `-ffile-prefix-map`.
+    pub takes_prefix_maps: bool,
 }
 
 /// Asks the compiler at `program` for its parts. Starts it some ten times and `ldd` once.
@@ -87,6 +90,7 @@ pub fn capture(program: &Path, search: &OsStr) -> Result<Capture, CaptureError> 
     let mut found =
         Capture { label: version.lines().next().unwrap_or_default().trim().to_owned(), ..Capture::default() };
     found.family = family(&version);
+    found.takes_prefix_maps = answer(command(program).args(PROBE), program, PROBE[0]).is_ok();
     found.files.insert(program.to_owned());
     found.files.insert(real);
     match found.family {

@@ -27,6 +27,8 @@ pub struct Compiler {
     pub parts: Arc<Parts>,
     /// Value of `PATH` under which it finds its assembler.
     pub search: String,
+    /// Whether it takes `-ffile-prefix-map`.
+    pub takes_prefix_maps: bool,
     guards: Guards,
 }
 
@@ -127,7 +129,8 @@ fn identify(hashes: &FileHashes, program: &Path, search: &OsStr) -> Result<Compi
     gathering.shadows(found.shadows);
     let (parts, guards) = gathering.finish(found.label, hashes)?;
     let search = found.tool_folder.map_or_else(|| "/usr/bin:/bin".to_owned(), |folder| folder.display().to_string());
-    Ok(Compiler { program: program.to_owned(), family, parts: Arc::new(parts), search, guards })
+    let takes_prefix_maps = found.takes_prefix_maps;
+    Ok(Compiler { program: program.to_owned(), family, parts: Arc::new(parts), search, takes_prefix_maps, guards })
 }
 
 #[cfg(test)]

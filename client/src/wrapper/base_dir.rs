@@ -11,7 +11,7 @@ use std::path::Path;
 use super::program::Compiler;
 
 /// Last words of compilers' names, what is left of them without a target before and a version behind.
-const COMPILERS: [&[u8]; 6] = [b"c++", b"cc", b"clang", b"clang++", b"g++", b"gcc"];
+const COMPILERS: [&[u8]; 8] = [b"c++", b"c89", b"c99", b"cc", b"clang", b"clang++", b"g++", b"gcc"];
 
 /// Adds the argument where the command compiles, and runs below `base`.
 pub fn add_prefix_map(compiler: &mut Compiler, base: &Path, cwd: &Path) {
@@ -38,7 +38,8 @@ pub fn prefix_map(base: &Path, cwd: &Path) -> Option<OsString> {
     Some(argument)
 }
 
-fn is_compiler(name: &OsStr) -> bool {
+/// Whether a program is a compiler of C or C++ by its name.
+pub fn is_compiler(name: &OsStr) -> bool {
     let is_version = |part: &&[u8]| part.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
     name.as_bytes()
         .rsplit(|byte| *byte == b'-')

@@ -1,14 +1,18 @@
 //! The arguments that make rustc write names for folders, where this program becomes the compiler: because the daemon has nothing to do with
 //! that command, or because there is none. So all crates of a build are of one kind, whatever became of each. Which folders, and which
-//! arguments, [`locate`](crate::rust::locate) knows, as for the daemon.
+//! arguments, [`locate`](crate::rust::locate) knows, as for the daemon; for the C of build scripts, [`build_script`].
 //!
 //! `BUILDBEE_PATHS=exact`, or `paths = "exact"` in the settings file, adds none. The file is read for nothing else, and not where a result is
 //! found: beside a compiler's run that costs nothing.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use super::base_dir::is_compiler;
 use super::program::Compiler;
+use super::settings::NESTED_VARIABLE;
+use crate::rust::build_script;
 use crate::rust::locate::{Surroundings, added_flags, leading_words};
 use crate::rust::roots::PathSetting;
 
@@ -19,9 +23,7 @@ pub const PATHS_VARIABLE: &str = "BUILDBEE_PATHS";
 pub fn add_flags(compiler: &mut Compiler, cwd: &Path, variable: &dyn Fn(&str) -> Option<OsString>) {
     let Some(at) = leading_words(&compiler.program, compiler.argv.get(1..).unwrap_or_default()) else { return };
     let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
-    let setting = text(PATHS_VARIABLE).and_then(|word| PathSetting::from_word(&word));
-    let setting =
-        setting.or_else(|| written(&std::fs::read_to_string(settings_file(&text)?).ok()?)).unwrap_or_default();
+    let setting = setting(&text);
     let own = at + 1;
     let Some(arguments) = compiler.argv.get(own..).and_then(|words| expanded(words, cwd)) else { return };
     let flags = added_flags(&Surroundings {
@@ -33,6 +35,43 @@ pub fn add_flags(compiler: &mut Compiler, cwd: &Path, variable: &dyn Fn(&str) ->
         exists: &|path| path.exists(),
     });
     compiler.argv.splice(own..own, flags.into_iter().map(OsString::from));
+}
+
+/// The same for a compile of C or C++ below one of cargo's build scripts, by a compiler that takes such arguments.
+pub fn add_prefix_maps(compiler: &mut Compiler, cwd: &Path, variable: &dyn Fn(&str) -> Option<OsString>) {
+    // Looked at before anything else: the settings file is nothing to an ordinary compile.
+    if variable("OUT_DIR").is_none() || !is_compiler(compiler.program.file_name().unwrap_or_default()) {
+        return;
+    }
+    let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
+    let words = compiler.argv.iter().skip(1);
+    let arguments: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    let renamed = build_script::renamed(&Surroundings {
+        arguments: &arguments,
+        cwd,
+        variable: &text,
+        sysroot: None,
+        setting: setting(&text),
+        exists: &|path| path.exists(),
+    });
+    let flags = renamed.map(|renamed| renamed.flags).unwrap_or_default();
+    if !flags.is_empty() && takes_prefix_maps(compiler) {
+        compiler.argv.splice(1..1, flags.into_iter().map(OsString::from));
+    }
+}
+
+/// Nothing is remembered here, so it is asked each time.
+fn takes_prefix_maps(compiler: &Compiler) -> bool {
+    let mut probe = Command::new(&compiler.program);
+    probe.args(build_script::PROBE).env(NESTED_VARIABLE, "1");
+    probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success())
+}
+
+/// What `variable`, or else the settings file, says of paths.
+fn setting(variable: &dyn Fn(&str) -> Option<String>) -> PathSetting {
+    let setting = variable(PATHS_VARIABLE).and_then(|word| PathSetting::from_word(&word));
+    setting.or_else(|| written(&std::fs::read_to_string(settings_file(variable)?).ok()?)).unwrap_or_default()
 }
 
 /// The settings file, where the command line and the daemon look for it.
@@ -139,5 +178,42 @@ mod tests {
         ] {
             assert_eq!(with_flags(program, words, paths).len(), words.len() + 1, "{program} {words:?} {paths}");
         }
+    }
+
+    /// What a compile becomes below a build script, by a compiler that is this script.
+    fn with_maps(name: &str, script: &str, words: &[&str], more: &[(&str, &str)]) -> Vec<String> {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join(name);
+        std::fs::write(folder.path().join("text"), format!("#!/bin/sh\n{script}\n")).unwrap();
+        // Written by another process: what others of these tests start meanwhile would hold it open.
+        assert!(Command::new("cp").arg(folder.path().join("text")).arg(&program).status().unwrap().success());
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let argv = std::iter::once(&name).chain(words).map(OsString::from).collect();
+        let mut compiler = Compiler { program, argv };
+        let set = [
+            ("CARGO_HOME", "/h"),
+            ("CARGO_MANIFEST_DIR", "/h/y"),
+            ("HOST", "x"),
+            ("OUT_DIR", "/t/debug/build/y-1/out"),
+            ("TARGET", "x"),
+        ];
+        let set = [&set[..], more].concat();
+        let variable =
+            |name: &str| set.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
+        add_prefix_maps(&mut compiler, Path::new("/h/y"), &variable);
+        compiler.argv.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn c_below_a_build_script_gets_names_if_its_compiler_takes_them() {
+        let words = ["-g", "-c", "x.c"];
+        let plain = ["gcc", "-g", "-c", "x.c"];
+        let maps = ["-ffile-prefix-map=/h=/buildbee/cargo", "-ffile-prefix-map=/t=/buildbee/target"];
+        let mapped = [&["gcc"], maps.as_slice(), words.as_slice()].concat();
+        assert_eq!(with_maps("gcc", "exit 0", &words, &[]), mapped);
+        assert_eq!(with_maps("gcc", "exit 1", &words, &[]), plain, "one that does not know the option");
+        assert_eq!(with_maps("gcc", "exit 0", &words, &[(PATHS_VARIABLE, "exact")]), plain);
+        assert_eq!(with_maps("ld", "exit 0", &words, &[]), ["ld", "-g", "-c", "x.c"]);
     }
 }

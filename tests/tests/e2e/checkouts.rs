@@ -108,6 +108,8 @@ fn results_are_shared_between_checkouts_where_the_bytes_allow_it() {
         "$CC -Wall -I\"$PWD/include\" -MD -MP -o \"$PWD/build/a.o\" -c \"$PWD/src/a.c\"",
         "$CXX -O2 -I\"$PWD/include\" -MD -o build/a.o -c \"$PWD/src/a.cpp\"",
         "$CC -DNDEBUG -O1 -Iinclude -c src/asserts.c -o \"$PWD/build/a.o\"",
+        "mkdir -p \"$PWD.out\"; $CC -O2 -Iinclude -MD -c src/a.c -o \"$PWD.out/a.o\" && cp \"$PWD.out\"/* build/",
+        "mkdir -p \"$PWD.out\"; $CXX -Wall -Iinclude -MD -MF build/a.d -c src/a.cpp -o \"$PWD.out/b.o\" && cp \"$PWD.out/b.o\" build/",
         "$CC -g -ffile-prefix-map=\"$PWD\"=. -Iinclude -MD -c src/a.c -o build/a.o",
         "$CC -g -ffile-prefix-map=\"$PWD\"=. -I\"$PWD/include\" -c \"$PWD/src/asserts.c\" -o build/a.o",
         "$CC -g -ffile-prefix-map=\"$PWD\"=. -c \"$PWD/src/measures.c\" -o build/a.o",
@@ -136,6 +138,11 @@ fn results_that_hold_their_folder_stay_in_it_and_it_is_said_why() {
         ("$CC -DHERE=\\\"\"$PWD\"\\\" -Iinclude -c src/a.c -o build/a.o", "-DHERE"),
         ("$CC -g -gz -ffile-prefix-map=\"$PWD\"=. -Iinclude -c src/a.c -o build/a.o", "-gz"),
         ("$CC -g -fdebug-prefix-map=\"$PWD\"=. -c \"$PWD/src/measures.c\" -o build/a.o", "__FILE__"),
+        (
+            "mkdir -p \"$PWD.out\"; $CC --coverage -Iinclude -c src/a.c -o \"$PWD.out/a.o\"; touch build/a.o",
+            "other files",
+        ),
+        ("$CC -O1 -ffile-prefix-map=/=. -Iinclude -c src/a.c -o build/a.o", "-ffile-prefix-map=/"),
         ("echo \"#include \\\"$PWD/include/b.h\\\"\" >x.c; $CC -c x.c -o build/a.o", "leads out"),
     ];
     for (line, reason) in lines {
@@ -161,4 +168,59 @@ fn other_content_under_the_same_names_is_compiled() {
     let expected = see(bash.current_dir(&folder), &folder);
     assert_eq!(seen, expected);
     assert_eq!(office.colleague.json(&["explain"])["actions"][0]["where"], "remote");
+}
+
+/// One user's side of a package with C in a cargo home, and what a build script runs there, as `cc` does. The object.
+fn script(
+    client: &Client,
+    home: &Path,
+    target: &Path,
+    (compiler, source): (&str, &str),
+    socket: Option<&str>,
+) -> PathBuf {
+    let package = home.join("registry/src/index-0/y-1.0");
+    let out = target.join("debug/build/y-0123/out");
+    for folder in [&package.join("c"), &out] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    let write = |path: PathBuf, text: &str| fs::write(path, text).unwrap();
+    write(package.join("c/y.h"), "#define Y 1\n");
+    let c = "#include <assert.h>\n#include <y.h>\n#include <made.h>\nint y(int a) { assert(a); return Y + made(); }\n";
+    write(package.join("c/y.c"), c);
+    write(package.join("c/y.S"), "#include <y.h>\n\t.text\ny:\tnop\n");
+    write(out.join("made.h"), "static inline int made(void) { return 2; }\n");
+    let object = out.join("y.o");
+    let mut command = client.command("buildbee");
+    command.args([compiler, "-O0", "-fPIC", "-g", "-Wall", "-I"]).arg(package.join("c")).arg("-I").arg(&out);
+    command.arg("-o").arg(&object).args(["-c", source]).current_dir(&package);
+    command.env("CARGO_HOME", home).env("CARGO_MANIFEST_DIR", &package).env("OUT_DIR", &out);
+    command.envs([("HOST", "x"), ("TARGET", "x")]).envs(socket.map(|socket| ("BUILDBEE_SOCKET", socket)));
+    let ran = command.output().unwrap();
+    assert!(ran.status.success() && ran.stderr.is_empty(), "{}", String::from_utf8_lossy(&ran.stderr));
+    object
+}
+
+#[test]
+fn c_of_a_cargo_home_is_a_colleagues_too() {
+    let office = Office::open();
+    for how in [("gcc", "c/y.c"), ("gcc", "c/y.S"), ("clang", "c/y.c")] {
+        let (home, target) = (office.farm.path("ann/home"), office.farm.path("ann/app/target"));
+        let n_before = office.n_hints();
+        let first = script(&office.farm.laptop, &home, &target, how, None);
+        let made = office.farm.json(&["explain"])["actions"][0].clone();
+        assert_eq!((&made["where"], &made["directory"]), (&"remote".into(), &Value::Null), "{made}");
+        office.farm.wait("a hint", || office.n_hints() > n_before);
+        let content = fs::read(&first).unwrap();
+        let names = String::from_utf8_lossy(&content).into_owned();
+        assert!(names.contains("/buildbee/cargo/registry/src/index-0/y-1.0"), "{how:?}");
+        assert!(!names.contains(&office.farm.path("").display().to_string()), "{how:?}");
+        // The target folder in the home, and a space in both; then without a daemon.
+        let home = office.farm.path("bob the second/cargo");
+        for socket in [None, Some("/dev/null/none")] {
+            let second = script(&office.colleague, &home, &home.join("target"), how, socket);
+            assert!(content == fs::read(&second).unwrap(), "{how:?} {socket:?}");
+        }
+        let found = office.colleague.json(&["explain"])["actions"][0].clone();
+        assert_eq!(found["where"], "cached", "{found}");
+    }
 }

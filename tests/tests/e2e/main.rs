@@ -11,6 +11,7 @@ mod precompiled;
 mod probes;
 mod rust_agents;
 mod rust_builds;
+mod rust_c;
 mod rust_edits;
 mod rust_odd;
 mod rust_pipelined;

@@ -147,6 +147,29 @@ fn clippys_search_for_settings_is_no_reason_to_miss_elsewhere() {
     assert!(counts().0.2 > 1, "{}", alone.client.json(&["explain"]));
 }
 
+/// Clippy asks for the package's folder before it reads a macro; a macro that does so comes later.
+#[test]
+fn clippy_of_a_crate_with_macros_hits_elsewhere_unless_one_asks_where_it_is() {
+    let Some(alone) = Alone::new("portable") else { return };
+    if !plain("cargo").args(["clippy", "--version"]).output().is_ok_and(|output| output.status.success()) {
+        return skipped("there is no clippy here");
+    }
+    let second = Checkout::write(alone.path("another/and longer/place"), alone.path("another home"));
+    let second = with_paths(second, "portable");
+    for (macro_name, misses) in [("variable", 0), ("pages", 1)] {
+        let main = format!("fn main() {{ println!(\"{{}}\", macros::{macro_name}!()); let never = 1; }}\n");
+        for checkout in [&alone.checkout, &second] {
+            checkout.edit("app/src/main.rs", &main);
+        }
+        alone.build_anew(&["clippy"]);
+        second.clean();
+        alone.client.zero();
+        let built = second.build(Some(&alone.client), &["clippy"]);
+        assert_eq!(alone.client.compiles().2, misses, "{macro_name}: {}", alone.client.json(&["explain"]));
+        assert!(built.messages.iter().any(|message| message.contains("app") && message.contains("unused_variables")));
+    }
+}
+
 #[test]
 fn checks_are_cached() {
     // The macros are looked at for themselves, too.

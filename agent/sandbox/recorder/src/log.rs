@@ -8,7 +8,7 @@
 
 use core::ffi::{CStr, c_char};
 use core::ptr;
-use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::{kernel, objects, path};
 
@@ -95,6 +95,8 @@ pub(crate) fn start() {
         let n = kernel::link_target(b"/proc/self/exe\0", &mut program).unwrap_or(0);
         always(Kind::Started, program.get(..n).unwrap_or(&[]));
         objects::look(false);
+        // Those are the program's own.
+        LIBRARY_READ.store(false, Ordering::Relaxed);
     }
 }
 
@@ -145,8 +147,14 @@ pub(crate) fn is_on() -> bool {
     }
 }
 
-/// Notes something, unless this process has noted the same before.
+/// Whether a library has been read since the start, and so perhaps loaded: who asks for variables from then on need not be the program.
+static LIBRARY_READ: AtomicBool = AtomicBool::new(false);
+
+/// Notes something, unless this process has noted the same before. A variable is noted once more after a library has been read.
 pub(crate) fn once(kind: Kind, content: &[u8]) {
+    if is_on() && matches!(kind, Kind::Read) && content.ends_with(b".so") {
+        LIBRARY_READ.store(true, Ordering::Relaxed);
+    }
     if is_on() && is_first(kind, content) {
         always(kind, content);
         objects::look_again();
@@ -189,7 +197,8 @@ pub(crate) fn always(kind: Kind, content: &[u8]) {
 
 /// Whether this process has not noted the same before.
 pub(crate) fn is_first(kind: Kind, content: &[u8]) -> bool {
-    let hash = hash(kind, content);
+    let again = matches!(kind, Kind::Variable) && LIBRARY_READ.load(Ordering::Relaxed);
+    let hash = hash(kind, content).wrapping_add(u64::from(again) << 1);
     for step in 0..N_PROBES {
         let place = (hash as usize).wrapping_add(step) % N_KNOWN;
         let Some(known) = KNOWN.get(place) else { return true };

@@ -192,9 +192,9 @@ impl CratePlan {
             let value = self.call.env.iter().find(|(known, _)| known == name);
             value.is_some_and(|(_, value)| places.text(value) != *value)
         };
-        // Clippy itself begins its search for settings there. A macro that did the same would not show.
-        let has_macros = seen.files.iter().any(|path| path.extension().is_some_and(|suffix| suffix == "so"));
-        let is_drivers = |name: &str| self.request.driver == RustDriver::Clippy && !has_macros && name == PACKAGE;
+        // Clippy itself begins its search for settings there, before it reads any macro.
+        let is_drivers =
+            |name: &str| self.request.driver == RustDriver::Clippy && name == PACKAGE && !seen.late_env.contains(name);
         let asked = seen.env.iter().filter(|name| *name != OUT_DIR && !is_drivers(name)).chain(&seen.spoken);
         asked.into_iter().any(holds_place) || (seen.env.contains(OUT_DIR) && keeps_out_dir(seen))
     }

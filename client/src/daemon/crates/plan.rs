@@ -30,9 +30,6 @@ use crate::toolchain::rust::{Caller, LinkQuestion, LinkerParts, RustCompiler};
 /// otherwise.
 const STAYS: &[u8] = b"results stay where they were made";
 
-/// Whether outputs hold names, for one compile: see [`PathSetting`].
-const PATHS_VARIABLE: &str = "BUILDBEE_PATHS";
-
 /// What stands fixed once the front-end has decided.
 #[derive(Clone, Debug)]
 pub struct CratePlan {
@@ -107,8 +104,7 @@ fn target(argv: &[String]) -> Option<&str> {
 impl Prepared {
     /// Asks the front-end about `call`, made to `compiler`; `Err` with what it comes to where no result can be kept.
     pub fn new(call: Checked, compiler: Arc<RustCompiler>, paths: PathSetting) -> Result<Self, Planned> {
-        let word = call.env.iter().find(|(name, _)| name == PATHS_VARIABLE);
-        let paths = word.and_then(|(_, word)| PathSetting::from_word(word)).unwrap_or(paths);
+        let paths = call.paths(paths);
         let read = |path: &Path| read_arguments(&call.cwd.join(path));
         let driver = if call.program.ends_with("clippy-driver") { RustDriver::Clippy } else { RustDriver::Rustc };
         let asked = RustInvocation {

@@ -156,6 +156,8 @@ pub struct Seen {
     pub listed: BTreeSet<PathBuf>,
     /// Variables that it asked for.
     pub env: BTreeSet<String>,
+    /// Those of them asked for after a library was read, perhaps by a macro.
+    pub late_env: BTreeSet<String>,
     /// Folders that it saw to be there, no more.
     pub there: BTreeSet<PathBuf>,
     /// Symlinks whose targets it asked for.

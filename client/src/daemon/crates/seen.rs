@@ -98,6 +98,7 @@ impl CratePlan {
         seen.listed = observed.listed.iter().map(RelPath::to_absolute).filter(counts).collect();
         seen.above |= seen.listed.iter().any(|path| above.contains(path.as_path()));
         // What the compiler asks for by itself says nothing, what the crate's text asks for does.
+        seen.late_env = observed.late_env.into_iter().collect();
         seen.env = observed.env.into_iter().filter(|name| !is_harmless(name)).collect();
         seen.env.extend(seen.spoken.iter().cloned());
         Ok(seen)

@@ -98,6 +98,7 @@ pub(crate) fn observed() -> Observed {
         absent: vec![path("home/bee/.env")],
         listed: vec![path("home/bee/assets")],
         env: vec!["DATABASE_URL".to_owned(), "RUST_LOG".to_owned()],
+        late_env: vec!["DATABASE_URL".to_owned()],
         walkers: vec![path("home/bee/target/libm.so")],
         network: true,
     }
@@ -138,7 +139,7 @@ pub(crate) fn manifest() -> Manifest {
 }
 
 pub(crate) fn hint() -> Hint {
-    Hint { root: path("home/bee/src"), action: blake3(60) }
+    Hint { roots: vec![path("home/bee/src"), path("home/bee/target")], action: blake3(60) }
 }
 
 pub(crate) fn membership(role: Role) -> Membership {

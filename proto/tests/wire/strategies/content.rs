@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use buildbee_proto::action::{Action, Command};
 use buildbee_proto::digest::{Digest, DigestFunction};
 use buildbee_proto::hint::{Hint, Hints};
-use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_HINTS};
+use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_HINT_ROOTS, MAX_HINTS};
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
 use buildbee_proto::membership::{Membership, Roster, Signed, Ticket};
 use buildbee_proto::observed::Observed;
@@ -145,15 +145,16 @@ pub(crate) fn read_set() -> impl Strategy<Value = ReadSet> {
 }
 
 pub(crate) fn observed() -> impl Strategy<Value = Observed> {
-    let env = btree_set("[^=\0]{1,12}", 0..ITEMS).prop_map(|names| names.into_iter().collect());
-    (paths(), paths(), paths(), paths(), paths(), env, paths(), any::<bool>()).prop_map(
-        |(files, seen, links, absent, listed, env, walkers, network)| Observed {
+    let names = || btree_set("[^=\0]{1,12}", 0..ITEMS).prop_map(|names| names.into_iter().collect());
+    (paths(), paths(), paths(), paths(), paths(), names(), names(), paths(), any::<bool>()).prop_map(
+        |(files, seen, links, absent, listed, env, late_env, walkers, network)| Observed {
             files,
             seen,
             links,
             absent,
             listed,
             env,
+            late_env,
             walkers,
             network,
         },
@@ -200,7 +201,7 @@ pub(crate) fn manifest() -> impl Strategy<Value = Manifest> {
 }
 
 pub(crate) fn hint() -> impl Strategy<Value = Hint> {
-    (path(), digest()).prop_map(|(root, action)| Hint { root, action })
+    (vec(path(), 0..=MAX_HINT_ROOTS), digest()).prop_map(|(roots, action)| Hint { roots, action })
 }
 
 pub(crate) fn hints() -> impl Strategy<Value = Hints> {
