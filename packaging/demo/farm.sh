@@ -105,7 +105,7 @@ agent_up() { # number
     fi
     ticket=$(buildbee-coordinator invite --role agent --address "$coordinator" --state-dir "$work/coordinator" 2>/dev/null)
     in_space "desk$1" buildbee-agent join "$ticket" --name "desk$1" --state-dir "$work/desk$1"
-    start_in_space "desk$1" buildbee-agent serve --listen "$address" --state-dir "$work/desk$1" --mode dedicated --slots 2 --no-mdns \
+    start_in_space "desk$1" buildbee-agent serve --listen "$address" --state-dir "$work/desk$1" --mode dedicated --slots "${slots_per_desk:-2}" --no-mdns \
         --ready-file "$work/desk$1.ready" 2>"$work/desk$1.err" &
     pids+=($!)
     eval "agent_pid_$1=$!"
@@ -131,7 +131,7 @@ farm_forget() {
         local address
         address=127.0.0.1:0
         [ -z "$netns" ] || address="10.77.0.$((100 + n)):7471"
-        start_in_space "desk$n" buildbee-agent serve --listen "$address" --state-dir "$work/desk$n" --mode dedicated --slots 2 --no-mdns \
+        start_in_space "desk$n" buildbee-agent serve --listen "$address" --state-dir "$work/desk$n" --mode dedicated --slots "${slots_per_desk:-2}" --no-mdns \
             --ready-file "$work/desk$n.ready" 2>>"$work/desk$n.err" &
         pids+=($!)
         eval "agent_pid_$n=$!"
