@@ -160,6 +160,15 @@ impl<K: Eq + Hash + Clone, T: Clone> Passenger<K, T> {
         true
     }
 
+    /// Another one who waits for the same run, if it still flies.
+    pub fn beside(&self) -> Option<Self> {
+        let mut flying = lock(&self.flying);
+        let flight = flying.get_mut(&self.key).filter(|flight| flight.id == self.id)?;
+        flight.n_passengers += 1;
+        let (key, landed, standing) = (self.key.clone(), flight.landed.clone(), flight.standing.clone());
+        Some(Self { key, id: self.id, landed, standing, flying: Arc::clone(&self.flying), left: false, pilot: false })
+    }
+
     /// How far the run is, and when that changes.
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.clone()
@@ -218,6 +227,19 @@ mod tests {
         assert!(flights.join(1, start()).pilot, "a cancelled run is not boarded");
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(seen.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stays_keeps_the_run() {
+        let flights: Flights<u8, u32> = Flights::new("test", Tasks::new());
+        let first = flights.join(1, |cancel, _progress| async move {
+            let slept = cancel.run_until_cancelled(tokio::time::sleep(Duration::from_secs(1))).await;
+            slept.map_or(0, |()| 42)
+        });
+        let mut second = first.beside().unwrap();
+        drop(first);
+        assert_eq!(second.landed().await, Some(42));
+        assert!(second.beside().is_none(), "it has landed");
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,6 +3,7 @@
 //! A folder appears by one rename, complete, with a note of the kernel's boot in which it was made. After a start of the agent it is
 //! used again only in that same boot and while the store still has every blob of it: after a loss of power its links may be torn, and
 //! making it anew costs milliseconds. While a toolchain is held its blobs are pinned, so that it can be handed on to other agents.
+//! What is being made is made to its end, though the action that asked for it may be done elsewhere by then: the next one needs it too.
 //! Not here: Nix; which toolchain an action needs.
 //!
 //! On disk: `toolchains/<hex>-<size>/{root/, description, boot}`; names that start with a dot are being made or removed.
@@ -21,15 +22,18 @@ use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::limits::MAX_COMMAND_BYTES;
 use buildbee_proto::toolchain::{Toolchain, ToolchainId};
 use buildbee_store::Store;
+use tokio::sync::Semaphore;
 
 use crate::exchange::fetch::{Fetcher, Sources};
 use crate::exchange::small::Small;
-use crate::flight::Flights;
+use crate::flight::{Flights, Passenger};
 use crate::workspace::materialise::materialise;
 use crate::workspace::tree::{self, Tree};
 
 /// Toolchains kept as folders; the least recently used go first.
 pub const MAX_TOOLCHAINS: usize = 32;
+/// Toolchains that are made to their end though nobody waits for them any more; further ones are given up, and gone on with later.
+const MAX_KEPT: usize = 4;
 /// Times that a toolchain is asked for again because somebody else's attempt to make it failed.
 const MAX_TRIES: usize = 3;
 
@@ -65,6 +69,8 @@ type Made = Result<Arc<Present>, WireError>;
 pub struct Toolchains {
     inner: Arc<Inner>,
     making: Arc<Flights<ToolchainId, Made>>,
+    kept: Arc<Semaphore>,
+    tasks: Tasks,
 }
 
 #[derive(Debug)]
@@ -106,7 +112,8 @@ impl Toolchains {
                 None => remove(&path),
             }
         }
-        Ok(Self { inner: Arc::new(inner), making: Arc::new(Flights::new("toolchain", tasks)) })
+        let making = Arc::new(Flights::new("toolchain", tasks.clone()));
+        Ok(Self { inner: Arc::new(inner), making, kept: Arc::new(Semaphore::new(MAX_KEPT)), tasks })
     }
 
     /// Those that are wholly present, in order.
@@ -141,6 +148,9 @@ impl Toolchains {
                     cancel.run_until_cancelled(making).await.unwrap_or_else(|| Err(cancelled()))
                 }
             });
+            if passenger.pilot {
+                self.keep(&passenger);
+            }
             n_tries += 1;
             match passenger.landed().await {
                 Some(Ok(present)) => return Ok(present),
@@ -152,6 +162,18 @@ impl Toolchains {
                 }
             }
         }
+    }
+}
+
+impl Toolchains {
+    /// Waits for what is being made as long as it is: it ends by itself when nothing comes any more.
+    fn keep(&self, making: &Passenger<ToolchainId, Made>) {
+        let Ok(turn) = Arc::clone(&self.kept).try_acquire_owned() else { return };
+        let Some(mut keeper) = making.beside() else { return };
+        self.tasks.spawn("keep a toolchain", async move {
+            drop(keeper.landed().await);
+            drop(turn);
+        });
     }
 }
 

@@ -2,32 +2,28 @@
 //! last, since it always has them.
 //!
 //! Each blob is fetched once however many ask for it. Every byte is verified before it is stored; a source that sends bad ones is named
-//! in the log and not asked again in this fetch. Large blobs go their own way (`large`) beside the others. Not here: which
+//! in the log and not asked again in this fetch. Large blobs go their own way (`large`) beside the others (`many`). Not here: which
 //! blobs are needed; keeping them.
 
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use buildbee_p2p::frames::{read_message, write_message};
-use buildbee_p2p::node::{Node, PeerStream};
+use buildbee_p2p::node::Node;
 use buildbee_proto::chunk::is_chunked;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
-use buildbee_proto::exchange::{BlobHave, BlobRequest};
-use buildbee_proto::limits::MAX_BLOBS_PER_REQUEST;
 use buildbee_proto::peer::{PeerId, Role};
-use buildbee_proto::version::Protocol;
 use buildbee_store::{PutError, Store};
-use futures::future::{BoxFuture, join_all, try_join};
+use futures::future::{BoxFuture, try_join};
 use futures::stream::{StreamExt, TryStreamExt};
 use thiserror::Error;
-use tokio::io::BufReader;
 use tokio::time::timeout;
 
 use super::arriving::{Arriving, Claim};
 use super::large::Large;
-use super::receive::{Landed, SourceFault, get_batch};
+use super::many::{Many, total_bytes};
+use super::pull::ordered;
+use super::receive::SourceFault;
 
 /// How long one call may take in all, where everybody trickles: this, and time for its bytes.
 const FETCH_DEADLINE: Duration = Duration::from_secs(300);
@@ -36,22 +32,13 @@ const LEAST_BYTES_PER_SECOND: u64 = 16 << 10;
 /// Below this many missing bytes, asking around costs more than it saves.
 const ASK_AROUND_BYTES: u64 = 64 << 10;
 /// Agents asked whether they have something.
-const MAX_ASKED: usize = 3;
+const MAX_ASKED: usize = 8;
 /// The same for each large blob: all who fetch it swap its chunks.
 const MAX_ASKED_FOR_LARGE: usize = 16;
 /// Large blobs brought at once.
 const MAX_LARGE: usize = 2;
-/// How long they may think about one batch.
-const HAVE_DEADLINE: Duration = Duration::from_millis(200);
-/// How long opening a stream may take.
-const OPEN_DEADLINE: Duration = Duration::from_secs(5);
-/// Streams at once to one source.
-const STREAMS_PER_SOURCE: usize = 3;
-/// Bytes of one batch, unless a single blob has more.
-const BATCH_BYTES: u64 = 32 << 20;
 /// Times a blob that vanishes from the store again is fetched.
 const MAX_ROUNDS: usize = 3;
-const READ_BUFFER_BYTES: usize = 64 << 10;
 
 /// Who to fetch from.
 #[derive(Clone, Debug)]
@@ -167,7 +154,9 @@ impl Inner {
             return Ok(());
         }
         let agents = self.candidates(sources, MAX_ASKED_FOR_LARGE);
-        let bringing: Vec<_> = blobs.iter().map(|blob| self.bring_one(claim, *blob, sources.origin, &agents)).collect();
+        let blobs = ordered(blobs.to_vec(), &self.node.peer(), &agents);
+        let bringing: Vec<_> =
+            blobs.into_iter().map(|blob| self.bring_one(claim, blob, sources.origin, &agents)).collect();
         futures::stream::iter(bringing).buffer_unordered(MAX_LARGE).try_collect().await
     }
 
@@ -200,51 +189,17 @@ impl Inner {
     }
 
     async fn bring_small(&self, claim: &Claim, digests: &[Digest], sources: &Sources) -> Result<(), FetchError> {
-        let landed = |digests: &[Digest]| claim.landed(digests);
-        if total_bytes(digests) >= ASK_AROUND_BYTES {
-            self.bring_from_agents(digests, sources, &landed).await?;
-        }
-        let left = self.store.missing(digests);
-        let Some(first) = left.first().copied() else { return Ok(()) };
-        claim.make_certain(&left);
-        if let Err(fault) = self.get(sources.origin, &left, &landed).await {
-            let digest = self.store.missing(&left).first().copied().unwrap_or(first);
-            return Err(self.lost(digest, sources.origin, fault));
-        }
-        match self.store.missing(&left).first() {
-            Some(digest) => Err(FetchError::Missing(*digest)),
-            None => Ok(()),
-        }
-    }
-
-    /// What some agents have comes from them; whatever fails is left to the origin. Only an error of the store here is an error.
-    async fn bring_from_agents(
-        &self,
-        digests: &[Digest],
-        sources: &Sources,
-        landed: Landed<'_>,
-    ) -> Result<(), FetchError> {
-        let candidates = self.candidates(sources, MAX_ASKED);
-        let answers = join_all(candidates.iter().map(|peer| self.ask(*peer, digests))).await;
-        let mut shares: Vec<(PeerId, Vec<Digest>)> = candidates.iter().map(|peer| (*peer, Vec::new())).collect();
-        for digest in digests {
-            // The one with the smallest share so far, so that several carry what several have.
-            let having = answers.iter().enumerate().filter(|(_, answer)| answer.contains(digest));
-            let least = having.map(|(at, _)| at).min_by_key(|&at| total_bytes(&shares[at].1));
-            if let Some(at) = least {
-                shares[at].1.push(*digest);
-            }
-        }
-        shares.retain(|(_, share)| !share.is_empty());
-        let results = join_all(shares.iter().map(|(peer, share)| self.get(*peer, share, landed))).await;
-        for ((peer, _), result) in shares.iter().zip(results) {
-            match result {
-                Ok(()) => {}
-                Err(SourceFault::Store(error)) => return Err(error.into()),
-                Err(fault) => self.note(*peer, &fault),
-            }
-        }
-        Ok(())
+        let Some(first) = digests.first().copied() else { return Ok(()) };
+        let is_little = total_bytes(digests) < ASK_AROUND_BYTES;
+        let agents = if is_little { Vec::new() } else { self.candidates(sources, MAX_ASKED) };
+        let digests = ordered(digests.to_vec(), &self.node.peer(), &agents);
+        let note = |peer, fault: &SourceFault| self.note(peer, fault);
+        let many = Many::new((&self.node, &self.store), claim, (sources.origin, agents), &note);
+        let brought = many.bring(&digests).await;
+        brought.map_err(|fault| {
+            let digest = self.store.missing(&digests).first().copied().unwrap_or(first);
+            self.lost(digest, sources.origin, fault)
+        })
     }
 
     fn candidates(&self, sources: &Sources, n_most: usize) -> Vec<PeerId> {
@@ -265,91 +220,5 @@ impl Inner {
         } else {
             tracing::debug!(peer = %peer.short(), name, %fault, "a source failed");
         }
-    }
-
-    /// Which of `digests` `peer` has, as far as it says so in time.
-    async fn ask(&self, peer: PeerId, digests: &[Digest]) -> HashSet<Digest> {
-        let mut having = HashSet::new();
-        let Ok(Ok(mut stream)) = timeout(HAVE_DEADLINE, self.node.open(peer, Protocol::Blob)).await else {
-            return having;
-        };
-        for batch in digests.chunks(MAX_BLOBS_PER_REQUEST) {
-            let Ok(Some(present)) = timeout(HAVE_DEADLINE, ask_batch(&mut stream, batch)).await else { break };
-            having.extend(batch.iter().zip(present).filter(|(_, present)| *present).map(|(digest, _)| *digest));
-        }
-        having
-    }
-
-    /// Gets what `peer` has of `digests`, over a few streams at once.
-    async fn get(&self, peer: PeerId, digests: &[Digest], landed: Landed<'_>) -> Result<(), SourceFault> {
-        let queue = Mutex::new(batches(digests));
-        let n_streams = queue.lock().unwrap_or_else(PoisonError::into_inner).len().min(STREAMS_PER_SOURCE);
-        let workers = (0..n_streams).map(|_| self.get_batches(peer, &queue, landed));
-        futures::future::try_join_all(workers).await.map(drop)
-    }
-
-    async fn get_batches(
-        &self,
-        peer: PeerId,
-        queue: &Mutex<VecDeque<Vec<Digest>>>,
-        landed: Landed<'_>,
-    ) -> Result<(), SourceFault> {
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some(mut batch) = next() else { return Ok(()) };
-        let opened = timeout(OPEN_DEADLINE, self.node.open(peer, Protocol::Blob)).await;
-        let stream = opened.map_err(|_| SourceFault::Late)?.map_err(|error| SourceFault::Open(error.to_string()))?;
-        let mut stream = BufReader::with_capacity(READ_BUFFER_BYTES, stream);
-        loop {
-            get_batch(&self.store, &mut stream, batch, landed).await?;
-            match next() {
-                Some(more) => batch = more,
-                None => return Ok(()),
-            }
-        }
-    }
-}
-
-async fn ask_batch(stream: &mut PeerStream, batch: &[Digest]) -> Option<Vec<bool>> {
-    write_message(stream, &BlobRequest::Have(batch.to_vec())).await.ok()?;
-    let answer: BlobHave = read_message(stream).await.ok()??;
-    Some(answer.present)
-}
-
-fn total_bytes(digests: &[Digest]) -> u64 {
-    digests.iter().fold(0, |sum, digest| sum.saturating_add(digest.size_bytes))
-}
-
-/// `digests` in requests of a reasonable size.
-fn batches(digests: &[Digest]) -> VecDeque<Vec<Digest>> {
-    let mut batches = VecDeque::new();
-    let mut batch = Vec::new();
-    let mut n_bytes = 0u64;
-    for digest in digests {
-        let sum = n_bytes.saturating_add(digest.size_bytes);
-        if batch.len() == MAX_BLOBS_PER_REQUEST || (sum > BATCH_BYTES && !batch.is_empty()) {
-            batches.push_back(std::mem::take(&mut batch));
-            n_bytes = 0;
-        }
-        n_bytes = n_bytes.saturating_add(digest.size_bytes);
-        batch.push(*digest);
-    }
-    if !batch.is_empty() {
-        batches.push_back(batch);
-    }
-    batches
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_are_bounded_in_number_and_bytes() {
-        let small: Vec<Digest> = (0..1000u32).map(|n| Digest::of(&n.to_le_bytes())).collect();
-        let cut = batches(&small);
-        assert_eq!(cut.iter().map(Vec::len).collect::<Vec<_>>(), [256, 256, 256, 232]);
-        let giant = Digest { size_bytes: u64::MAX, ..small[0] };
-        assert_eq!(batches(&[giant, giant, small[0]]).len(), 3);
-        assert!(batches(&[]).is_empty());
     }
 }

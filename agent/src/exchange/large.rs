@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::chunk_plan::{ORIGIN, Plan};
 use super::partials::{Coming, Partials};
-use super::receive::{SILENCE, SourceFault, put_fault};
+use super::receive::{Faults, SILENCE, SourceFault, put_fault};
 
 /// How long agents may think before the origin is asked.
 const GREETING_DEADLINE: Duration = Duration::from_millis(200);
@@ -35,11 +35,10 @@ const MAP_DEADLINE: Duration = Duration::from_secs(600);
 const CHUNK_DEADLINE: Duration = Duration::from_secs(90);
 /// Streams to the origin for one blob: one carries while the other asks.
 const ORIGIN_STREAMS: usize = 2;
-/// Failures of the origin, one after the other without a chunk between, after which it is given up.
-const MAX_FAULTS: usize = 3;
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// How often who has nothing to do looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often an agent that has nothing is asked again: it may be about to begin.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
 const READ_BUFFER_BYTES: usize = 64 << 10;
 
 type Stream = BufReader<PeerStream>;
@@ -102,10 +101,12 @@ impl Large<'_> {
         // Who is late joins later.
         drop(timeout(GREETING_DEADLINE, early).await);
         let coming = self.coming(blob, origin, &mut greeted).await?;
+        // At once, so that who begins too leaves us our share of it.
+        coming.make_certain(true);
         let _promise = Promise(&coming);
         let transfer = Transfer {
             node: self.node,
-            plan: Mutex::new(Plan::new(coming.partial.present())),
+            plan: Mutex::new(Plan::new(self.node.peer(), &blob, origin, coming.partial.present())),
             coming: Arc::clone(&coming),
             origin,
             since: Instant::now(),
@@ -134,7 +135,7 @@ impl Large<'_> {
     }
 
     async fn ask_origin(&self, blob: Digest, origin: PeerId) -> Result<Chunks, SourceFault> {
-        let mut n_faults = 0;
+        let mut faults = Faults::default();
         loop {
             let asked = async {
                 let mut stream = open(self.node, origin).await?;
@@ -142,11 +143,11 @@ impl Large<'_> {
             };
             match asked.await {
                 Ok(chunks) => return Ok(chunks),
-                Err(fault) if fault.is_final() || n_faults + 1 == MAX_FAULTS => return Err(fault),
-                Err(_) => {
-                    n_faults += 1;
-                    sleep(RETRY_PAUSE).await;
-                }
+                Err(fault) if fault.is_final() => return Err(fault),
+                Err(fault) => match faults.one_more(false) {
+                    Some(pause) => sleep(pause).await,
+                    None => return Err(fault),
+                },
             }
         }
     }
@@ -253,7 +254,7 @@ impl Transfer<'_> {
         let source = {
             let now = self.now();
             let mut plan = self.plan();
-            let source = plan.add(now);
+            let source = plan.add(peer, now);
             plan.heard(source, heard.present, heard.coming, now);
             source
         };
@@ -262,7 +263,7 @@ impl Transfer<'_> {
             let step = if batch.is_empty() {
                 self.listen(source, &mut stream).await
             } else {
-                self.get(source, &mut stream, batch).await
+                self.get(source, &mut stream, &batch).await
             };
             if let Err(fault) = step {
                 break fault;
@@ -279,7 +280,7 @@ impl Transfer<'_> {
         let Some(Heard { present, coming, .. }) = heard else {
             let n = self.coming.partial.chunks().n();
             self.plan().heard(source, ChunkSet::none(n), false, self.now());
-            sleep(RETRY_PAUSE).await;
+            sleep(ASK_AGAIN).await;
             return Ok(());
         };
         let has_more = present.n_present() > known;
@@ -292,20 +293,22 @@ impl Transfer<'_> {
 
     /// Takes from the origin what no agent has. Ends with the fault that makes it of no more use.
     async fn origin(&self) -> (PeerId, SourceFault) {
-        let mut n_faults = 0;
+        let mut faults = Faults::default();
         loop {
             let n_before = self.coming.partial.present().n_present();
-            let fault = self.ask_until_fault().await;
-            self.plan().cut(ORIGIN);
-            n_faults = if self.coming.partial.present().n_present() > n_before { 1 } else { n_faults + 1 };
-            if fault.is_final() || n_faults == MAX_FAULTS {
-                return (self.origin, fault);
+            let (fault, batch) = self.ask_until_fault().await;
+            // What the other stream was asked for may still come.
+            self.plan().cut(ORIGIN, &batch);
+            let something_came = self.coming.partial.present().n_present() > n_before;
+            match faults.one_more(something_came) {
+                Some(pause) if !fault.is_final() => sleep(pause).await,
+                _ => return (self.origin, fault),
             }
-            sleep(RETRY_PAUSE).await;
         }
     }
 
-    async fn ask_until_fault(&self) -> SourceFault {
+    /// Ends with a fault, and what was asked for then.
+    async fn ask_until_fault(&self) -> (SourceFault, Vec<u32>) {
         let mut open_stream = None;
         loop {
             let batch = self.next(ORIGIN);
@@ -313,26 +316,25 @@ impl Transfer<'_> {
                 sleep(LOOK_AGAIN).await;
                 continue;
             }
-            self.coming.make_certain(true);
             let got = async {
                 let stream = match &mut open_stream {
                     Some(stream) => stream,
                     None => open_stream.insert(open(self.node, self.origin).await?),
                 };
-                self.get(ORIGIN, stream, batch).await
+                self.get(ORIGIN, stream, &batch).await
             };
             if let Err(fault) = got.await {
-                return fault;
+                return (fault, batch);
             }
         }
     }
 
     /// Asks for `batch` and takes in what comes.
-    async fn get(&self, source: usize, stream: &mut Stream, batch: Vec<u32>) -> Result<(), SourceFault> {
+    async fn get(&self, source: usize, stream: &mut Stream, batch: &[u32]) -> Result<(), SourceFault> {
         let blob = self.blob();
-        let request = BlobRequest::Chunks { blob, chunks: batch.clone() };
+        let request = BlobRequest::Chunks { blob, chunks: batch.to_vec() };
         timeout(SILENCE, write_message(stream.get_mut(), &request)).await.map_err(|_| SourceFault::Late)??;
-        for index in batch {
+        for &index in batch {
             let header = timeout(SILENCE, read_message::<BlobHeader, _>(stream)).await;
             match header.map_err(|_| SourceFault::Late)??.ok_or(SourceFault::Ended)? {
                 BlobHeader::Found => {
@@ -366,7 +368,7 @@ impl Transfer<'_> {
         if put.map_err(|error| put_fault(blob, error))? {
             self.coming.grew();
         }
-        self.plan().arrived(index);
+        self.plan().arrived(index, self.now());
         Ok(())
     }
 }

@@ -1,7 +1,8 @@
-//! Blobs and results between peers: [`fetch`] brings what is missing here (`large` what is large,
-//! by `chunk_plan`, from `partials` too), [`serve`] hands out what is here (`serve_chunks` of large blobs), [`cache`] answers for
+//! Blobs and results between peers: [`fetch`] brings what is missing here (`large` what is large, by `chunk_plan`, from `partials` too,
+//! `many` the rest, both in the order of `pull`), [`serve`] hands out what is here (`serve_chunks` of large blobs), [`cache`] answers for
 //! action results, [`arriving`] is what is on its way, [`announce`] tells the peers responsible for a result of it, [`adopt`] takes such
-//! a result in, [`small`] is what is in memory for a while, and [`pump`] is the way from either to a stream. Nobody is ever told what is here, only whether something that they name is.
+//! a result in, [`small`] is what is in memory for a while, and [`pump`] is the way from either to a stream. Nobody is ever told what is
+//! here, only whether something that they name is.
 
 pub mod adopt;
 pub mod announce;
@@ -10,7 +11,9 @@ pub mod cache;
 mod chunk_plan;
 pub mod fetch;
 mod large;
+mod many;
 pub mod partials;
+mod pull;
 pub mod pump;
 mod receive;
 pub mod serve;

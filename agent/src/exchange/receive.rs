@@ -10,7 +10,7 @@ use buildbee_store::{PutError, Store};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, BufReader};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Blobs up to this many bytes are held in memory and put into the store several at a time.
 const SMALL_BLOB_BYTES: u64 = 256 << 10;
@@ -18,13 +18,33 @@ const SMALL_BLOB_BYTES: u64 = 256 << 10;
 const MAX_PENDING: usize = 64;
 /// Bytes of them.
 const MAX_PENDING_BYTES: u64 = 4 << 20;
+/// How long one may be held: what is held is lost when nobody waits for the rest any more, and others may be waiting for it.
+const MAX_PENDING_TIME: Duration = Duration::from_millis(200);
 /// Pieces of a large blob on their way to the disk.
 const PIECES_AHEAD: usize = 4;
 const PIECE_BYTES: usize = 256 << 10;
 /// How long the other side may be silent.
 pub(super) const SILENCE: Duration = Duration::from_secs(15);
 /// A source slower than this is of no use; others wait for the same blob.
-const LEAST_BYTES_PER_SECOND: u64 = 64 << 10;
+const LEAST_BYTES_PER_SECOND: u64 = 16 << 10;
+
+/// Failures of an origin, one after the other with nothing that came between, after which it is given up.
+const MAX_FAULTS: u32 = 5;
+/// The pause after the first of them. Doubles with each.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// Counts them.
+#[derive(Debug, Default)]
+pub(super) struct Faults(u32);
+
+impl Faults {
+    /// One more, and whether something came since the last one. How long to wait before the next try; `None`: that was enough.
+    pub(super) fn one_more(&mut self, something_came: bool) -> Option<Duration> {
+        let n_before = if something_came { 0 } else { self.0 };
+        self.0 = n_before + 1;
+        (self.0 < MAX_FAULTS).then(|| RETRY_PAUSE * (1 << n_before))
+    }
+}
 
 /// What went wrong with one source.
 #[derive(Debug, Error)]
@@ -87,7 +107,7 @@ pub(super) fn put_fault(digest: Digest, error: PutError) -> SourceFault {
     }
 }
 
-/// Hears of what is stored.
+/// Hears of what is stored, and of nothing where some of a blob came.
 pub(super) type Landed<'a> = &'a (dyn Fn(&[Digest]) + Sync);
 
 /// Asks for one batch on `stream` and stores what comes. What the other side lacks is simply not stored. Not cancel-safe: drop the
@@ -101,7 +121,20 @@ pub(super) async fn get_batch<S: AsyncRead + AsyncWrite + Unpin>(
     let request = BlobRequest::Get(batch.clone());
     timeout(SILENCE, write_message(stream.get_mut(), &request)).await.map_err(|_| SourceFault::Late)??;
     let mut pending = Pending::default();
-    for digest in batch {
+    let received = receive(store, stream, &batch, &mut pending, landed).await;
+    // Whatever becomes of the rest, what came is here.
+    pending.put(store, landed).await?;
+    received
+}
+
+async fn receive<S: AsyncRead + Unpin>(
+    store: &Store,
+    stream: &mut BufReader<S>,
+    batch: &[Digest],
+    pending: &mut Pending,
+    landed: Landed<'_>,
+) -> Result<(), SourceFault> {
+    for &digest in batch {
         let header = timeout(SILENCE, read_message::<BlobHeader, _>(stream)).await.map_err(|_| SourceFault::Late)??;
         match header.ok_or(SourceFault::Ended)? {
             BlobHeader::Missing => {}
@@ -113,18 +146,20 @@ pub(super) async fn get_batch<S: AsyncRead + AsyncWrite + Unpin>(
             }
             BlobHeader::Found => {
                 let patience = SILENCE + Duration::from_secs(digest.size_bytes / LEAST_BYTES_PER_SECOND);
-                timeout(patience, receive_large(store, stream, digest)).await.map_err(|_| SourceFault::Slow)??;
+                let receiving = receive_large(store, stream, digest, landed);
+                timeout(patience, receiving).await.map_err(|_| SourceFault::Slow)??;
                 landed(&[digest]);
             }
         }
     }
-    pending.put(store, landed).await
+    Ok(())
 }
 
 #[derive(Default)]
 struct Pending {
     blobs: Vec<(Digest, Vec<u8>)>,
     n_bytes: u64,
+    since: Option<Instant>,
 }
 
 impl Pending {
@@ -137,15 +172,13 @@ impl Pending {
     ) -> Result<(), SourceFault> {
         self.n_bytes += digest.size_bytes;
         self.blobs.push((digest, content));
-        if self.blobs.len() >= MAX_PENDING || self.n_bytes >= MAX_PENDING_BYTES {
-            self.put(store, landed).await
-        } else {
-            Ok(())
-        }
+        let since = *self.since.get_or_insert_with(Instant::now);
+        let is_much = self.blobs.len() >= MAX_PENDING || self.n_bytes >= MAX_PENDING_BYTES;
+        if is_much || since.elapsed() >= MAX_PENDING_TIME { self.put(store, landed).await } else { Ok(()) }
     }
 
     async fn put(&mut self, store: &Store, landed: Landed<'_>) -> Result<(), SourceFault> {
-        self.n_bytes = 0;
+        (self.n_bytes, self.since) = (0, None);
         let blobs = std::mem::take(&mut self.blobs);
         if blobs.is_empty() {
             return Ok(());
@@ -164,7 +197,12 @@ impl Pending {
     }
 }
 
-async fn receive_large<R: AsyncRead + Unpin>(store: &Store, stream: &mut R, digest: Digest) -> Result<(), SourceFault> {
+async fn receive_large<R: AsyncRead + Unpin>(
+    store: &Store,
+    stream: &mut R,
+    digest: Digest,
+    landed: Landed<'_>,
+) -> Result<(), SourceFault> {
     let (pieces, mut received) = mpsc::channel::<Vec<u8>>(PIECES_AHEAD);
     let store = store.clone();
     let writing = tokio::task::spawn_blocking(move || {
@@ -184,6 +222,7 @@ async fn receive_large<R: AsyncRead + Unpin>(store: &Store, stream: &mut R, dige
         }
         piece.truncate(n);
         left -= n as u64;
+        landed(&[]);
         if pieces.send(piece).await.is_err() {
             // The writer gave up; it says why.
             break;

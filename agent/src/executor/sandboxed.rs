@@ -83,9 +83,12 @@ impl Sandboxed {
         check_platform(job)?;
         watch.progress.at(Stage::Fetching);
         let sources = self.sources(job);
-        let toolchain = toolchains.present(&job.toolchain, fetcher, &sources);
-        let inputs = async { Ok(tree::load(store, small, fetcher, &sources, job.action.input_root).await?) };
-        let fetching = Box::pin(futures::future::try_join(toolchain, inputs));
+        // One after the other: while a toolchain comes, actions are often done elsewhere, and what they read need not follow.
+        let fetching = Box::pin(async {
+            let toolchain = toolchains.present(&job.toolchain, fetcher, &sources).await?;
+            let inputs = tree::load(store, small, fetcher, &sources, job.action.input_root).await?;
+            Ok::<_, WireError>((toolchain, inputs))
+        });
         let (toolchain, inputs) = watch.cancel.run_until_cancelled(fetching).await.ok_or_else(cancelled)??;
         let folder = self.parts.folders.fresh(inputs.n_bytes());
         let result = Box::pin(self.execute_in(&folder, job, watch, toolchain, inputs)).await;

@@ -18,7 +18,7 @@ use buildbee_p2p::identity::{Identity, verify_result};
 use buildbee_p2p::node::{self, Inbound, Node, NodeConfig, PeerStream};
 use buildbee_proto::action::{Action, Command};
 use buildbee_proto::canonical::Canonical;
-use buildbee_proto::chunk::ChunkSet;
+use buildbee_proto::chunk::{ChunkSet, Chunks};
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::WireError;
@@ -216,9 +216,9 @@ pub(crate) enum Manner {
     Lies,
     /// Has lost everything over 1 MiB.
     Forgets,
-    /// Takes its time for each chunk of a large blob, and counts them.
+    /// Takes its time for each chunk of a large blob and each other blob that is not tiny, and counts them.
     Slow,
-    /// Ends every stream after three chunks.
+    /// Ends every stream after three of these.
     Cuts,
     /// One chunk of large blobs is another one.
     LiesOnce,
@@ -232,7 +232,10 @@ pub(crate) enum Manner {
     Dawdles,
 }
 
-/// How often each chunk was sent.
+/// Blobs from this size on count, and take time.
+const NOT_TINY_BYTES: u64 = 64 << 10;
+
+/// How often each chunk, or smaller blob, was sent.
 pub(crate) type Ledger = std::sync::Arc<std::sync::Mutex<HashMap<(Digest, u32), usize>>>;
 
 async fn serve(mut inbound: Inbound, store: Store, manner: Manner, ledger: Ledger) {
@@ -260,6 +263,12 @@ async fn misbehave(manner: Manner, store: &Store, mut stream: PeerStream, ledger
             }
             BlobRequest::Get(digests) => {
                 for digest in digests {
+                    match manner {
+                        _ if digest.size_bytes < NOT_TINY_BYTES => {}
+                        Manner::Cuts if n_sent == 3 => return Ok(stream.shutdown().await?),
+                        Manner::Slow => tokio::time::sleep(Duration::from_millis(20)).await,
+                        _ => {}
+                    }
                     let content = match manner {
                         Manner::Lies => Some(vec![0x55; usize::try_from(digest.size_bytes).unwrap()]),
                         Manner::Forgets if digest.size_bytes > 1 << 20 => None,
@@ -269,29 +278,15 @@ async fn misbehave(manner: Manner, store: &Store, mut stream: PeerStream, ledger
                     write_message(&mut stream, &header).await?;
                     stream.write_all(&content.unwrap_or_default()).await?;
                     stream.flush().await?;
+                    if digest.size_bytes >= NOT_TINY_BYTES {
+                        n_sent += 1;
+                        *ledger.lock().unwrap().entry((digest, 0)).or_default() += 1;
+                    }
                 }
             }
             BlobRequest::Map { blob, .. } => {
                 let chunks = store.chunks(&blob).unwrap().unwrap();
-                let n = chunks.n() as usize;
-                let map = match manner {
-                    Manner::Forgets => BlobMap::Missing,
-                    Manner::Dawdles => BlobMap::Working,
-                    Manner::Lies => BlobMap::Found {
-                        values: vec![[0x55; 32]; n],
-                        present: Bytes(vec![0; n.div_ceil(8)]),
-                        coming: true,
-                    },
-                    Manner::Boasts => {
-                        let values = chunks.values().to_vec();
-                        BlobMap::Found { values, present: Bytes(vec![0xff; 1 << 10]), coming: true }
-                    }
-                    _ => {
-                        let present = Bytes(ChunkSet::all(chunks.n()).bits().to_vec());
-                        BlobMap::Found { values: chunks.values().to_vec(), present, coming: false }
-                    }
-                };
-                write_message(&mut stream, &map).await?;
+                write_message(&mut stream, &map(manner, &chunks)).await?;
             }
             BlobRequest::Chunks { blob, chunks } => {
                 for index in chunks {
@@ -319,12 +314,32 @@ async fn misbehave(manner: Manner, store: &Store, mut stream: PeerStream, ledger
     Ok(())
 }
 
+/// What it says of a large blob.
+fn map(manner: Manner, chunks: &Chunks) -> BlobMap {
+    let n = chunks.n() as usize;
+    match manner {
+        Manner::Forgets => BlobMap::Missing,
+        Manner::Dawdles => BlobMap::Working,
+        Manner::Lies => {
+            BlobMap::Found { values: vec![[0x55; 32]; n], present: Bytes(vec![0; n.div_ceil(8)]), coming: true }
+        }
+        Manner::Boasts => {
+            let values = chunks.values().to_vec();
+            BlobMap::Found { values, present: Bytes(vec![0xff; 1 << 10]), coming: true }
+        }
+        _ => {
+            let present = Bytes(ChunkSet::all(chunks.n()).bits().to_vec());
+            BlobMap::Found { values: chunks.values().to_vec(), present, coming: false }
+        }
+    }
+}
+
 pub(crate) struct Client {
     pub(crate) node: Node,
     pub(crate) store: Store,
     pub(crate) toolchain: Toolchain,
     pub(crate) agent: PeerId,
-    /// What it sent of large blobs, unless it is honest.
+    /// What it sent of blobs that are not tiny, unless it is honest.
     pub(crate) ledger: Ledger,
     _dir: TempDir,
 }

@@ -49,7 +49,7 @@ impl Coordinator {
         state.heard.iter().rev().find(|(peer, _)| *peer == agent).map(|(_, heard)| heard.clone())
     }
 
-    async fn until(&self, agent: PeerId, what: &str, good: impl Fn(&AgentState) -> bool) -> AgentState {
+    pub(crate) async fn until(&self, agent: PeerId, what: &str, good: impl Fn(&AgentState) -> bool) -> AgentState {
         for _ in 0..500 {
             match self.last(agent).await {
                 Some(state) if good(&state) => return state,

@@ -6,6 +6,7 @@ mod bed;
 mod content;
 mod early;
 mod farm;
+mod first;
 mod hostile;
 mod large;
 mod process;

@@ -30,7 +30,7 @@ use super::job::Job;
 use super::lender::Lender;
 use crate::inputs::discover::OutputPlace;
 
-/// From opening the stream to `Accepted`.
+/// From opening the stream to `Accepted`, and longer while the agent takes bytes, behind which the request waits.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(1);
 /// Between two signs of life: a word, or bytes that the agent takes from here.
 const PROGRESS_DEADLINE: Duration = Duration::from_millis(1800);
@@ -181,8 +181,10 @@ impl Attempts {
             inline,
             early: wish.map(|wish| wish.output),
         };
-        let submitting = tokio::time::timeout(ACCEPT_DEADLINE, self.submit(pick.peer, &request));
-        let (mut stream, flags) = submitting.await.map_err(|_| AttemptError::Silent)??;
+        let since = Instant::now();
+        let last_moved = || self.lender.last_moved(&pick.peer).unwrap_or(since).max(since);
+        let submitting = self.submit(pick.peer, &request);
+        let (mut stream, flags) = while_moving(ACCEPT_DEADLINE, &last_moved, submitting).await??;
         let unasked_bytes = n_bytes(&request.inline);
         drop(request);
         let sent_bytes = unasked_bytes + self.supply(&mut stream, along, &flags).await?;
@@ -311,13 +313,27 @@ async fn next_word(
     stream: &mut PeerStream,
     last_moved: &(dyn Fn() -> Instant + Sync),
 ) -> Result<Option<ActionUpdate>, AttemptError> {
-    let mut word = std::pin::pin!(read_message::<ActionUpdate, _>(stream));
+    Ok(while_moving(PROGRESS_DEADLINE, last_moved, read_message::<ActionUpdate, _>(stream)).await??)
+}
+
+/// What comes of `waited`, if that is within `silence`, or while the agent takes bytes.
+async fn while_moving<T>(
+    silence: Duration,
+    last_moved: &(dyn Fn() -> Instant + Sync),
+    waited: impl Future<Output = T>,
+) -> Result<T, AttemptError> {
+    let mut waited = std::pin::pin!(waited);
     let since = Instant::now();
+    let patience = || {
+        let moved = last_moved();
+        // What moved before is no sign.
+        let moving = if moved > since { moved + PROGRESS_DEADLINE } else { since };
+        (since + silence).max(moving).min(since + WORD_DEADLINE)
+    };
     loop {
-        let patience = (last_moved().max(since) + PROGRESS_DEADLINE).min(since + WORD_DEADLINE);
-        match tokio::time::timeout_at(patience, &mut word).await {
-            Ok(word) => return Ok(word?),
-            Err(_) if last_moved() + PROGRESS_DEADLINE > Instant::now() && since.elapsed() < WORD_DEADLINE => {}
+        match tokio::time::timeout_at(patience(), &mut waited).await {
+            Ok(came) => return Ok(came),
+            Err(_) if patience() > Instant::now() => {}
             Err(_) => return Err(AttemptError::Silent),
         }
     }

@@ -90,3 +90,16 @@ async fn content_must_be_announced_once_and_whole() {
     let received = receive(&mut wrong.as_slice(), &signed, &[first, second, third]).await;
     assert!(matches!(received, Err(AttemptError::BadResult(_))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_word_is_waited_for_while_bytes_are_taken() {
+    let begun = Instant::now();
+    let (still, moving) = (move || begun, move || begun + begun.elapsed());
+    let word = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+    assert!(matches!(while_moving(ACCEPT_DEADLINE, &still, word(3)).await, Err(AttemptError::Silent)));
+    assert_eq!(begun.elapsed(), ACCEPT_DEADLINE);
+    while_moving(ACCEPT_DEADLINE, &moving, word(15)).await.unwrap();
+    let begun = Instant::now();
+    assert!(while_moving(ACCEPT_DEADLINE, &moving, word(3600)).await.is_err());
+    assert_eq!(begun.elapsed(), WORD_DEADLINE);
+}

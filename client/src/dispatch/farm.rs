@@ -32,8 +32,8 @@ use super::synchronise::synchronise_task;
 use crate::journal::Journal;
 use crate::toolchain::Parts;
 
-/// Blob streams served at once; an agent that finds none free asks again.
-const MAX_SERVING: usize = 64;
+/// Blob streams served at once: a dozen for each of many agents that need the same toolchain. One that finds none free asks again.
+const MAX_SERVING: usize = 256;
 /// A wish for slots is kept up for this long after it was last felt, so that a build's next wave finds its leases.
 const WISH_MEMORY: Duration = Duration::from_secs(3);
 /// Toolchains lent at once; beyond it the oldest loans end.

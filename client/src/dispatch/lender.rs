@@ -3,6 +3,7 @@
 //! A path is never served: a peer names a digest, and what it gets is checked against it. Serving is [`serve_task`]'s job.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
@@ -32,6 +33,8 @@ const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 const PIECE_DEADLINE: Duration = Duration::from_secs(30);
 /// One write, in bytes.
 const PIECE_BYTES: usize = 256 << 10;
+/// Places of the same content that are remembered besides the newest.
+const MAX_OLDER_PLACES: usize = 3;
 /// Chunks of large blobs in memory at a time, for all agents.
 const MAX_CHUNKS_IN_MEMORY: usize = 16;
 
@@ -47,6 +50,8 @@ pub enum Source {
 #[derive(Debug)]
 struct Lent {
     source: Source,
+    /// Earlier ones: the newest may be a file that goes when its action ends, while another action's is there.
+    older: Vec<Source>,
     n_loans: usize,
 }
 
@@ -88,22 +93,34 @@ impl Lender {
         let mut lent = self.lent();
         let mut digests = Vec::new();
         for (digest, source) in blobs {
-            let entry = lent.entry(digest).or_insert_with(|| Lent { source: source.clone(), n_loans: 0 });
-            // The newest place is the likeliest to hold the content still.
-            entry.source = source;
-            entry.n_loans += 1;
+            match lent.entry(digest) {
+                Entry::Vacant(entry) => {
+                    entry.insert(Lent { source, older: Vec::new(), n_loans: 1 });
+                }
+                Entry::Occupied(mut entry) => entry.get_mut().again(source),
+            }
             digests.push(digest);
         }
         Loan { lender: self.clone(), digests }
     }
 
-    fn source(&self, digest: &Digest) -> Option<Source> {
-        self.lent().get(digest).map(|lent| lent.source.clone())
+    fn is_lent(&self, digest: &Digest) -> bool {
+        self.lent().contains_key(digest)
     }
 
-    /// The content of `digest`, if it is lent and its file still holds it. Reads files: call off the event loop.
+    /// What `read` gets from the first place that still holds `digest`, the newest first.
+    fn read<T>(&self, digest: &Digest, read: impl FnMut(Source) -> Option<T>) -> Option<T> {
+        let sources: Vec<Source> = {
+            let lent = self.lent();
+            let lent = lent.get(digest)?;
+            std::iter::once(&lent.source).chain(lent.older.iter().rev()).cloned().collect()
+        };
+        sources.into_iter().find_map(read)
+    }
+
+    /// The content of `digest`, if it is lent and a file still holds it. Reads files: call off the event loop.
     pub(crate) fn content(&self, digest: &Digest) -> Option<Arc<[u8]>> {
-        match self.source(digest)? {
+        self.read(digest, |source| match source {
             Source::Bytes(bytes) => Some(bytes),
             Source::File(path) => {
                 let file = File::open(path).ok()?;
@@ -115,6 +132,32 @@ impl Lender {
                 file.take(digest.size_bytes).read_to_end(&mut bytes).ok()?;
                 (Digest::of(&bytes) == *digest).then(|| bytes.into())
             }
+        })
+    }
+}
+
+impl Lent {
+    /// Lent once more, from `source`.
+    fn again(&mut self, source: Source) {
+        self.n_loans += 1;
+        if self.source.is_same(&source) {
+            return;
+        }
+        self.older.retain(|older| !older.is_same(&source));
+        if self.older.len() >= MAX_OLDER_PLACES {
+            self.older.remove(0);
+        }
+        // The newest place is the likeliest to hold the content still.
+        self.older.push(std::mem::replace(&mut self.source, source));
+    }
+}
+
+impl Source {
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::File(path), Self::File(other)) => path == other,
+            (Self::Bytes(_), Self::Bytes(_)) => true,
+            _ => false,
         }
     }
 }
@@ -122,17 +165,19 @@ impl Lender {
 impl Lender {
     /// The chunks of a large blob, if it is lent and its file still holds it. Reads all of the file, the first time.
     fn chunks(&self, blob: &Digest) -> Option<Arc<Chunks>> {
-        let source = self.source(blob)?;
+        if !self.is_lent(blob) {
+            return None;
+        }
         if let Some(chunks) = self.lists.get(blob) {
             return Some(chunks);
         }
-        let chunks = match source {
-            Source::Bytes(bytes) => Chunks::read(*blob, |at, chunk| part(&bytes, at, chunk).ok_or(())).ok()??,
+        let chunks = self.read(blob, |source| match source {
+            Source::Bytes(bytes) => Chunks::read(*blob, |at, chunk| part(&bytes, at, chunk).ok_or(())).ok()?,
             Source::File(path) => {
                 let file = File::open(path).ok()?;
-                Chunks::read(*blob, |at, chunk| file.read_exact_at(chunk, at)).ok()??
+                Chunks::read(*blob, |at, chunk| file.read_exact_at(chunk, at)).ok()?
             }
-        };
+        })?;
         let chunks = Arc::new(chunks);
         self.lists.keep(Arc::clone(&chunks));
         Some(chunks)
@@ -141,12 +186,14 @@ impl Lender {
     /// One of them, if the file still holds it.
     fn chunk(&self, blob: &Digest, index: u32) -> Option<Vec<u8>> {
         let chunks = self.chunks(blob)?;
-        let mut content = vec![0; chunks.length(index)];
-        match self.source(blob)? {
-            Source::Bytes(bytes) => part(&bytes, offset(index), &mut content)?,
-            Source::File(path) => File::open(path).ok()?.read_exact_at(&mut content, offset(index)).ok()?,
-        }
-        chunks.holds(index, &content).then_some(content)
+        self.read(blob, |source| {
+            let mut content = vec![0; chunks.length(index)];
+            match source {
+                Source::Bytes(bytes) => part(&bytes, offset(index), &mut content)?,
+                Source::File(path) => File::open(path).ok()?.read_exact_at(&mut content, offset(index)).ok()?,
+            }
+            chunks.holds(index, &content).then_some(content)
+        })
     }
 
     fn moved_table(&self) -> MutexGuard<'_, HashMap<PeerId, Instant>> {
@@ -219,7 +266,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
             }
             match request {
                 BlobRequest::Have(digests) => {
-                    let present = digests.iter().map(|digest| self.lender.source(digest).is_some()).collect();
+                    let present = digests.iter().map(|digest| self.lender.is_lent(digest)).collect();
                     write_message(&mut self.stream, &BlobHave { present }).await?;
                 }
                 BlobRequest::Get(digests) => {
@@ -269,7 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
     async fn map(&mut self, blob: Digest, known: Option<u32>) -> Result<(), FrameError> {
         let lender = self.lender.clone();
         let mut reading = tokio::task::spawn_blocking(move || match known {
-            Some(_) => lender.source(&blob).filter(|_| is_chunked(&blob)).map(|_| Vec::new()),
+            Some(_) => (lender.is_lent(&blob) && is_chunked(&blob)).then(Vec::new),
             None => lender.chunks(&blob).map(|chunks| chunks.values().to_vec()),
         });
         let values = loop {
@@ -367,6 +414,24 @@ mod tests {
         assert!(lender.chunk(&blob, 0).is_none());
     }
 
+    #[test]
+    fn what_is_gone_from_one_place_is_lent_from_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths: Vec<PathBuf> = (0..6).map(|n| folder.path().join(n.to_string())).collect();
+        let digest = Digest::of(b"same");
+        let lender = Lender::default();
+        let loans: Vec<Loan> = paths.iter().map(|path| lender.lend([(digest, Source::File(path.clone()))])).collect();
+        assert!(lender.content(&digest).is_none());
+        for (n, path) in paths.iter().enumerate() {
+            fs::write(path, b"same").unwrap();
+            assert_eq!(lender.content(&digest).is_some(), n + 1 + MAX_OLDER_PLACES >= paths.len(), "{n}");
+            fs::remove_file(path).unwrap();
+        }
+        drop(loans);
+        fs::write(&paths[5], b"same").unwrap();
+        assert!(lender.content(&digest).is_none());
+    }
+
     async fn answer<M: buildbee_proto::codec::Message>(stream: &mut (impl AsyncRead + Unpin)) -> M {
         read_message(stream).await.unwrap().unwrap()
     }
@@ -432,6 +497,6 @@ mod tests {
             assert_eq!(lender.content(&digest), None);
         }
         drop(second);
-        assert!(lender.source(&digest).is_none());
+        assert!(!lender.is_lent(&digest));
     }
 }
