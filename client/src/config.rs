@@ -14,6 +14,7 @@
 //! | `BUILDBEE_LOCAL_SLOTS` | `local_slots` | number of processor threads |
 //! | `BUILDBEE_RACING` | `racing` | `tail` |
 //! | `BUILDBEE_PATHS` | `paths` | `portable` (the variable is read for each compile, of Rust and below build scripts, from its own environment) |
+//! | `BUILDBEE_BUILD_SCRIPTS` | `build_scripts` | `false` (the variable is read for each build from its own environment) |
 //! | `BUILDBEE_IDLE_TIMEOUT` | `idle_timeout` | `1h` |
 //! | `BUILDBEE_MDNS` | `mdns` | `true` |
 //! | `BUILDBEE_LOG` | | `info` (a tracing filter, for the daemon's log file) |
@@ -35,8 +36,11 @@ use crate::cli::shell;
 use crate::rust::roots::PathSetting;
 use crate::wrapper::socket::{self, MAX_SOCKET_PATH_BYTES};
 
+/// Whether the build scripts of one build are kept, whatever the daemon's setting.
+pub const BUILD_SCRIPTS_VARIABLE: &str = "BUILDBEE_BUILD_SCRIPTS";
+
 /// The keys of the settings file, for hints.
-const KEYS: &str = "cache_dir, cache_size, idle_timeout, local_slots, mdns, paths, racing, state_dir";
+const KEYS: &str = "build_scripts, cache_dir, cache_size, idle_timeout, local_slots, mdns, paths, racing, state_dir";
 
 /// Every key with its meaning and default.
 pub const ANNOTATED: &str = include_str!("../../packaging/config/config.toml");
@@ -93,6 +97,8 @@ pub struct Settings {
     pub racing: Racing,
     /// Whether what compiles of Rust, and of C below build scripts, leave behind holds names in place of folders.
     pub paths: PathSetting,
+    /// Whether runs of cargo's build scripts are kept.
+    pub build_scripts: bool,
     /// The daemon leaves after this long without a caller.
     pub idle_timeout: Duration,
     /// Whether to look for the coordinator by mDNS where its known addresses fail.
@@ -190,16 +196,17 @@ impl Settings {
                 None => Racing::Tail,
             },
             paths: paths(get("BUILDBEE_PATHS"), written.paths.as_deref())?,
+            build_scripts: {
+                // As with paths, the variable is each build's own.
+                get(BUILD_SCRIPTS_VARIABLE).map(|word| flag("build_scripts", word)).transpose()?;
+                written.build_scripts.unwrap_or(false)
+            },
             idle_timeout: match text("BUILDBEE_IDLE_TIMEOUT", written.idle_timeout) {
                 Some(time) => parse_value("idle_timeout", &time, humantime::parse_duration)?,
                 None => Duration::from_secs(3600),
             },
             mdns: match get("BUILDBEE_MDNS") {
-                Some(flag) => parse_value("mdns", flag, |flag| match flag {
-                    "1" | "true" | "on" => Ok(true),
-                    "0" | "false" | "off" => Ok(false),
-                    other => Err(format!("{other:?} is neither \"on\" nor \"off\"")),
-                })?,
+                Some(word) => flag("mdns", word)?,
                 None => written.mdns.unwrap_or(true),
             },
             log: get("BUILDBEE_LOG").unwrap_or("info").to_owned(),
@@ -265,6 +272,7 @@ struct Places {
 #[serde(deny_unknown_fields)]
 struct FileSettings {
     state_dir: Option<PathBuf>,
+    build_scripts: Option<bool>,
     cache_dir: Option<PathBuf>,
     cache_size: Option<String>,
     local_slots: Option<usize>,
@@ -288,6 +296,19 @@ fn parse_value<T, E: std::fmt::Display>(
     parse: impl FnOnce(&str) -> Result<T, E>,
 ) -> Result<T, ConfigError> {
     parse(value).map_err(|error| ConfigError::Value { key, value: value.to_owned(), error: error.to_string() })
+}
+
+fn flag(key: &'static str, word: &str) -> Result<bool, ConfigError> {
+    parse_value(key, word, |word| switch(word).ok_or_else(|| format!("{word:?} is neither \"on\" nor \"off\"")))
+}
+
+/// What a word says of a setting that is on or off.
+pub fn switch(word: &str) -> Option<bool> {
+    match word {
+        "1" | "true" | "on" => Some(true),
+        "0" | "false" | "off" => Some(false),
+        _ => None,
+    }
 }
 
 /// What the file says, if both are valid. The variable is each build's own, and not that of whoever happened to start the daemon.
@@ -409,6 +430,13 @@ mod tests {
     }
 
     #[test]
+    fn build_scripts_are_the_file_s_and_each_build_s() {
+        let kept = |variables: &[(&str, &str)], file| load(variables, file).unwrap().build_scripts;
+        assert!(!kept(&[("HOME", "/h")], None) && kept(&[("HOME", "/h")], Some("build_scripts = true\n")));
+        assert!(!kept(&[("HOME", "/h"), (BUILD_SCRIPTS_VARIABLE, "1")], None), "not whoever started the daemon");
+    }
+
+    #[test]
     fn unknown_keys_name_file_line_and_key() {
         let error = load(&[("HOME", "/h")], Some("mdns = true\ncache_sise = \"1 GiB\"\n")).unwrap_err().to_string();
         assert!(error.contains("config.toml:2") && error.contains("cache_sise") && error.contains("hint:"), "{error}");
@@ -455,8 +483,12 @@ mod tests {
 
     #[test]
     fn bad_values_say_what_is_expected() {
-        for (name, value) in [("BUILDBEE_RACING", "fast"), ("BUILDBEE_CACHE_SIZE", "many"), ("BUILDBEE_MDNS", "maybe")]
-        {
+        for (name, value) in [
+            ("BUILDBEE_RACING", "fast"),
+            ("BUILDBEE_CACHE_SIZE", "many"),
+            ("BUILDBEE_MDNS", "maybe"),
+            ("BUILDBEE_BUILD_SCRIPTS", "some"),
+        ] {
             let error = load(&[("HOME", "/h"), (name, value)], None).unwrap_err().to_string();
             assert!(error.contains(value) && error.contains("hint:"), "{error}");
         }

@@ -69,12 +69,14 @@ pub enum Kind {
     Walker,
     /// A socket was made.
     Network,
+    /// The time of day was asked for; content: by which function, in which program.
+    Clock,
     /// Something was asked that the recorder does not follow.
     Unrecorded,
 }
 
 impl Kind {
-    const TABLE: [(u8, Self); 15] = [
+    const TABLE: [(u8, Self); 16] = [
         (b'S', Self::Started),
         (b'X', Self::Starting),
         (b'x', Self::NotStarted),
@@ -89,6 +91,7 @@ impl Kind {
         (b'T', Self::Taken),
         (b'E', Self::Walker),
         (b'N', Self::Network),
+        (b'C', Self::Clock),
         (b'?', Self::Unrecorded),
     ];
 

@@ -16,8 +16,9 @@ use serde_json::Value;
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Variables of whoever runs the tests that would change what compilers, make or buildbee do.
-const NOT_INHERITED: [&str; 18] = [
+const NOT_INHERITED: [&str; 19] = [
     "BUILDBEE",
+    "BUILDBEE_BUILD_SCRIPTS",
     "BUILDBEE_PATHS",
     "BUILDBEE_WRAPPED",
     "BUILDBEE_BASE_DIR",

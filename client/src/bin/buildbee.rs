@@ -18,6 +18,7 @@ pub mod rust {
     pub mod locate;
     pub mod respell;
     pub mod roots;
+    pub mod script;
 }
 
 use wrapper::base_dir::add_prefix_map;
@@ -27,7 +28,7 @@ use wrapper::program::{self, Compiler, NotFound, OwnFile, Request};
 use wrapper::rust_paths::{add_flags, add_prefix_maps};
 use wrapper::session::{self, Ending};
 use wrapper::settings::{Mode, WrapperSettings};
-use wrapper::{signals, socket, start};
+use wrapper::{signals, socket, stand_in, start};
 
 /// More wrappers than this below each other are two copies of this program that take each other for the compiler.
 const MAX_NESTING: u32 = 8;
@@ -37,6 +38,9 @@ const EXIT_STRICT: u8 = 1;
 
 fn main() -> ExitCode {
     let settings = WrapperSettings::from_environment();
+    if let Some(script) = stand_in::script(std::env::args_os()) {
+        return stand_in_for(&settings, &script);
+    }
     match program::request(std::env::args_os()) {
         Request::CommandLine(arguments) => give_up(become_command_line(&start::command_line_program(), arguments)),
         Request::Compiler { name, arguments, masquerade } => {
@@ -96,6 +100,14 @@ fn compile(settings: &WrapperSettings, mut compiler: Compiler) -> ExitCode {
             }
             give_up(become_compiler(&compiler, settings.nesting))
         }
+    }
+}
+
+fn stand_in_for(settings: &WrapperSettings, script: &Compiler) -> ExitCode {
+    match stand_in::ask(settings, script) {
+        Some(Ending::Exit(code)) => ExitCode::from(exit_byte(code)),
+        Some(Ending::Signal(signal)) => die_by(signal),
+        _ => give_up(stand_in::become_script(script)),
     }
 }
 

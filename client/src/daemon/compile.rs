@@ -4,6 +4,7 @@
 //! `stat`s, see [`plan`](super::plan)), the action's result here, the action's result at peers, an agent, this machine.
 
 mod crates;
+mod scripts;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,9 +77,11 @@ impl Session {
     async fn answer(&self, opening: Opening) -> Result<(), LinkError> {
         let planned = match opening {
             Opening::Invocation(invocation) => match Checked::new(&invocation) {
+                Ok(call) if call.runs_script() => return self.run_script(call).await,
                 Ok(call) => self.plan(call).await,
                 Err((record, why)) => Planned::Local(record, why),
             },
+            Opening::Call(call) if call.runs_script() => return self.run_script(call).await,
             Opening::Call(call) => self.plan(call).await,
             Opening::Planned(planned) => planned,
         };

@@ -122,6 +122,9 @@ impl Door {
             Ok(call) => call,
             Err((record, why)) => return self.pass(stream, *record, why, &clock).map(|()| None),
         };
+        if call.runs_script() {
+            return Ok(Some(Errand::Compile(Box::new(Opening::Call(call)), clock)));
+        }
         if call.compiles_crates() {
             return self.compile_crate(stream, call, clock);
         }
@@ -184,6 +187,7 @@ impl Door {
                 let Some(answer) = plan.reply(&hit) else {
                     return Ok(Some(Errand::Compile(Box::new(Opening::Planned(Planned::CrateMiss(plan))), clock)));
                 };
+                plan.stand_in(&self.context);
                 clock.ended(Stage::Place);
                 let action = Some(hit.signed.result.action.to_string());
                 self.context.ended(Record { action, ..plan.record() }, &clock, Where::Cached, None);

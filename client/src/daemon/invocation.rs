@@ -11,6 +11,7 @@ use crate::compiler::detect;
 use crate::compiler::request::DriverLanguage;
 use crate::journal::{Record, Why};
 use crate::rust::roots::PathSetting;
+use crate::rust::script::behind;
 use crate::toolchain::capture::CaptureError;
 use crate::wrapper::links;
 use crate::wrapper::rust_paths::PATHS_VARIABLE;
@@ -105,6 +106,11 @@ impl Checked {
     pub fn compiles_crates(&self) -> bool {
         let name = self.program.file_name().and_then(OsStr::to_str);
         self.program.is_absolute() && name.is_some_and(|name| matches!(name, "rustc" | "clippy-driver"))
+    }
+
+    /// Whether the program is that of a build script, which the wrapper stands in for.
+    pub fn runs_script(&self) -> bool {
+        self.program.is_absolute() && behind(&self.program).is_some()
     }
 
     /// Why a program that is [`named`](Self::named) like no compiler runs locally.

@@ -22,6 +22,7 @@ pub mod placement;
 pub mod plan;
 pub mod recent;
 pub mod recorder;
+pub mod scripts;
 pub mod start;
 pub mod view;
 

@@ -23,6 +23,7 @@ pub mod respell;
 pub mod response_file;
 pub mod roots;
 pub mod scan;
+pub mod script;
 mod unstable_table;
 
 #[cfg(test)]

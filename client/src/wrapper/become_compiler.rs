@@ -42,7 +42,8 @@ pub fn become_command_line(program: &Path, arguments: Vec<OsString>) -> (u8, Str
     (code, format!("{text}\nhint: {} belongs in the same folder as buildbee; install both", program.display()))
 }
 
-fn failure(program: &Path, error: &io::Error) -> (u8, String) {
+/// What to exit with and what to say where a program can't be executed.
+pub fn failure(program: &Path, error: &io::Error) -> (u8, String) {
     let code = if error.kind() == io::ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_NOT_EXECUTABLE };
     (code, format!("{}: {error}", program.display()))
 }

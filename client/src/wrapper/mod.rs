@@ -20,6 +20,7 @@ pub mod session;
 pub mod settings;
 pub mod signals;
 pub mod socket;
+pub mod stand_in;
 pub mod start;
 pub mod supervised;
 pub mod terminal;

@@ -15,6 +15,7 @@ mod rust_c;
 mod rust_edits;
 mod rust_odd;
 mod rust_pipelined;
+mod rust_scripts;
 mod rust_traps;
 mod side_by_side;
 mod staleness;

@@ -16,6 +16,34 @@ use crate::rust_builds::with_paths;
 /// Crates of `cargo build`: six packages and two build scripts.
 const N_CRATES: u64 = 8;
 
+/// Build scripts among them.
+const N_SCRIPTS: u64 = 2;
+
+/// All but the programs of build scripts, and what stands in for them.
+fn without_programs(mut files: Files) -> Files {
+    files.retain(|name, _| {
+        let name = name.rsplit('/').next().unwrap_or_default();
+        let is_program = ["build-script", "build_script"].iter().any(|start| name.starts_with(start));
+        !name.starts_with(".buildbee-real.") && (!is_program || name.contains('.'))
+    });
+    files
+}
+
+/// Programs of build scripts that agents make get a stand-in too. Other flags have them made anew.
+fn scripts_of_agents(alone: &Client, laptop: &Client, checkout: &mut Checkout) {
+    checkout.env.insert("CARGO_ENCODED_RUSTFLAGS".to_owned(), "--cfg\x1fwhisper".to_owned());
+    let (_, expected) = reference(alone, checkout);
+    checkout.env.insert("BUILDBEE_BUILD_SCRIPTS".to_owned(), "1".to_owned());
+    for counts in [(0, N_CRATES, N_SCRIPTS), (N_CRATES + N_SCRIPTS, 0, 0)] {
+        let (_, found) = build_anew(laptop, checkout);
+        assert_eq!(found, counts, "{}", laptop.json(&["explain"]));
+        assert_same(&without_programs(expected.clone()), &without_programs(checkout.files()));
+        assert_eq!(checkout.build(Some(laptop), &["build"]).compiled, Vec::<String>::new(), "not fresh");
+    }
+    checkout.env.remove("CARGO_ENCODED_RUSTFLAGS");
+    checkout.env.remove("BUILDBEE_BUILD_SCRIPTS");
+}
+
 /// A client without a farm.
 fn alone(farm: &Farm) -> Client {
     let folder = farm.path("alone");
@@ -89,6 +117,8 @@ fn crates_are_compiled_by_agents() {
     assert!(failed.messages.iter().any(|message| message.contains("E0308")), "{:?}", failed.messages);
     assert_eq!(laptop.json(&["stats"])["reasons"]["compile-failed"], 1);
     checkout.edit("leaf/src/part.rs", "pub const WORD: &str = \"one\";\n");
+
+    scripts_of_agents(&alone, laptop, &mut checkout);
 
     // A colleague with another home, who has nothing yet.
     let colleague = farm.second_client("colleague");

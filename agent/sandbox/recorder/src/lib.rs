@@ -6,7 +6,7 @@
 //! allocates nothing and takes no lock, so it may be called in signal handlers, after `fork` and in a child of `vfork`.
 //!
 //! Not seen: system calls made without the C library; reads of `environ` itself (but `objects` tells which loaded libraries could);
-//! what the C library and the loader do for themselves; the clock, random numbers, and the machine's name. A process that does not load
+//! what the C library and the loader do for themselves; random numbers, and the machine's name. A process that does not load
 //! this library (static, of another C library, with a cleared environment) leaves a start without its sign, which the reader takes as
 //! "not known".
 //!
@@ -25,6 +25,7 @@
 )]
 
 mod changes;
+mod clock;
 mod files;
 mod interpose;
 mod kernel;

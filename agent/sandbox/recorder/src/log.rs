@@ -6,6 +6,7 @@
 //! is killed leaves either no record or a reserved place whose first word is zero, and an offset beyond the end says that something did
 //! not fit. No system call is made for a record. Each process leaves out what it has noted before, as far as [`KNOWN`] remembers.
 
+use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char};
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -55,6 +56,8 @@ pub(crate) enum Kind {
     Walker = b'E',
     /// A socket was made.
     Network = b'N',
+    /// The time of day was asked for; content: by which function, in which program.
+    Clock = b'C',
     /// Something was asked that can't be told.
     Unrecorded = b'?',
 }
@@ -67,6 +70,15 @@ const ON: u8 = 3;
 static STATE: AtomicU8 = AtomicU8::new(UNKNOWN);
 static BASE: AtomicPtr<u8> = AtomicPtr::new(ptr::null_mut());
 static CAPACITY: AtomicUsize = AtomicUsize::new(0);
+
+/// The program's file, as it was called when the process began.
+struct Program(UnsafeCell<[u8; kernel::PATH_MAX]>);
+
+// SAFETY: written once, before the state says that anything is recorded, and only read from then on.
+unsafe impl Sync for Program {}
+
+static PROGRAM: Program = Program(UnsafeCell::new([0; kernel::PATH_MAX]));
+static N_PROGRAM_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// Places of the memory of what was noted: a power of two.
 const N_KNOWN: usize = 8192;
@@ -89,11 +101,14 @@ pub(crate) fn start() {
         STATE.store(UNKNOWN, Ordering::Release);
         return;
     };
+    if opened.is_some() {
+        // SAFETY: one thread comes here, once, and nobody reads the name before the state says so.
+        let name = unsafe { &mut *PROGRAM.0.get() };
+        N_PROGRAM_BYTES.store(kernel::link_target(b"/proc/self/exe\0", name).unwrap_or(0), Ordering::Relaxed);
+    }
     STATE.store(if opened.is_some() { ON } else { OFF }, Ordering::Release);
     if opened.is_some() {
-        let mut program = [0; kernel::PATH_MAX];
-        let n = kernel::link_target(b"/proc/self/exe\0", &mut program).unwrap_or(0);
-        always(Kind::Started, program.get(..n).unwrap_or(&[]));
+        always(Kind::Started, program());
         objects::look(false);
         // Those are the program's own.
         LIBRARY_READ.store(false, Ordering::Relaxed);
@@ -133,6 +148,13 @@ fn open(name: &[u8]) -> Option<()> {
     });
     kernel::close(fd);
     mapped
+}
+
+/// The program's file. [`is_on`] must hold.
+pub(crate) fn program() -> &'static [u8] {
+    // SAFETY: nobody writes it any more.
+    let name = unsafe { &*PROGRAM.0.get() };
+    name.get(..N_PROGRAM_BYTES.load(Ordering::Relaxed)).unwrap_or(&[])
 }
 
 /// Whether anything is recorded.

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use buildbee_proto::limits::MAX_RECORD_BYTES;
 use buildbee_proto::observed::{NotKnown, Observed, View, observe};
 use buildbee_proto::path::RelPath;
-use buildbee_proto::record::{VARIABLE, header, used_bytes};
+use buildbee_proto::record::{Kind, VARIABLE, header, records, used_bytes};
 use tempfile::TempDir;
 
 /// The library as users have it, a log, and a folder to work in.
@@ -247,6 +247,30 @@ fn what_is_not_followed_is_said() {
     let socket =
         bench.told_of("#include <sys/socket.h>\nint main(void) { socket(AF_UNIX, SOCK_STREAM, 0); return 0; }");
     assert!(socket.unwrap().network);
+}
+
+#[test]
+fn the_time_of_day_is_asked_for_and_right() {
+    let bench = Bench::new();
+    let of_day = "time_t t = 0; struct timeval v = {0}; struct timespec s = {0};\n\
+        time_t now = time(&t); gettimeofday(&v, 0); clock_gettime(CLOCK_REALTIME, &s);\n\
+        return now != t || v.tv_sec < t || v.tv_sec > t + 5 || v.tv_usec < 0 || v.tv_usec >= 1000000 || s.tv_sec < v.tv_sec;";
+    let passed = "struct timespec s; return clock_gettime(CLOCK_MONOTONIC, &s);";
+    for (body, functions) in [(of_day, &["time", "gettimeofday", "clock_gettime"][..]), (passed, &[])] {
+        let source = format!("#include <sys/time.h>\n#include <time.h>\nint main(void) {{ {body} }}");
+        let program = bench.program("one", &source, &[]);
+        let (output, log) = bench.record(&mut Command::new(&program));
+        assert!(output.status.success(), "{output:?}");
+        let asked: Vec<_> = records(&log)
+            .map(Result::unwrap)
+            .filter(|(kind, _)| *kind == Kind::Clock)
+            .map(|(_, content)| String::from_utf8(content.to_vec()).unwrap())
+            .collect();
+        let expected: Vec<_> = functions.iter().map(|function| format!("{function} {}", program.display())).collect();
+        assert_eq!(asked, expected);
+    }
+    let told = bench.told_of("#include <time.h>\nint main(void) { return time(0) < 0; }");
+    assert!(told.is_ok(), "compilers ask too: {told:?}");
 }
 
 #[test]

@@ -92,6 +92,7 @@ impl Session {
         let (context, placed, made) = (Arc::clone(&self.context), Arc::clone(&plan), Arc::clone(&hit));
         let placing = tokio::task::spawn_blocking(move || {
             placed.put_in_place(&made, &context.cache, None).map_err(|error| error.to_string())?;
+            placed.stand_in(&context);
             placed.reply(&made).ok_or_else(|| "its messages could not be spelled anew".to_owned())
         });
         match placing.await.unwrap_or_else(|_| Err("interrupted".to_owned())) {
@@ -296,11 +297,16 @@ impl Session {
     ) -> Result<(), LinkError> {
         let LocalRun { outcome, before, record, why } = run;
         let exit_code = outcome.exit_code.unwrap_or(1);
+        let made = (exit_code == 0 && plan.is_stood_in_for(&self.context)).then(|| Arc::clone(&plan));
         if keep == Keep::Yes
             && let Err(unkept) = self.keep_crate(plan, given, outcome, before).await
         {
             self.context.journal.noted(unkept.code());
             tracing::info!(source = record.source, %unkept, "a crate's result is not kept");
+        }
+        if let Some(plan) = made {
+            let context = Arc::clone(&self.context);
+            tokio::task::spawn_blocking(move || plan.stand_in(&context)).await.ok();
         }
         self.clock.ended(Stage::Place);
         self.context.ended(record, &self.clock, Where::Local, Some(why));
@@ -358,5 +364,6 @@ fn take(
         context.journal.noted(unkept.code());
         tracing::info!(source = %plan.request.source.display(), %unkept, "a crate's result is not kept");
     }
+    plan.stand_in(context);
     Ok(reply)
 }

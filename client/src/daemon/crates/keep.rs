@@ -272,7 +272,7 @@ enum Kept {
 }
 
 /// The name of an action that ran here under no agent's eyes: nobody else can have the same.
-fn made_here(key: &Digest, read_set: &ReadSet) -> Digest {
+pub fn made_here(key: &Digest, read_set: &ReadSet) -> Digest {
     let mut bytes = b"bbH1".to_vec();
     bytes.extend_from_slice(key.to_string().as_bytes());
     bytes.extend_from_slice(&read_set.to_canonical());

@@ -17,14 +17,14 @@ use super::read_set::Seen;
 use crate::rust::dep_info::DepInfo;
 use crate::rust::env::is_harmless;
 use crate::rust::request::RustOutputKind;
-use crate::rust::roots::RootKind;
+use crate::rust::roots::{RootKind, Roots};
 
 /// How the wrapper calls the folder for temporary files that a compiler gets.
-const SCRATCH: &[u8] = b"buildbee-";
+pub const SCRATCH: &str = "buildbee-";
 /// Variable with the folder that a build script writes into.
-pub(super) const OUT_DIR: &str = "OUT_DIR";
+pub const OUT_DIR: &str = "OUT_DIR";
 /// Variable with the package's folder.
-pub(super) const PACKAGE: &str = "CARGO_MANIFEST_DIR";
+pub const PACKAGE: &str = "CARGO_MANIFEST_DIR";
 
 impl CratePlan {
     /// From the log that came with `outcome`, made by the library `recorder`.
@@ -104,12 +104,8 @@ impl CratePlan {
         Ok(seen)
     }
 
-    /// Folders that roots stand in: they are there for everybody who has the roots, but elsewhere. One that is in a root itself (the
-    /// workspace, in which the target folder mostly stands) has its place with that.
     pub(super) fn above(&self) -> BTreeSet<&Path> {
-        let moved = || self.roots.iter().filter(|(_, real, place)| real != place).map(|(_, real, _)| real);
-        let has_place = |folder: &Path| moved().any(|real| folder.starts_with(real));
-        moved().flat_map(|real| real.ancestors().skip(1)).filter(|folder| !has_place(folder)).collect()
+        above(&self.roots)
     }
 
     /// The folders that a search from the workspace to the top goes through, but for those that have a place.
@@ -124,6 +120,14 @@ impl CratePlan {
         let list = self.request.outputs.iter().find(|output| output.what == RustOutputKind::DepInfo);
         spoken(&list.and_then(|list| fs::read(self.absolute(&list.path)).ok()).unwrap_or_default())
     }
+}
+
+/// Folders that roots stand in: they are there for everybody who has the roots, but elsewhere. One that is in a root itself (the workspace, in
+/// which the target folder mostly stands) has its place with that.
+pub fn above(roots: &Roots) -> BTreeSet<&Path> {
+    let moved = || roots.iter().filter(|(_, real, place)| real != place).map(|(_, real, _)| real);
+    let has_place = |folder: &Path| moved().any(|real| folder.starts_with(real));
+    moved().flat_map(|real| real.ancestors().skip(1)).filter(|folder| !has_place(folder)).collect()
 }
 
 /// Names that were looked for in each folder of `way_up`, and in vain: a search for settings that finds none. It finds none from any other
@@ -180,7 +184,7 @@ impl<'a> Passed<'a> {
     pub(super) fn over(&self, path: &Path) -> bool {
         let is_scratch = |path: &Path| {
             let first = path.strip_prefix(&self.temporary).ok().and_then(|rest| rest.iter().next());
-            first.is_some_and(|name: &OsStr| name.as_encoded_bytes().starts_with(SCRATCH))
+            first.is_some_and(|name: &OsStr| name.as_encoded_bytes().starts_with(SCRATCH.as_bytes()))
         };
         let parts = &self.plan.parts().files;
         path == self.recorder
