@@ -63,8 +63,12 @@ fn compile(settings: &WrapperSettings, mut compiler: Compiler) -> ExitCode {
             ),
         ));
     }
-    if settings.mode == Mode::Off || settings.nesting > 0 {
+    if settings.mode == Mode::Off {
         return give_up(become_compiler(&compiler, settings.nesting));
+    }
+    if settings.nesting > 0 {
+        // Below a script that is watched, too, all of a build has one kind of paths.
+        return become_named(settings, compiler);
     }
     if let (Some(base), Ok(cwd)) = (&settings.base_dir, std::env::current_dir()) {
         add_prefix_map(&mut compiler, base, &cwd);
@@ -91,16 +95,19 @@ fn compile(settings: &WrapperSettings, mut compiler: Compiler) -> ExitCode {
         Ending::Signal(signal) => die_by(signal),
         Ending::Forbidden(reason) => strict_failure(&reason),
         Ending::RunAlone(reason) if settings.mode == Mode::Strict => strict_failure(reason),
-        Ending::BecomeCompiler | Ending::RunAlone(_) => {
-            if let Ok(cwd) = std::env::current_dir() {
-                #[expect(clippy::disallowed_methods, reason = "the compiler's environment is part of the question")]
-                let variable = |name: &str| std::env::var_os(name);
-                add_flags(&mut compiler, &cwd, &variable);
-                add_prefix_maps(&mut compiler, &cwd, &variable);
-            }
-            give_up(become_compiler(&compiler, settings.nesting))
-        }
+        Ending::BecomeCompiler | Ending::RunAlone(_) => become_named(settings, compiler),
     }
+}
+
+/// Becomes the compiler, with the arguments that the daemon would have added.
+fn become_named(settings: &WrapperSettings, mut compiler: Compiler) -> ExitCode {
+    if let Ok(cwd) = std::env::current_dir() {
+        #[expect(clippy::disallowed_methods, reason = "the compiler's environment is part of the question")]
+        let variable = |name: &str| std::env::var_os(name);
+        add_flags(&mut compiler, &cwd, &variable);
+        add_prefix_maps(&mut compiler, &cwd, &variable);
+    }
+    give_up(become_compiler(&compiler, settings.nesting))
 }
 
 fn stand_in_for(settings: &WrapperSettings, script: &Compiler) -> ExitCode {
