@@ -23,6 +23,31 @@ pub enum CliCommand {
     Join(JoinArguments),
     /// Say whether this machine can lend, and what to do where it can't.
     Doctor(DoctorArguments),
+    /// Looks after compilers that this machine lends to machines of another architecture.
+    #[command(subcommand)]
+    Toolchain(ToolchainCommand),
+}
+
+/// Doubles of other machines' compilers.
+#[derive(Debug, Subcommand)]
+pub enum ToolchainCommand {
+    /// Add a cross compiler, like `aarch64-linux-gnu-gcc`: boards whose own compiler proves to make the same bytes may have it run here.
+    ///
+    /// Its C++ (or C) driver beside it is added, too. A running agent takes notice within seconds.
+    Add(AddArguments),
+    /// List what was added.
+    List(PlaceArguments),
+}
+
+/// For `toolchain add`.
+#[derive(Clone, Debug, Args)]
+pub struct AddArguments {
+    /// A compiler, or a folder that `buildbee toolchain pack` made.
+    #[arg(required = true, value_name = "COMPILER")]
+    pub what: Vec<PathBuf>,
+    /// Where everything is.
+    #[command(flatten)]
+    pub place: PlaceArguments,
 }
 
 /// Where everything is; for all commands.

@@ -21,10 +21,12 @@
 //!
 //! Not here: the store's format (`buildbee-store`), processes and mounts (`buildbee-sandbox`), connections (`buildbee-p2p`).
 
+pub mod add;
 pub mod cli;
 pub mod compose;
 pub mod config;
 pub mod doctor;
+pub mod doubles;
 pub mod exchange;
 pub mod executor;
 pub mod flight;

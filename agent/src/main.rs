@@ -1,11 +1,13 @@
 //! `buildbee-agent`: reads the command line, does what it says, waits for signals. Everything else is in the library.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::anyhow;
-use buildbee_agent::cli::{Cli, CliCommand, DoctorArguments, JoinArguments, ServeArguments};
+use buildbee_agent::add;
+use buildbee_agent::cli::{Cli, CliCommand, DoctorArguments, JoinArguments, ServeArguments, ToolchainCommand};
 use buildbee_agent::config::{self, ConfigError, Settings};
 use buildbee_agent::doctor;
 use buildbee_agent::join::{JoinFailure, join};
@@ -59,6 +61,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             CliCommand::Serve(arguments) => Box::pin(serve(arguments)).await,
             CliCommand::Join(arguments) => Box::pin(join_farm(arguments)).await,
             CliCommand::Doctor(arguments) => Box::pin(examine(arguments)).await,
+            CliCommand::Toolchain(command) => toolchain(command),
         }
     });
     // Work that blocks on a dead disk must not keep the process.
@@ -93,6 +96,25 @@ async fn join_farm(arguments: JoinArguments) -> anyhow::Result<ExitCode> {
     let name = arguments.name.or_else(host_name).unwrap_or_else(|| "agent".to_owned());
     let (enrolment, peer) = join(&settings.state_dir, &arguments.ticket, &name, now()).await?;
     say(&format!("joined farm {} as {name:?}, peer {peer}", enrolment.membership.value.farm.short()));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn toolchain(command: ToolchainCommand) -> anyhow::Result<ExitCode> {
+    let labels = match command {
+        ToolchainCommand::Add(arguments) => {
+            let settings = Settings::load_places(&arguments.place, None)?;
+            let own = std::env::current_exe()?;
+            let mut labels = Vec::new();
+            for what in arguments.what {
+                labels = add::add(&settings.state_dir, &what, own.parent().unwrap_or(Path::new("/")))?;
+            }
+            labels
+        }
+        ToolchainCommand::List(place) => add::labels(&Settings::load_places(&place, None)?.state_dir)?,
+    };
+    for label in labels {
+        say(&label);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -30,6 +30,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::compose;
 use crate::config::{Mode, Settings};
+use crate::doubles::{Doubles, keep_task};
 use crate::exchange::adopt::{MAX_ANNOUNCED, adopt_task};
 use crate::exchange::announce::{announce_task, announcer};
 use crate::exchange::cache::CacheServer;
@@ -173,6 +174,9 @@ impl Agent {
         if recorder.is_none() {
             tracing::warn!("{LIBRARY} is not beside buildbee-sandbox: no action is recorded");
         }
+        let doubles = Doubles::new(state.doubles(), store.clone());
+        let keeping = keep_task(doubles.clone(), toolchains.clone(), fetcher.clone(), agent.tasks.token());
+        agent.tasks.spawn("doubles", keeping);
         let parts = Parts {
             identity,
             store: store.clone(),
@@ -185,7 +189,7 @@ impl Agent {
             recorder,
             limits,
         };
-        agent.start_serving(parts, store, fetcher, inbound);
+        agent.start_serving(parts, (store, doubles), fetcher, inbound);
         if let Some(file) = &settings.ready_file {
             agent.say_ready(file)?;
         }
@@ -233,7 +237,7 @@ impl Agent {
         self.tasks.spawn("heartbeat", heartbeat_task(heartbeat, self.tasks.token()));
     }
 
-    fn start_serving(&self, parts: Parts, store: Store, fetcher: Fetcher, inbound: Inbound) {
+    fn start_serving(&self, parts: Parts, (store, doubles): (Store, Doubles), fetcher: Fetcher, inbound: Inbound) {
         let (announcer, to_announce) = announcer();
         let arriving = fetcher.arriving().clone();
         let (noted, to_adopt) = mpsc::channel(MAX_ANNOUNCED);
@@ -244,7 +248,7 @@ impl Agent {
         let executor = compose::executor(parts, store.clone(), announcer, self.node.clone(), self.tasks.clone());
         let servers = Servers {
             blobs: BlobServer::new(store.clone(), small.clone(), arriving.clone()),
-            cache: CacheServer::new(store.clone(), noted),
+            cache: CacheServer::new(store.clone(), noted, doubles),
             sessions: Sessions::new(store, small, arriving, self.slots.clone(), executor, self.tasks.clone()),
         };
         self.tasks.spawn("accept", accept_task(inbound, servers, self.tasks.clone()));

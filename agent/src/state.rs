@@ -61,6 +61,11 @@ impl StateDir {
         self.0.join("toolchains")
     }
 
+    /// Doubles that the owner added.
+    pub fn doubles(&self) -> PathBuf {
+        self.0.join("doubles")
+    }
+
     /// What a sandbox gets to note programs' questions.
     pub fn recorder(&self) -> PathBuf {
         self.0.join("recorder")

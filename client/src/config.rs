@@ -13,6 +13,7 @@
 //! | `BUILDBEE_CACHE_SIZE` | `cache_size` | `20 GiB` |
 //! | `BUILDBEE_LOCAL_SLOTS` | `local_slots` | number of processor threads |
 //! | `BUILDBEE_RACING` | `racing` | `tail` |
+//! | `BUILDBEE_COMPILERS` | `compilers` | `alike` |
 //! | `BUILDBEE_PATHS` | `paths` | `portable` (the variable is read for each compile, of Rust and below build scripts, from its own environment) |
 //! | `BUILDBEE_BUILD_SCRIPTS` | `build_scripts` | `false` (the variable is read for each build from its own environment) |
 //! | `BUILDBEE_IDLE_TIMEOUT` | `idle_timeout` | `1h` |
@@ -40,7 +41,8 @@ use crate::wrapper::socket::{self, MAX_SOCKET_PATH_BYTES};
 pub const BUILD_SCRIPTS_VARIABLE: &str = "BUILDBEE_BUILD_SCRIPTS";
 
 /// The keys of the settings file, for hints.
-const KEYS: &str = "build_scripts, cache_dir, cache_size, idle_timeout, local_slots, mdns, paths, racing, state_dir";
+const KEYS: &str =
+    "build_scripts, cache_dir, cache_size, compilers, idle_timeout, local_slots, mdns, paths, racing, state_dir";
 
 /// Every key with its meaning and default.
 pub const ANNOTATED: &str = include_str!("../../packaging/config/config.toml");
@@ -80,6 +82,28 @@ impl FromStr for Racing {
     }
 }
 
+/// Which compilers agents may run for this machine's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compilers {
+    /// The same, or a double that has proved to make the same bytes.
+    #[default]
+    Alike,
+    /// The same only.
+    Exact,
+}
+
+impl FromStr for Compilers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "alike" => Ok(Self::Alike),
+            "exact" => Ok(Self::Exact),
+            other => Err(format!("{other:?} is neither \"alike\" nor \"exact\"")),
+        }
+    }
+}
+
 /// Checked settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -95,6 +119,8 @@ pub struct Settings {
     pub local_slots: usize,
     /// When to race.
     pub racing: Racing,
+    /// Which compilers agents may run.
+    pub compilers: Compilers,
     /// Whether what compiles of Rust, and of C below build scripts, leave behind holds names in place of folders.
     pub paths: PathSetting,
     /// Whether runs of cargo's build scripts are kept.
@@ -111,6 +137,11 @@ impl Settings {
     /// The identity's key file.
     pub fn identity_file(&self) -> PathBuf {
         self.state_dir.join("identity.key")
+    }
+
+    /// Verdicts on doubles.
+    pub fn doubles_file(&self) -> PathBuf {
+        self.state_dir.join("doubles.json")
     }
 
     /// What `buildbee join` keeps.
@@ -195,6 +226,10 @@ impl Settings {
                 Some(racing) => parse_value("racing", &racing, Racing::from_str)?,
                 None => Racing::Tail,
             },
+            compilers: match text("BUILDBEE_COMPILERS", written.compilers) {
+                Some(compilers) => parse_value("compilers", &compilers, Compilers::from_str)?,
+                None => Compilers::default(),
+            },
             paths: paths(get("BUILDBEE_PATHS"), written.paths.as_deref())?,
             build_scripts: {
                 // As with paths, the variable is each build's own.
@@ -275,6 +310,7 @@ struct FileSettings {
     build_scripts: Option<bool>,
     cache_dir: Option<PathBuf>,
     cache_size: Option<String>,
+    compilers: Option<String>,
     local_slots: Option<usize>,
     paths: Option<String>,
     racing: Option<String>,

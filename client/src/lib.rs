@@ -10,6 +10,7 @@
 //! | [`inputs`] | what a compile reads, as read set and as Merkle tree |
 //! | [`dispatch`] | agents, leases, attempts |
 //! | [`daemon`] | answers wrappers and the command line; ties the others together |
+//! | [`doubles`] | compilers that run on agents of another architecture in place of this machine's |
 //! | [`journal`] | counts and reasons |
 //! | [`config`] | settings: the one reader of the environment |
 //! | [`locale`] | in which common locale messages come out as in the user's |
@@ -27,6 +28,7 @@ pub mod config;
 pub mod daemon;
 pub mod dispatch;
 pub mod doctor;
+pub mod doubles;
 pub mod exit;
 pub mod farm_up;
 pub mod inputs;

@@ -48,6 +48,11 @@ pub fn status(status: &Status) -> String {
     line(&mut out, "running", &plural(status.running.len() as u64, "action"));
     let rows = status.running.iter().map(|run| vec![clean(&run.source), clean(&run.r#where), seconds(run.for_ms)]);
     table(&mut out, &["SOURCE", "WHERE", "FOR"], &rows.collect::<Vec<_>>());
+    for double in &status.doubles {
+        let text = double.text.lines().next().map_or_else(String::new, |text| format!(": {}", clean(text)));
+        let what = format!("{} ({}) {}{text}", clean(&double.compiler), clean(&double.language), clean(&double.state));
+        line(&mut out, "double", &what);
+    }
     for warning in &status.warnings {
         line(&mut out, "warning", &clean_lines(warning));
     }

@@ -64,6 +64,9 @@ pub const STDERR_TERMINAL: (&str, &str) = ("stderr", "terminal");
 /// The property of an action whose questions to the system are to be recorded.
 pub const RECORDED: (&str, &str) = ("record", "questions");
 
+/// Name of the property that says what an action compiles for, where its program runs on something else than that.
+pub const TARGET_PROPERTY: &str = "target";
+
 /// A command with everything that decides its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Action {

@@ -14,7 +14,7 @@ use crate::error::WireError;
 use crate::hint::Hint;
 use crate::limits::{
     MAX_ANNOUNCED_BLOBS, MAX_BLOB_FRAME, MAX_BLOB_MAP_FRAME, MAX_BLOBS_PER_REQUEST, MAX_CACHE_FRAME, MAX_CHUNKS,
-    MAX_CHUNKS_PER_REQUEST, MAX_HINTS,
+    MAX_CHUNKS_PER_REQUEST, MAX_DOUBLES, MAX_HINTS,
 };
 
 /// How often at least who is asked for a [`BlobMap`] says something, in milliseconds.
@@ -111,6 +111,8 @@ pub enum CacheRequest {
         /// Where.
         hint: Hint,
     },
+    /// Which compilers can you run in place of those of other machines?
+    Doubles,
 }
 
 /// Answers to [`CacheRequest`].
@@ -124,6 +126,8 @@ pub enum CacheReply {
     Refused(WireError),
     /// Folders, newest first.
     Hints(#[serde(deserialize_with = "bounded::list::<_, _, MAX_HINTS>")] Vec<Hint>),
+    /// Canonical bytes of each [`Double`](crate::double::Double).
+    Doubles(#[serde(deserialize_with = "bounded::list::<_, _, MAX_DOUBLES>")] Vec<Bytes>),
 }
 
 impl Message for BlobRequest {

@@ -18,6 +18,7 @@ pub mod chunk;
 pub mod codec;
 pub mod control;
 pub mod digest;
+pub mod double;
 pub mod error;
 pub mod exchange;
 pub mod execute;

@@ -34,6 +34,13 @@ pub const MAX_RECORD_BYTES: usize = 8 << 20;
 /// One `Observed` blob: a log's paths may each stand in several lists.
 pub const MAX_OBSERVED_BYTES: usize = 2 * MAX_RECORD_BYTES;
 
+/// Doubles of compilers that one agent tells of.
+pub const MAX_DOUBLES: usize = 64;
+/// Each text of one: a path, a version.
+pub const MAX_DOUBLE_TEXT_BYTES: usize = MAX_PATH_BYTES;
+/// Libraries that one names.
+pub const MAX_DOUBLE_LIBRARIES: usize = 16;
+
 /// One frame on a control stream.
 pub const MAX_CONTROL_FRAME: usize = 1 << 20;
 /// One frame on an action stream (it may carry directories and small sources).

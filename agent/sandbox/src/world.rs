@@ -121,7 +121,7 @@ fn raise_loopback() -> nix::Result<()> {
     // SAFETY: zeroes are a valid request: a name that is empty, and no flags.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(LOOPBACK) {
-        *to = from.cast_signed();
+        *to = libc::c_char::from_ne_bytes([*from]);
     }
     request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP).map_err(|_| Errno::EINVAL)?;
     // SAFETY: the request outlives the call, which reads it.

@@ -161,6 +161,8 @@ fn noted(reply: CacheReply) -> Result<(), String> {
     match reply {
         CacheReply::Noted => Ok(()),
         CacheReply::Refused(error) => Err(error.to_string()),
-        CacheReply::Found(_) | CacheReply::Hints(_) => Err("an answer to another question".to_owned()),
+        CacheReply::Found(_) | CacheReply::Hints(_) | CacheReply::Doubles(_) => {
+            Err("an answer to another question".to_owned())
+        }
     }
 }

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::blobs_of;
+use crate::doubles::Doubles;
 
 /// How long a stream may stay without a request.
 const IDLE_DEADLINE: Duration = Duration::from_secs(60);
@@ -43,12 +44,13 @@ pub struct Announced {
 pub struct CacheServer {
     store: Store,
     announced: mpsc::Sender<Announced>,
+    doubles: Doubles,
 }
 
 impl CacheServer {
-    /// Answers from `store`; announcements go to `announced`.
-    pub fn new(store: Store, announced: mpsc::Sender<Announced>) -> Self {
-        Self { store, announced }
+    /// Answers from `store` and tells of `doubles`; announcements go to `announced`.
+    pub fn new(store: Store, announced: mpsc::Sender<Announced>, doubles: Doubles) -> Self {
+        Self { store, announced, doubles }
     }
 
     /// Serves one stream until its other end is done with it or something fails.
@@ -65,6 +67,7 @@ impl CacheServer {
                     self.add_hint(key, hint).await;
                     CacheReply::Noted
                 }
+                CacheRequest::Doubles => CacheReply::Doubles(self.doubles.told()),
             };
             if !matches!(timeout(WRITE_DEADLINE, write_message(&mut stream, &reply)).await, Ok(Ok(()))) {
                 return;

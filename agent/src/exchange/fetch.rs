@@ -104,6 +104,11 @@ impl Fetcher {
         Self { inner: Arc::new(Inner { node, store, arriving: Arriving::default() }) }
     }
 
+    /// This agent's id.
+    pub fn own_peer(&self) -> PeerId {
+        self.inner.node.peer()
+    }
+
     /// What is on its way.
     pub fn arriving(&self) -> &Arriving {
         &self.inner.arriving
@@ -191,13 +196,19 @@ impl Inner {
     async fn bring_small(&self, claim: &Claim, digests: &[Digest], sources: &Sources) -> Result<(), FetchError> {
         let Some(first) = digests.first().copied() else { return Ok(()) };
         let is_little = total_bytes(digests) < ASK_AROUND_BYTES;
-        let agents = if is_little { Vec::new() } else { self.candidates(sources, MAX_ASKED) };
-        let digests = ordered(digests.to_vec(), &self.node.peer(), &agents);
         let note = |peer, fault: &SourceFault| self.note(peer, fault);
-        let many = Many::new((&self.node, &self.store), claim, (sources.origin, agents), &note);
-        let brought = many.bring(&digests).await;
+        let bring = async |agents: Vec<PeerId>, digests: &[Digest]| {
+            let digests = ordered(digests.to_vec(), &self.node.peer(), &agents);
+            Many::new((&self.node, &self.store), claim, (sources.origin, agents), &note).bring(&digests).await
+        };
+        let agents = if is_little { Vec::new() } else { self.candidates(sources, MAX_ASKED) };
+        let mut brought = bring(agents, digests).await;
+        if is_little && matches!(brought, Err(SourceFault::Lost(_))) {
+            // A double's: no client has it.
+            brought = bring(self.candidates(sources, MAX_ASKED), &self.store.missing(digests)).await;
+        }
         brought.map_err(|fault| {
-            let digest = self.store.missing(&digests).first().copied().unwrap_or(first);
+            let digest = self.store.missing(digests).first().copied().unwrap_or(first);
             self.lost(digest, sources.origin, fault)
         })
     }

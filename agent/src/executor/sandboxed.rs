@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use buildbee_p2p::identity::Identity;
-use buildbee_proto::action::{RECORDED, STDERR_TERMINAL};
+use buildbee_proto::action::{RECORDED, STDERR_TERMINAL, TARGET_PROPERTY};
 use buildbee_proto::canonical::Canonical as _;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
@@ -223,10 +223,12 @@ fn cancelled() -> WireError {
     WireError::new(ErrorCode::Cancelled, Retry::SameAgent, "cancelled")
 }
 
-/// Every agent has a terminal for standard error and records where it can; no other property is known beyond the host type, which the toolchain names.
+/// Every agent has a terminal for standard error, records where it can, and compiles for whatever its toolchain does; no other property is
+/// known beyond the host type, which the toolchain names.
 fn check_platform(job: &Job) -> Result<(), WireError> {
-    let unknown =
-        |(name, value): &&(String, String)| ![STDERR_TERMINAL, RECORDED].contains(&(name.as_str(), value.as_str()));
+    let unknown = |(name, value): &&(String, String)| {
+        name != TARGET_PROPERTY && ![STDERR_TERMINAL, RECORDED].contains(&(name.as_str(), value.as_str()))
+    };
     match job.action.platform.iter().find(unknown) {
         None => Ok(()),
         Some((name, value)) => {

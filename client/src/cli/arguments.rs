@@ -65,13 +65,9 @@ pub enum Command {
     /// Looks after the local cache.
     #[command(subcommand)]
     Cache(Cache),
-    /// Lists toolchains.
-    #[command(hide = true)]
-    Toolchain {
-        /// Not there yet.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        rest: Vec<OsString>,
-    },
+    /// Looks after compilers as agents take them.
+    #[command(subcommand)]
+    Toolchain(Toolchain),
     /// Shows the farm at work.
     #[command(hide = true)]
     Top,
@@ -141,6 +137,20 @@ pub enum Cache {
     Verify(Listing),
     /// Empties it.
     Clear(Listing),
+}
+
+/// Compilers as agents take them.
+#[derive(Debug, Subcommand)]
+pub enum Toolchain {
+    /// Packs a cross compiler, with its C++ (or C) driver, into a folder for `buildbee-agent toolchain add`.
+    Pack {
+        /// The compiler, by its place or its name.
+        #[arg(required = true, value_name = "COMPILER")]
+        compilers: Vec<PathBuf>,
+        /// The folder. Made if it is not there.
+        #[arg(long, value_name = "DIR")]
+        into: PathBuf,
+    },
 }
 
 /// Farms for trying out.

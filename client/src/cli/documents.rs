@@ -32,6 +32,22 @@ pub struct Status {
     pub running: Vec<Running>,
     /// What the daemon does without.
     pub warnings: Vec<String>,
+    /// Compilers whose doubles were looked for.
+    pub doubles: Vec<Double>,
+}
+
+/// What came of looking for a compiler's double.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Double {
+    /// The compiler.
+    pub compiler: String,
+    /// The language that was proved.
+    pub language: String,
+    /// `proving`, `proved` or `refused`.
+    pub state: String,
+    /// Which, or why not.
+    pub text: String,
 }
 
 /// The farm as the daemon sees it.

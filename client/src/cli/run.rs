@@ -8,11 +8,12 @@ use clap::Parser;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::arguments::{Arguments, Cache, Command, EnvArguments, Farm, InstallLinks, Listing};
+use super::arguments::{Arguments, Cache, Command, EnvArguments, Farm, InstallLinks, Listing, Toolchain};
 use super::ask::{AskError, Start, ask};
 use super::{background, documents, explain, join, links, programs, shell};
 use crate::config::{self, Settings};
 use crate::exit::{ENVIRONMENT, Failure, SUCCESS, USER};
+use crate::toolchain::double;
 use crate::wrapper::output;
 use crate::{doctor, farm_up, ui};
 
@@ -53,6 +54,7 @@ fn run(command: Command) -> Result<u8, Failure> {
     match &command {
         Command::Env(asked) => return env(asked),
         Command::InstallLinks(asked) => return install_links(asked),
+        Command::Toolchain(Toolchain::Pack { compilers, into }) => return pack(compilers, into),
         _ => {}
     }
     let settings = Settings::load().map_err(Failure::user)?;
@@ -78,11 +80,8 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Daemon { detached: true, .. } => background::detached(&settings),
         Command::Daemon { .. } => background::in_foreground(&settings),
         Command::Top => Err(not_there_yet("top", "`buildbee status` shows what runs now")),
-        Command::Toolchain { .. } => {
-            Err(not_there_yet("toolchain", "`buildbee status` shows how many toolchains each agent has"))
-        }
         // Handled before the settings were read.
-        Command::Doctor(_) | Command::Env(_) | Command::InstallLinks(_) => Ok(SUCCESS),
+        Command::Doctor(_) | Command::Env(_) | Command::InstallLinks(_) | Command::Toolchain(_) => Ok(SUCCESS),
     }
 }
 
@@ -109,6 +108,20 @@ fn install_links(asked: &InstallLinks) -> Result<u8, Failure> {
         report
     };
     Ok(if report.left.is_empty() { SUCCESS } else { ENVIRONMENT })
+}
+
+fn pack(compilers: &[PathBuf], into: &Path) -> Result<u8, Failure> {
+    let (into, search) = (absolute(into)?, config::shell_variables().path);
+    for compiler in compilers {
+        let program = double::find(compiler, &search).ok_or_else(|| {
+            Failure::user(format!("{}: there is no such program\nhint: name it by its whole path", compiler.display()))
+        })?;
+        for program in [Some(program.clone()), double::sibling(&program)].into_iter().flatten() {
+            let packed = double::pack(&program, &into).map_err(|error| Failure::environment(error.to_string()))?;
+            ui::print(&format!("packed {}\n", packed.label()));
+        }
+    }
+    Ok(SUCCESS)
 }
 
 fn absolute(folder: &Path) -> Result<PathBuf, Failure> {

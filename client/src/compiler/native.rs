@@ -1,4 +1,4 @@
-//! `-march=native` and `-mtune=native`: what they stand for on this machine, so that the farm makes what this processor would and the results
+//! `-march=native`, `-mtune=native` and ARM's `-mcpu=native`: what they stand for on this machine, so that the farm makes what this processor would and the results
 //! of two processors never mix.
 //!
 //! Seen with gcc 12 and clang 14: the options that the driver hands on leave the same object when they are given instead, at the front where the
@@ -13,7 +13,9 @@ use super::response_file::split;
 pub type ReadNative<'a> = dyn Fn(&[String]) -> Option<Vec<String>> + 'a;
 
 /// Options that change what the compiler makes of `native`, or for what.
-const OTHER_MACHINES: [&str; 7] = ["-m16", "-m32", "-mx32", "-mcpu=", "--target", "-target", "-arch"];
+const OTHER_MACHINES: [&str; 6] = ["-m16", "-m32", "-mx32", "--target", "-target", "-arch"];
+/// Names a processor for ARM. On x86 it is an old word for another option, and gcc complains of it.
+const CPU: &str = "-mcpu=";
 /// Options that make gcc write down how it was called.
 const GCC_WRITES_DOWN: [&str; 5] = ["-g", "-flto", "-frecord-gcc-switches", "-fverbose-asm", "-fdump"];
 /// The same for clang.
@@ -35,10 +37,11 @@ pub(super) fn expand(argv: &[String], family: CompilerFamily, read: &ReadNative<
     let about = || Reason::about(ReasonKind::MarchNative, native.clone());
     let twice = |kind| options.iter().filter(|option| option.starts_with(kind)).count() > 1;
     let elsewhere = |argument: &String| OTHER_MACHINES.iter().any(|option| argument.starts_with(option));
-    if twice("-march=") || twice("-mtune=") || rest.iter().any(elsewhere) {
+    if twice("-march=") || twice("-mtune=") || twice(CPU) || rest.iter().any(elsewhere) {
         return Err(about());
     }
-    let told = read(&options).filter(|told| !told.is_empty()).ok_or_else(about)?;
+    let names = |words: &[String]| words.iter().any(|word| word.starts_with(CPU));
+    let told = read(&options).filter(|told| !told.is_empty() && (!names(&options) || names(told))).ok_or_else(about)?;
     let writes_down = match family {
         CompilerFamily::Gcc => &GCC_WRITES_DOWN[..],
         CompilerFamily::Clang => &CLANG_WRITES_DOWN[..],
@@ -52,15 +55,16 @@ pub(super) fn expand(argv: &[String], family: CompilerFamily, read: &ReadNative<
 }
 
 fn is_processor(argument: &str) -> bool {
-    argument.starts_with("-march=") || argument.starts_with("-mtune=")
+    ["-march=", "-mtune=", CPU].iter().any(|option| argument.starts_with(option))
 }
 
-/// What a driver says (`-###`) that it would do with the options, less what it would do without them.
+/// What a driver says (`-###`) that it would do with `options`, less what it would do without them.
 ///
 /// Names of processors stay together: clang that does not know this one falls back to its default's name, but then tunes for none, and
 /// only an option that names the processor brings that about.
-pub fn meaning(with: &str, without: &str, family: CompilerFamily) -> Option<Vec<String>> {
-    let (with, without) = (machine_options(with, family)?, machine_options(without, family)?);
+pub fn meaning(with: &str, without: &str, family: CompilerFamily, options: &[String]) -> Option<Vec<String>> {
+    let processor = if options.iter().any(|option| option.starts_with(CPU)) { CPU } else { "-march=" };
+    let (with, without) = (machine_options(with, family, processor)?, machine_options(without, family, processor)?);
     let names = |options: &[Vec<String>]| options.iter().filter(|option| names_processor(option)).cloned().collect();
     let (named, usual): (Vec<_>, Vec<_>) = (names(&with), names(&without));
     let says_more = |option: &Vec<String>| {
@@ -74,7 +78,7 @@ fn names_processor(option: &[String]) -> bool {
 }
 
 /// The options about the processor that the driver would hand on, in words that it takes itself.
-fn machine_options(text: &str, family: CompilerFamily) -> Option<Vec<Vec<String>>> {
+fn machine_options(text: &str, family: CompilerFamily, processor: &str) -> Option<Vec<Vec<String>>> {
     let is_compiler = |line: &&str| line.split_whitespace().take(2).any(|word| word.contains("cc1"));
     let words = split(text.lines().find(is_compiler)?.trim())?;
     let mut found = Vec::new();
@@ -83,7 +87,7 @@ fn machine_options(text: &str, family: CompilerFamily) -> Option<Vec<Vec<String>
         match (family, word.as_str()) {
             (CompilerFamily::Gcc, "--param") => found.push(vec![format!("--param={}", rest.next()?)]),
             (CompilerFamily::Gcc, _) if word.starts_with("-m") => found.push(vec![word.clone()]),
-            (CompilerFamily::Clang, "-target-cpu") => found.push(vec![format!("-march={}", rest.next()?)]),
+            (CompilerFamily::Clang, "-target-cpu") => found.push(vec![format!("{processor}{}", rest.next()?)]),
             (CompilerFamily::Clang, "-tune-cpu") => found.push(vec![format!("-mtune={}", rest.next()?)]),
             (CompilerFamily::Clang, "-target-feature") => {
                 found.push(["-Xclang", word, "-Xclang", rest.next()?].map(str::to_owned).to_vec());
@@ -141,6 +145,17 @@ mod tests {
     }
 
     #[test]
+    fn processors_of_boards_are_named_as_their_compilers_do() {
+        let read = |_: &[String]| Some(words("-mcpu=cortex-a72+crc"));
+        let found = expand(&words("-c -O2 -mcpu=native x.c"), CompilerFamily::Gcc, &read).unwrap();
+        assert_eq!((found.argv, found.here_only), (words("-mcpu=cortex-a72+crc -c -O2 x.c"), None));
+        let clang = |cpu: &str| format!(" \"/usr/bin/clang\" \"-cc1\" \"-target-cpu\" \"{cpu}\" \"-x\" \"c\"\n");
+        let asked = ["-mcpu=native".to_owned()];
+        let told = meaning(&clang("cortex-a72"), &clang("generic"), CompilerFamily::Clang, &asked);
+        assert_eq!(told, Some(words("-mcpu=cortex-a72")));
+    }
+
+    #[test]
     fn drivers_are_understood() {
         let gcc = |options: &str| {
             format!("Target: x\n /usr/lib/gcc/x/12/cc1 -quiet /dev/null {options} -quiet -dumpbase null\n as -x\n")
@@ -149,6 +164,7 @@ mod tests {
             &gcc("\"-march=z\" -mavx --param \"l1-cache-size=32\""),
             &gcc("-mtune=generic"),
             CompilerFamily::Gcc,
+            &[],
         );
         assert_eq!(told, Some(words("-march=z -mavx --param=l1-cache-size=32")));
         let clang = |options: &str| format!(" \"/usr/bin/clang\" \"-cc1\" {options} \"-x\" \"c\"\n");
@@ -156,14 +172,16 @@ mod tests {
             &clang("\"-target-cpu\" \"z\" \"-target-feature\" \"+avx\""),
             &clang("\"-target-cpu\" \"x86-64\" \"-tune-cpu\" \"generic\""),
             CompilerFamily::Clang,
+            &[],
         );
         assert_eq!(told, Some(words("-march=z -Xclang -target-feature -Xclang +avx")));
         let told = meaning(
             &clang("\"-target-cpu\" \"x86-64\" \"-target-feature\" \"+avx\""),
             &clang("\"-target-cpu\" \"x86-64\" \"-tune-cpu\" \"generic\""),
             CompilerFamily::Clang,
+            &[],
         );
         assert_eq!(told, Some(words("-march=x86-64 -Xclang -target-feature -Xclang +avx")), "an unknown processor");
-        assert_eq!(meaning("error", "error", CompilerFamily::Gcc), None);
+        assert_eq!(meaning("error", "error", CompilerFamily::Gcc, &[]), None);
     }
 }

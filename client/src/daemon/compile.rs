@@ -4,6 +4,7 @@
 //! `stat`s, see [`plan`](super::plan)), the action's result here, the action's result at peers, an agent, this machine.
 
 mod crates;
+mod ready;
 mod scripts;
 
 use std::sync::Arc;
@@ -32,6 +33,7 @@ use crate::journal::stages::{Stage, StageClock};
 use crate::journal::{Record, Where, Why};
 use crate::portable::Obstacle;
 use crate::toolchain::Compiler;
+use ready::Ready;
 
 /// How long a compile may wait for the first look at its compiler, and then for its inputs, where a farm would run it.
 const FARM_PATIENCE: Duration = Duration::from_secs(1);
@@ -126,13 +128,13 @@ impl Session {
         if inputs.as_ref().is_ok_and(|inputs| inputs.listed) {
             self.context.journal.noted("listed");
         }
-        let job = inputs.and_then(|inputs| {
-            Job::new(&plan.compiler, &plan.request, inputs, &plan.call.cwd)
-                .map_err(|error| ("unusual-path".to_owned(), error.to_string()))
-        });
         self.clock.ended(Stage::Inputs);
-        match job {
-            Ok(job) => self.with_job(&plan, Arc::new(job)).await,
+        let ready = match inputs {
+            Ok(inputs) => Ready::of(self, &plan, inputs).await,
+            Err(why) => Err(why),
+        };
+        match ready {
+            Ok(ready) => self.with_job(&plan, ready).await,
             Err(why) => self.pass(plan.record(), why).await,
         }
     }
@@ -163,7 +165,8 @@ impl Session {
         }
     }
 
-    async fn with_job(&self, plan: &Arc<Plan>, job: Arc<Job>) -> Result<(), LinkError> {
+    async fn with_job(&self, plan: &Arc<Plan>, ready: Ready) -> Result<(), LinkError> {
+        let job = Arc::clone(&ready.job);
         let inputs = Some(job.inputs.counts());
         let record = Record { action: Some(job.action.to_string()), inputs, ..plan.record() };
         if let Some(hit) = self.known(plan, &job).await {
@@ -174,13 +177,14 @@ impl Session {
         let found = self.at_others(&job, elsewhere.as_ref().ok()).await;
         self.clock.ended(Stage::Lookup);
         if let Some((agent, hit)) = found
+            && ready.objection(&hit.signed.result, &|digest| hit.content(digest)).is_none()
             && self.still_lacks(&job).await
         {
             self.keep(plan, &job, Arc::clone(&hit)).await;
             let received_bytes = if agent.is_some() { hit.size() } else { 0 };
             return self.finish_cached(plan, Record { agent, received_bytes, ..record }, hit).await;
         }
-        self.run_somewhere(plan, &job, record, elsewhere).await
+        self.run_somewhere(plan, &ready, record, elsewhere).await
     }
 
     /// The result of `job`'s action, if this user's cache has it: then the plan leads to it from now on. A thread is asked only where
@@ -202,22 +206,25 @@ impl Session {
     async fn run_somewhere(
         &self,
         plan: &Arc<Plan>,
-        job: &Arc<Job>,
+        ready: &Ready,
         record: Record,
         elsewhere: Result<Elsewhere<'_>, Obstacle>,
     ) -> Result<(), LinkError> {
+        let job = &ready.job;
         let _loan = self.context.farm.as_ref().map(|farm| {
             let files = job.inputs.files.iter().map(|(digest, path)| (*digest, Source::File(path.clone())));
             let directories = job.inputs.tree.directories.iter();
             let directories = directories.map(|(digest, bytes)| (*digest, Source::Bytes(Arc::clone(bytes))));
-            farm.lend(&plan.compiler.parts, files.chain(directories))
+            farm.lend(&job.parts, files.chain(directories))
         });
         let (link, listed, clock) = (&self.link, &plan.listed, &self.clock);
         let objection = |result: &RemoteResult| {
-            let stderr = result.blobs.get(&result.signed.result.stderr).map_or(&[][..], Vec::as_slice);
-            (!plan.request.accepts_stderr(stderr)).then(other_messages)
+            let content = |digest: &Digest| result.blobs.get(digest).map_or(&[][..], Vec::as_slice);
+            let shown = plan.request.accepts_stderr(content(&result.signed.result.stderr));
+            ready.objection(&result.signed.result, &content).or_else(|| (!shown).then(other_messages))
         };
-        let run = plan.run(job, &objection);
+        let mut run = plan.run(job, &objection);
+        run.here_only = run.here_only.or_else(|| ready.barred.clone());
         let executor = Executor::new(&self.context, link, job, listed, &run, clock, plan.call.strict);
         match executor.run().await? {
             Ended::Remote { agent, result } => {
@@ -241,14 +248,19 @@ impl Session {
                 self.done(record, &hit, Where::Remote).await
             }
             Ended::Unshown { result } => {
-                self.keep(plan, job, Arc::new(Hit::from(*result))).await;
+                let hit = Hit::from(*result);
+                if let Some(why) = ready.objection(&hit.signed.result, &|digest| hit.content(digest)) {
+                    return self.pass(record, why).await;
+                }
+                self.keep(plan, job, Arc::new(hit)).await;
                 self.show_otherwise(plan).await
             }
             Ended::Local { why, outcome } => {
                 self.clock.ran(Duration::from_millis(outcome.wall_ms));
-                let directory = match self.keep_local(plan, job, &outcome).await {
-                    Some(hit) => share(elsewhere, &hit).await,
-                    None => None,
+                let directory = match self.keep_local(plan, ready, &outcome).await {
+                    // Its hint would be the double's.
+                    Some(hit) if ready.pair.is_none() => share(elsewhere, &hit).await,
+                    _ => None,
                 };
                 self.clock.ended(Stage::Place);
                 self.context.ended(Record { directory, ..record }, &self.clock, Where::Local, Some(why));
@@ -317,7 +329,8 @@ impl Session {
     }
 
     /// Keeps what the wrapper's run made, with what it printed on the terminal as that of a run on a terminal.
-    async fn keep_local(&self, plan: &Arc<Plan>, job: &Arc<Job>, outcome: &LocalOutcome) -> Option<Hit> {
+    async fn keep_local(&self, plan: &Arc<Plan>, ready: &Ready, outcome: &LocalOutcome) -> Option<Hit> {
+        let job = &ready.native(plan)?;
         if plan.listed.contested() {
             self.context.journal.noted("output-contested");
             return None;

@@ -18,6 +18,8 @@ use super::crates::sessions::Sessions;
 use super::view::View;
 use crate::config::Settings;
 use crate::dispatch::farm::Farm;
+use crate::doubles::Doubles;
+use crate::doubles::memory::Memory;
 use crate::inputs::discover::Discovery;
 use crate::inputs::filehash::FileHashes;
 use crate::journal::stages::StageClock;
@@ -51,6 +53,8 @@ pub struct Context {
     pub recorder: Option<PathBuf>,
     /// What this machine's processor is to them.
     pub natives: Natives,
+    /// Compilers that agents of another architecture run in their place.
+    pub doubles: Doubles,
     /// Locales of users.
     pub locales: Locales,
     /// Inputs of compiles.
@@ -149,6 +153,7 @@ impl Context {
             sessions: Sessions::default(),
             recorder,
             natives: Natives::default(),
+            doubles: Doubles::new(Memory::open(settings.doubles_file())),
             locales: Locales::default(),
             discovery: Discovery::new(hashes.clone()),
             crate_files: CrateFiles::default(),
@@ -223,6 +228,7 @@ impl Context {
             "farm": self.farm.as_ref().map(Farm::status), "cache": self.cache_usage(),
             "local_slots": { "total": slots, "busy": slots.saturating_sub(self.local_slots.available_permits()) },
             "racing": self.settings.racing.word(), "running": running, "warnings": warnings,
+            "doubles": self.doubles.status(),
         })
     }
 

@@ -160,9 +160,13 @@ impl<'a> Executor<'a> {
         let started = Instant::now();
         let mut tried: Vec<PeerId> = Vec::new();
         let held = farm.held(self.job.inputs.files.keys().filter(|digest| digest.size_bytes >= LARGE_INPUT_BYTES));
-        let mut last = why("no-agents", "no agent can be reached");
+        let host = &self.job.parts.toolchain.host;
+        let mut last = match farm.lends_to(host) {
+            Some(false) => why("other-host", &format!("no agent runs programs of {host}, as this compiler is one")),
+            _ => why("no-agents", "no agent can be reached"),
+        };
         loop {
-            match farm.seat(self.job.parts.id, &tried, &held) {
+            match farm.seat(&self.job.parts, &tried, &held) {
                 Found::Seat(seat) if tried.len() < MAX_ATTEMPTS => {
                     let (peer, name) = (seat.pick.peer, seat.pick.name.clone());
                     match self.remote(farm, seat).await? {
@@ -291,7 +295,7 @@ impl<'a> Executor<'a> {
                 self.confirm(&agent, &result).await.map(Tried::Ended)
             }
             Err(error) => {
-                seat.went(went(&error));
+                seat.went(error.went());
                 Ok(Tried::Failed(error))
             }
         }
@@ -321,7 +325,7 @@ impl<'a> Executor<'a> {
                 Ok(Ok(self.link.outcome().await?))
             }
             Err(error) => {
-                seat.went(went(&error));
+                seat.went(error.went());
                 self.context.journal.noted(error.code());
                 Ok(Ok(self.link.outcome().await?))
             }
@@ -399,15 +403,4 @@ impl<'a> Executor<'a> {
 
 fn why(code: &str, text: &str) -> Why {
     (code.to_owned(), text.to_owned())
-}
-
-fn went(error: &AttemptError) -> Went {
-    match error {
-        AttemptError::Refused(error) => match error.code {
-            ErrorCode::Busy | ErrorCode::Lease => Went::Busy,
-            ErrorCode::MissingBlob | ErrorCode::Limit | ErrorCode::Cancelled => Went::Well,
-            _ => Went::Badly,
-        },
-        _ => Went::Badly,
-    }
 }

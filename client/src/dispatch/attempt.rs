@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::along::{Along, Sent};
-use super::board::Pick;
+use super::board::{Pick, Went};
 use super::job::Job;
 use super::lender::Lender;
 use crate::inputs::discover::OutputPlace;
@@ -139,6 +139,20 @@ impl AttemptError {
                 ErrorCode::Storage => "agent-storage",
                 ErrorCode::Invalid | ErrorCode::Refused | ErrorCode::Cancelled | ErrorCode::Internal => "agent-refused",
             },
+        }
+    }
+}
+
+impl AttemptError {
+    /// What it says of the agent.
+    pub fn went(&self) -> Went {
+        match self {
+            Self::Refused(error) => match error.code {
+                ErrorCode::Busy | ErrorCode::Lease => Went::Busy,
+                ErrorCode::MissingBlob | ErrorCode::Limit | ErrorCode::Cancelled => Went::Well,
+                _ => Went::Badly,
+            },
+            _ => Went::Badly,
         }
     }
 }

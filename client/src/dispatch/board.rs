@@ -50,6 +50,11 @@ impl Agent {
         self.taught.contains(toolchain) || self.info.offer.toolchains.contains(toolchain)
     }
 
+    /// Whether programs of `host` run there.
+    fn runs(&self, host: &str) -> bool {
+        self.info.offer.host == host
+    }
+
     fn n_running(&self) -> u32 {
         let leased = self.leases.iter().filter(|lease| lease.busy).count();
         self.n_direct + u32::try_from(leased).unwrap_or(u32::MAX)
@@ -205,9 +210,17 @@ impl Board {
     }
 
     /// Where the next attempt goes. Agents that hold the toolchain come first, then leases, then what is cheapest: to bring what is not `held`
-    /// there, in bytes, or to share the agent with what runs there; then those with most room.
-    pub fn pick(&mut self, now: Now, toolchain: &ToolchainId, tried: &[PeerId], held: &HashMap<PeerId, u64>) -> Choice {
-        let candidates = || self.agents.values().filter(|agent| agent.connected && !tried.contains(&agent.info.peer));
+    /// there, in bytes, or to share the agent with what runs there; then those with most room. Agents that don't run programs of `host` are
+    /// none.
+    pub fn pick(
+        &mut self,
+        now: Now,
+        (toolchain, host): (&ToolchainId, &str),
+        tried: &[PeerId],
+        held: &HashMap<PeerId, u64>,
+    ) -> Choice {
+        let asked = |agent: &&Agent| agent.connected && agent.runs(host) && !tried.contains(&agent.info.peer);
+        let candidates = || self.agents.values().filter(asked);
         if candidates().all(|agent| agent.n_failures > 0 && agent.pause_until > now) {
             return Choice::Nobody;
         }
@@ -287,6 +300,13 @@ impl Board {
             .collect()
     }
 
+    /// Whether programs of `host` run on an agent that is connected; `None`: no agent is.
+    pub fn lends_to(&self, host: &str) -> Option<bool> {
+        let mut connected = self.agents.values().filter(|agent| agent.connected).peekable();
+        connected.peek()?;
+        Some(connected.any(|agent| agent.runs(host)))
+    }
+
     /// Connected agents that are not being left alone after a failure.
     pub fn responsive(&self, now: Now) -> Vec<PeerId> {
         let responsive = |agent: &&Agent| agent.connected && !(agent.n_failures > 0 && agent.pause_until > now);
@@ -311,6 +331,7 @@ mod tests {
     use buildbee_proto::digest::Digest;
 
     const NOW: Now = Now::from_secs(10);
+    const HOST: &str = "pdp11-linux";
 
     fn peer(n: u8) -> PeerId {
         PeerId([n; 32])
@@ -328,7 +349,11 @@ mod tests {
         let mut board = Board::default();
         let agents = slots.iter().enumerate().map(|(n, &n_slots)| {
             let n = u8::try_from(n).unwrap();
-            AgentInfo { peer: peer(n), offer: Offer { name: format!("desk{n}"), ..Offer::default() }, n_slots }
+            AgentInfo {
+                peer: peer(n),
+                offer: Offer { name: format!("desk{n}"), host: HOST.to_owned(), ..Offer::default() },
+                n_slots,
+            }
         });
         board.set_agents(agents.collect());
         board.set_connected(&(0..8).map(peer).collect());
@@ -336,7 +361,7 @@ mod tests {
     }
 
     fn pick_in(board: &mut Board, now: Now, tried: &[PeerId]) -> Choice {
-        board.pick(now, &toolchain(), tried, &HashMap::new())
+        board.pick(now, (&toolchain(), HOST), tried, &HashMap::new())
     }
 
     fn go(choice: Choice) -> Pick {
@@ -368,6 +393,15 @@ mod tests {
         assert_eq!(second.token, None);
         board.release(NOW, &first, &toolchain(), Went::Well);
         assert_eq!(go(pick_in(&mut board, NOW, &[])).token, Some(token(1, 7)));
+    }
+
+    #[test]
+    fn agents_of_another_architecture_are_no_agents() {
+        let mut board = board(&[1, 1]);
+        assert_eq!(board.pick(NOW, (&toolchain(), "vax-linux"), &[], &HashMap::new()), Choice::Nobody);
+        assert_eq!((board.lends_to("vax-linux"), board.lends_to(HOST)), (Some(false), Some(true)));
+        board.set_connected(&BTreeSet::new());
+        assert_eq!(board.lends_to(HOST), None);
     }
 
     #[test]
@@ -425,7 +459,7 @@ mod tests {
     fn inputs_draw_actions_until_an_agent_is_busy() {
         let mut board = board(&[4, 4]);
         let held = HashMap::from([(peer(0), 3 * SHARING_BYTES)]);
-        let picks: Vec<_> = (0..3).map(|_| go(board.pick(NOW, &toolchain(), &[], &held)).peer).collect();
+        let picks: Vec<_> = (0..3).map(|_| go(board.pick(NOW, (&toolchain(), HOST), &[], &held)).peer).collect();
         // Two of four slots are four eighths: then the other one is the better place.
         assert_eq!(picks, [peer(0), peer(0), peer(1)]);
     }

@@ -223,13 +223,18 @@ impl Farm {
     }
 
     /// Looks for a place for one attempt; `held` says how many bytes of what it reads an agent has.
-    pub fn seat(&self, toolchain: ToolchainId, tried: &[PeerId], held: &HashMap<PeerId, u64>) -> Found {
-        let now = self.now();
-        match self.state().board.pick(now, &toolchain, tried, held) {
+    pub fn seat(&self, parts: &Parts, tried: &[PeerId], held: &HashMap<PeerId, u64>) -> Found {
+        let (now, toolchain) = (self.now(), parts.id);
+        match self.state().board.pick(now, (&toolchain, &parts.toolchain.host), tried, held) {
             Choice::Go(pick) => Found::Seat(Seat { farm: self.clone(), pick, toolchain, went: Went::Cancelled }),
             Choice::Full => Found::Full,
             Choice::Nobody => Found::Nobody,
         }
+    }
+
+    /// Whether an agent that is connected runs programs of `host`; `None`: no agent is connected.
+    pub fn lends_to(&self, host: &str) -> Option<bool> {
+        self.state().board.lends_to(host)
     }
 
     /// Waits until [`seat`](Self::seat) may answer differently, for at most `at_most`. May return early.

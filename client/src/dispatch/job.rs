@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use buildbee_proto::action::{Action, Command, STDERR_TERMINAL};
+use buildbee_proto::action::{Action, Command, STDERR_TERMINAL, TARGET_PROPERTY};
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::path::{PathError, RelPath};
 
 use crate::compiler::request::CompileRequest;
+use crate::doubles::pair::Dressed;
 use crate::inputs::discover::{Inputs, OutputPlace};
 use crate::toolchain::Compiler;
 use crate::toolchain::parts::Parts;
@@ -54,23 +55,57 @@ pub struct Recipe<'a> {
     pub platform: Vec<(String, String)>,
 }
 
+/// What compiles.
+struct Runs<'a> {
+    program: &'a Path,
+    arguments: &'a [String],
+    search: &'a str,
+    target: Option<&'a str>,
+}
+
 impl Job {
     /// Puts an action together. `cwd` is absolute and physical.
     pub fn new(compiler: &Compiler, request: &CompileRequest, inputs: Inputs, cwd: &Path) -> Result<Self, PathError> {
+        let runs =
+            Runs { program: &compiler.program, arguments: &request.argv, search: &compiler.search, target: None };
+        Self::compiling(Arc::clone(&compiler.parts), &runs, request, inputs, cwd)
+    }
+
+    /// The same compile as an action of the compiler's double.
+    pub fn for_double(
+        double: &Dressed,
+        request: &CompileRequest,
+        inputs: Inputs,
+        cwd: &Path,
+    ) -> Result<Self, PathError> {
+        let (program, arguments) = (double.program(), double.arguments(request));
+        let target = Some(double.target.as_str());
+        let runs = Runs { program: &program, arguments: &arguments, search: &double.double.search, target };
+        Self::compiling(Arc::clone(&double.parts), &runs, request, inputs, cwd)
+    }
+
+    fn compiling(
+        parts: Arc<Parts>,
+        runs: &Runs<'_>,
+        request: &CompileRequest,
+        inputs: Inputs,
+        cwd: &Path,
+    ) -> Result<Self, PathError> {
         let mut env: BTreeMap<String, String> = request.env.iter().cloned().collect();
-        env.insert("PATH".to_owned(), compiler.search.clone());
+        env.insert("PATH".to_owned(), runs.search.to_owned());
         env.insert("PWD".to_owned(), inputs.logical_directory.to_str().unwrap_or("/").to_owned());
         let through_symlink = inputs.logical_directory.as_os_str() != cwd.as_os_str();
-        let terminal = (STDERR_TERMINAL.0.to_owned(), STDERR_TERMINAL.1.to_owned());
+        let terminal = request.stderr_is_terminal.then(|| (STDERR_TERMINAL.0.to_owned(), STDERR_TERMINAL.1.to_owned()));
+        let target = runs.target.map(|target| (TARGET_PROPERTY.to_owned(), target.to_owned()));
         let source = inputs.files.values().find(|path| path.file_name() == request.source.file_name()).cloned();
         let recipe = Recipe {
-            program: &compiler.program,
-            arguments: &request.argv,
+            program: runs.program,
+            arguments: runs.arguments,
             env,
             working_directory: cwd,
-            platform: if request.stderr_is_terminal { vec![terminal] } else { Vec::new() },
+            platform: terminal.into_iter().chain(target).collect(),
         };
-        Ok(Self { source, through_symlink, ..Self::of(Arc::clone(&compiler.parts), recipe, inputs)? })
+        Ok(Self { source, through_symlink, ..Self::of(parts, recipe, inputs)? })
     }
 
     /// From what any front-end says.

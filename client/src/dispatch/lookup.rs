@@ -75,7 +75,7 @@ pub async fn ask(
                     }
                 }
                 CacheReply::Refused(error) => tracing::debug!(peer = %peer.short(), %error, "a peer does not answer"),
-                CacheReply::Found(None) | CacheReply::Noted => {}
+                CacheReply::Found(None) | CacheReply::Noted | CacheReply::Doubles(_) => {}
             }),
             Ok(Err(error)) => tracing::debug!(peer = %peer.short(), %error, "a peer could not be asked for a result"),
             Err(_) => tracing::debug!(peer = %peer.short(), "a peer did not answer in time"),

@@ -152,7 +152,8 @@ async fn ask(compiler: &Compiler, key: &Key) -> Result<SearchPath, SearchPathErr
     parse(&String::from_utf8_lossy(&output.stderr)).ok_or(SearchPathError::Unreadable)
 }
 
-fn parse(text: &str) -> Option<SearchPath> {
+/// What a compiler says (`-v`) of where it looks; `None`: it does not say.
+pub(crate) fn parse(text: &str) -> Option<SearchPath> {
     #[derive(PartialEq)]
     enum Part {
         Before,

@@ -118,13 +118,33 @@ impl Toolchains {
 }
 
 fn identify(hashes: &FileHashes, program: &Path, search: &OsStr) -> Result<Compiler, IdentifyError> {
+    gather(hashes, program, search, &|_| true)
+}
+
+/// The compiler at `program` without its headers, and without what leads it to those of another: what compiles for other machines takes
+/// theirs.
+pub(super) fn identify_bare(hashes: &FileHashes, program: &Path, search: &OsStr) -> Result<Compiler, IdentifyError> {
+    let leads = |path: &Path| path.extension().is_some_and(|ending| ending == "o");
+    gather(hashes, program, search, &|path| !is_header(path) && !leads(path))
+}
+
+/// Built-in headers are checked by whoever reads them, like all headers.
+fn is_header(path: &Path) -> bool {
+    path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"include"))
+}
+
+fn gather(
+    hashes: &FileHashes,
+    program: &Path,
+    search: &OsStr,
+    belongs: &dyn Fn(&Path) -> bool,
+) -> Result<Compiler, IdentifyError> {
     let found = capture(program, search)?;
     let family = found.family.ok_or_else(|| IdentifyError::Unknown(program.to_owned()))?;
     let mut gathering = Gathering::default();
-    for path in found.files {
-        // Built-in headers are checked by whoever reads them, like all headers.
-        let header = path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"include"));
-        gathering.at_real_place(path, if header { Watch::No } else { Watch::Yes });
+    for path in found.files.into_iter().filter(|path| belongs(path)) {
+        let watch = if is_header(&path) { Watch::No } else { Watch::Yes };
+        gathering.at_real_place(path, watch);
     }
     gathering.shadows(found.shadows);
     let (parts, guards) = gathering.finish(found.label, hashes)?;

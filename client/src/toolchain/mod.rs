@@ -1,10 +1,11 @@
 //! From a compiler's path to the toolchain that it is part of.
 //!
 //! [`identify`] recognises compilers and remembers them by what the kernel says of their files; [`capture`] makes the list of files
-//! that a compiler needs; [`shadows`] notices files that would be part of it if they appeared. Making a toolchain present elsewhere is the
+//! that a compiler needs; [`double`] packs one for agents; [`shadows`] notices files that would be part of it if they appeared. Making a toolchain present elsewhere is the
 //! agent's job.
 
 pub mod capture;
+pub mod double;
 pub mod identify;
 pub mod native;
 pub mod parts;

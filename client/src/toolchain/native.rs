@@ -49,7 +49,7 @@ fn ask(program: &Path, family: CompilerFamily, options: &[String]) -> Option<Vec
         let output = command.stdin(Stdio::null()).current_dir("/").output().ok()?;
         output.status.success().then(|| String::from_utf8(output.stderr).ok()).flatten()
     };
-    meaning(&plan(options)?, &plan(&[])?, family)
+    meaning(&plan(options)?, &plan(&[])?, family, options)
 }
 
 #[cfg(test)]

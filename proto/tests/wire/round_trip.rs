@@ -45,6 +45,8 @@ proptest! {
         prop_assert_eq!(value.id().0, value.digest());
     }
     #[test]
+    fn double(value in content::double()) { check_content(&value)?; }
+    #[test]
     fn command(value in content::command()) { check_content(&value)?; }
     #[test]
     fn action(value in content::action()) { check_content(&value)?; }

@@ -2,6 +2,7 @@
 
 use buildbee_proto::action::{Action, Command};
 use buildbee_proto::digest::{Digest, DigestFunction};
+use buildbee_proto::double::Double;
 use buildbee_proto::hint::{Hint, Hints};
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
 use buildbee_proto::membership::{Membership, Roster, Signed, Ticket};
@@ -56,6 +57,19 @@ pub(crate) fn directory() -> Directory {
 
 pub(crate) fn toolchain() -> Toolchain {
     Toolchain { root: blake3(4), host: "x86_64-linux".to_owned(), label: "gcc 12.2.0".to_owned() }
+}
+
+pub(crate) fn double() -> Double {
+    Double {
+        toolchain: toolchain(),
+        program: "/usr/bin/aarch64-linux-gnu-g++-12".to_owned(),
+        search: "/usr/bin:/bin".to_owned(),
+        family: "gcc".to_owned(),
+        driver: "c++".to_owned(),
+        version: "12.2.0".to_owned(),
+        target: "aarch64-linux-gnu".to_owned(),
+        libraries: vec!["libz.so.1.2.13".to_owned(), "libzstd.so.1.5.4".to_owned()],
+    }
 }
 
 pub(crate) fn command() -> Command {
@@ -182,6 +196,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         content("Directory", &directory()),
         content("Directory empty", &Directory::default()),
         content("Toolchain", &toolchain()),
+        content("Double", &double()),
         content("Command", &command()),
         content("Action", &action()),
         content("ReadSet", &read_set()),

@@ -284,6 +284,7 @@ fn cache_samples() -> Vec<Sample> {
         CacheRequest::Announce { result: bytes("signed result"), blobs: vec![bytes("object")] },
         CacheRequest::Hints { key: blake3(59) },
         CacheRequest::Hint { key: blake3(59), hint: hint() },
+        CacheRequest::Doubles,
     ];
     let replies = [
         CacheReply::Found(Some(bytes("signed result"))),
@@ -291,6 +292,7 @@ fn cache_samples() -> Vec<Sample> {
         CacheReply::Noted,
         CacheReply::Refused(error()),
         CacheReply::Hints(vec![hint(), hint()]),
+        CacheReply::Doubles(vec![bytes("a double")]),
     ];
     let requests = requests.iter().map(|request| {
         let variant = match request {
@@ -298,6 +300,7 @@ fn cache_samples() -> Vec<Sample> {
             CacheRequest::Announce { .. } => "Announce",
             CacheRequest::Hints { .. } => "Hints",
             CacheRequest::Hint { .. } => "Hint",
+            CacheRequest::Doubles => "Doubles",
         };
         message(&format!("CacheRequest {variant}"), request)
     });
@@ -308,6 +311,7 @@ fn cache_samples() -> Vec<Sample> {
             CacheReply::Noted => "Noted",
             CacheReply::Refused(_) => "Refused",
             CacheReply::Hints(_) => "Hints",
+            CacheReply::Doubles(_) => "Doubles",
         };
         message(&format!("CacheReply {variant}"), reply)
     });

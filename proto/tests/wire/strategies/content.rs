@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use buildbee_proto::action::{Action, Command};
 use buildbee_proto::digest::{Digest, DigestFunction};
+use buildbee_proto::double::Double;
 use buildbee_proto::hint::{Hint, Hints};
 use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_HINT_ROOTS, MAX_HINTS};
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
@@ -95,6 +96,15 @@ pub(crate) fn directory() -> impl Strategy<Value = Directory> {
 
 pub(crate) fn toolchain() -> impl Strategy<Value = Toolchain> {
     (digest(), ".{0,20}", ".{0,20}").prop_map(|(root, host, label)| Toolchain { root, host, label })
+}
+
+pub(crate) fn double() -> impl Strategy<Value = Double> {
+    let text = || "[a-z0-9./+-]{0,12}";
+    let texts = (text(), text(), text(), text(), text(), text());
+    (toolchain(), texts, vec(text(), 0..ITEMS)).prop_map(|(toolchain, texts, libraries)| {
+        let (program, search, family, driver, version, target) = texts;
+        Double { toolchain, program: format!("/{program}"), search, family, driver, version, target, libraries }
+    })
 }
 
 fn paths() -> impl Strategy<Value = Vec<RelPath>> {

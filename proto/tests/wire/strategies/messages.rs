@@ -201,6 +201,7 @@ pub(crate) fn cache_request() -> impl Strategy<Value = CacheRequest> {
         (bytes(), vec(bytes(), 0..4)).prop_map(|(result, blobs)| CacheRequest::Announce { result, blobs }),
         digest().prop_map(|key| CacheRequest::Hints { key }),
         (digest(), hint()).prop_map(|(key, hint)| CacheRequest::Hint { key, hint }),
+        Just(CacheRequest::Doubles),
     ]
 }
 
@@ -210,6 +211,7 @@ pub(crate) fn cache_reply() -> impl Strategy<Value = CacheReply> {
         Just(CacheReply::Noted),
         error().prop_map(CacheReply::Refused),
         vec(hint(), 0..=MAX_HINTS).prop_map(CacheReply::Hints),
+        vec(bytes(), 0..ITEMS).prop_map(CacheReply::Doubles),
     ]
 }
 

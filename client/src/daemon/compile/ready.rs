@@ -1,0 +1,87 @@
+//! A compile as an action, with what may run it: this machine's compiler where agents of its architecture are, else a double, else nobody
+//! but this machine, and why.
+
+use std::sync::Arc;
+
+use buildbee_proto::digest::Digest;
+use buildbee_proto::outcome::ActionResult;
+
+use super::Session;
+use crate::config::Compilers;
+use crate::daemon::plan::Plan;
+use crate::dispatch::job::Job;
+use crate::doubles::Pair;
+use crate::doubles::pair::{Group, objection_to_inputs};
+use crate::inputs::discover::Inputs;
+use crate::journal::Why;
+
+/// What is known before a result is looked for.
+#[derive(Debug)]
+pub(super) struct Ready {
+    /// The action, of this machine's compiler or of its double.
+    pub(super) job: Arc<Job>,
+    /// The pair, where the action is the double's.
+    pub(super) pair: Option<Arc<Pair>>,
+    /// Why no agent may run it.
+    pub(super) barred: Option<Why>,
+}
+
+impl Ready {
+    /// Of `plan`, which reads `inputs`. Waits for a double to be proved, but not for long.
+    pub(super) async fn of(session: &Session, plan: &Plan, inputs: Inputs) -> Result<Self, Why> {
+        let (pair, barred) = match Box::pin(pair(session, plan, &inputs)).await {
+            Ok(pair) => (pair, None),
+            Err(why) => (None, Some(why)),
+        };
+        let job = match &pair {
+            Some(pair) => Job::for_double(&pair.dressed, &plan.request, inputs, &plan.call.cwd),
+            None => Job::new(&plan.compiler, &plan.request, inputs, &plan.call.cwd),
+        };
+        let job = job.map_err(|error| ("unusual-path".to_owned(), error.to_string()))?;
+        Ok(Self { job: Arc::new(job), pair, barred })
+    }
+
+    /// The action of this machine's compiler: what a run here is kept as.
+    pub(super) fn native(&self, plan: &Plan) -> Option<Arc<Job>> {
+        if self.pair.is_none() {
+            return Some(Arc::clone(&self.job));
+        }
+        Job::new(&plan.compiler, &plan.request, self.job.inputs.clone(), &plan.call.cwd).ok().map(Arc::new)
+    }
+
+    /// Why a result is not what a run here would have left, as far as a double is to blame.
+    pub(super) fn objection<'a>(&self, result: &ActionResult, content: &dyn Fn(&Digest) -> &'a [u8]) -> Option<Why> {
+        self.pair.as_ref()?.objection_to_result(result, content)
+    }
+}
+
+/// The double that agents run for `plan`; `None`: they run the compiler itself, or there are none.
+async fn pair(session: &Session, plan: &Plan, inputs: &Inputs) -> Result<Option<Arc<Pair>>, Why> {
+    let context = &session.context;
+    let Some(farm) = &context.farm else { return Ok(None) };
+    if plan.request.here_only.is_some() || farm.lends_to(&plan.compiler.parts.toolchain.host) != Some(false) {
+        return Ok(None);
+    }
+    if context.settings.compilers == Compilers::Exact {
+        let text = "no agent runs this machine's programs, and `compilers` is \"exact\"";
+        return Err(("other-host".to_owned(), text.to_owned()));
+    }
+    let Some((group, driver)) = Group::of(plan.request.language).zip(plan.call.named()) else {
+        let text = format!("doubles are not proved for {}", plan.request.language.option_name());
+        return Err(("double-option".to_owned(), text));
+    };
+    let (context, farm, compiler) = (Arc::clone(context), farm.clone(), Arc::clone(&plan.compiler));
+    // Goes on when nobody waits any more: the next compile needs it too.
+    let looking =
+        tokio::spawn(async move { Box::pin(context.doubles.of(&context, &farm, &compiler, driver, group)).await });
+    let proved = match tokio::time::timeout(session.patience(), looking).await {
+        Ok(Ok(found)) => found?,
+        Ok(Err(_)) => return Err(("double-trouble".to_owned(), "the look for a double was cut off".to_owned())),
+        Err(_) => return Err(("double-late".to_owned(), "a double is still being looked for and proved".to_owned())),
+    };
+    let in_the_way = proved.pair.objection_to(&plan.request, proved.same_libraries);
+    match in_the_way.or_else(|| objection_to_inputs(&proved.pair.dressed, &inputs.read_set)) {
+        Some(why) => Err(why),
+        None => Ok(Some(proved.pair)),
+    }
+}

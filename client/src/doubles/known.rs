@@ -1,0 +1,217 @@
+//! What the daemon knows of doubles: finds one for a compiler, proves it once, and remembers what came of it.
+//!
+//! One look at a time for a compiler and a language: a build's first hundred compiles wait for one, or run here meanwhile. A look that found
+//! nothing, or met trouble, is repeated after a while; a verdict stands.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use buildbee_proto::double::Double;
+use buildbee_proto::toolchain::ToolchainId;
+use serde_json::json;
+use tokio::sync::Mutex as Turn;
+use tokio::time::Instant;
+
+use super::ask::{self, Identity};
+use super::machine::Machine;
+use super::memory::{Memory, Verdict};
+use super::pair::{Group, Pair};
+use super::prove::{Failure, Proof, dress};
+use crate::compiler::request::DriverLanguage;
+use crate::daemon::context::Context;
+use crate::dispatch::farm::Farm;
+use crate::journal::Why;
+use crate::toolchain::Compiler;
+
+/// Compilers and languages remembered; beyond it the memory starts over.
+const MAX_KNOWN: usize = 128;
+/// After this long, agents are asked again where nothing was found.
+const ASK_AGAIN: Duration = Duration::from_secs(20);
+/// Doubles that are proved for one compiler.
+const MAX_CANDIDATES: usize = 4;
+
+/// A pair that counts, and whether both compress with the same libraries.
+#[derive(Clone, Debug)]
+pub struct Proved {
+    /// The pair.
+    pub pair: Arc<Pair>,
+    /// See [`Identity::compresses_as`].
+    pub same_libraries: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Known {
+    Proved(Proved),
+    Refused { why: Why, until: Option<Instant> },
+}
+
+type Key = (ToolchainId, Group);
+/// State and text by compiler and language.
+type Listed = BTreeMap<(String, &'static str), (&'static str, String)>;
+type Cell = Arc<Turn<Option<Known>>>;
+
+/// Knows doubles.
+#[derive(Debug)]
+pub struct Doubles {
+    memory: Memory,
+    known: Mutex<HashMap<Key, Cell>>,
+    /// For listings: by compiler and language, what it came to.
+    listed: Mutex<Listed>,
+}
+
+impl Doubles {
+    /// With verdicts from earlier.
+    pub fn new(memory: Memory) -> Self {
+        Self { memory, known: Mutex::default(), listed: Mutex::default() }
+    }
+
+    // Maps are whole at every point where a panic could strike.
+    fn cell(&self, key: Key) -> Cell {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_KNOWN && !known.contains_key(&key) {
+            known.clear();
+        }
+        Arc::clone(known.entry(key).or_default())
+    }
+
+    fn listed(&self) -> MutexGuard<'_, Listed> {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn list(&self, compiler: &Compiler, group: Group, state: &'static str, text: &str) {
+        let mut listed = self.listed();
+        if listed.len() >= MAX_KNOWN {
+            listed.clear();
+        }
+        listed.insert((compiler.program.display().to_string(), group.word()), (state, text.to_owned()));
+    }
+
+    /// The rows of `status --json`.
+    pub fn status(&self) -> serde_json::Value {
+        let rows: Vec<_> = (self.listed().iter())
+            .map(|((compiler, language), (state, text))| {
+                json!({ "compiler": compiler, "language": language, "state": state, "text": text })
+            })
+            .collect();
+        json!(rows)
+    }
+
+    /// The double of `compiler` in `group`, proved, or why there is none. Takes as long as that takes; dropped early, nothing is remembered.
+    pub async fn of(
+        &self,
+        context: &Arc<Context>,
+        farm: &Farm,
+        compiler: &Arc<Compiler>,
+        driver: DriverLanguage,
+        group: Group,
+    ) -> Result<Proved, Why> {
+        let cell = self.cell((compiler.parts.id, group));
+        let mut known = cell.lock().await;
+        let still_counts = |known: &Known| match known {
+            Known::Proved(_) => true,
+            Known::Refused { until, .. } => until.is_none_or(|until| Instant::now() < until),
+        };
+        if !known.as_ref().is_some_and(still_counts) {
+            self.list(compiler, group, "proving", "");
+            *known = Some(Box::pin(self.look(context, farm, compiler, driver, group)).await);
+        }
+        match known.as_ref() {
+            Some(Known::Proved(proved)) => Ok(proved.clone()),
+            Some(Known::Refused { why, .. }) => Err(why.clone()),
+            None => Err(("no-double".to_owned(), "nothing was found out".to_owned())),
+        }
+    }
+
+    async fn look(
+        &self,
+        context: &Arc<Context>,
+        farm: &Farm,
+        compiler: &Arc<Compiler>,
+        driver: DriverLanguage,
+        group: Group,
+    ) -> Known {
+        let refused = |code: &str, text: String, is_final: bool| {
+            tracing::info!(compiler = %compiler.program.display(), group = group.word(), code, text, "no double");
+            self.list(compiler, group, "refused", &text);
+            let until = if is_final { None } else { Some(Instant::now() + ASK_AGAIN) };
+            Known::Refused { why: (code.to_owned(), text), until }
+        };
+        let identity = match ask::identity(compiler, driver).await {
+            Ok(identity) => identity,
+            Err(text) => return refused("double-trouble", text, false),
+        };
+        let told = ask::agents(farm).await;
+        let suiting: Vec<Double> = told.iter().filter(|double| identity.suits(double)).cloned().collect();
+        if suiting.is_empty() {
+            return refused("no-double", none_suits(&identity, &told), false);
+        }
+        let mut last = Failure::Trouble(String::new());
+        for double in suiting.into_iter().take(MAX_CANDIDATES) {
+            let label = double.label();
+            match self.prove(context, farm, compiler, driver, group, &identity, double).await {
+                Ok(pair) => {
+                    tracing::info!(compiler = %compiler.program.display(), group = group.word(), label, "a double is proved");
+                    self.list(compiler, group, "proved", &format!("{} ({})", pair.dressed.double.program, label));
+                    let same_libraries = identity.compresses_as(&pair.dressed.double);
+                    return Known::Proved(Proved { pair: Arc::new(pair), same_libraries });
+                }
+                Err(Failure::Unlike(text)) => last = Failure::Unlike(format!("{label}: {text}")),
+                Err(Failure::Trouble(text)) => last = Failure::Trouble(format!("{label}: {text}")),
+            }
+        }
+        match last {
+            // Another may be added; the verdict on this one is remembered beside.
+            Failure::Unlike(text) => refused("double-unlike", text, false),
+            Failure::Trouble(text) => refused("double-trouble", text, false),
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is one part of what is proved")]
+    async fn prove(
+        &self,
+        context: &Arc<Context>,
+        farm: &Farm,
+        compiler: &Arc<Compiler>,
+        driver: DriverLanguage,
+        group: Group,
+        identity: &Identity,
+        double: Double,
+    ) -> Result<Pair, Failure> {
+        let dressed = dress(compiler, identity, double, group).await?;
+        let id = compiler.parts.id.to_string();
+        match self.memory.verdict(&id, &dressed, group) {
+            Some(Verdict::Alike { machine }) => {
+                if let Some(machine) = Machine::from_text(&machine) {
+                    return Ok(Pair::new(dressed, machine, &compiler.program));
+                }
+            }
+            Some(Verdict::Unlike { why }) => return Err(Failure::Unlike(why)),
+            None => {}
+        }
+        let proof = Proof { context, farm, compiler, driver, identity, dressed: &dressed, group };
+        let outcome = Box::pin(proof.run()).await;
+        let verdict = match &outcome {
+            Ok(pair) => Verdict::Alike { machine: pair.machine.text() },
+            Err(Failure::Unlike(why)) => Verdict::Unlike { why: why.clone() },
+            Err(Failure::Trouble(_)) => return outcome,
+        };
+        self.memory.keep(&id, &dressed, group, verdict);
+        outcome
+    }
+}
+
+fn none_suits(identity: &Identity, told: &[Double]) -> String {
+    let mut labels: Vec<String> = told.iter().map(Double::label).collect();
+    labels.sort();
+    labels.dedup();
+    let wanted = identity.label();
+    if labels.is_empty() {
+        format!(
+            "no agent runs this machine's programs, and none has a double of {wanted}\n\
+             hint: on an agent, `buildbee-agent toolchain add COMPILER` adds a cross compiler of that version"
+        )
+    } else {
+        format!("agents have doubles of {}, and none of {wanted}", labels.join(", "))
+    }
+}

@@ -1,0 +1,160 @@
+//! Packs a compiler of this machine as a double: its programs and libraries as content, none of its headers, in a folder that agents take in.
+//!
+//! A folder has `NAME.double` for each compiler, and `blobs/DIGEST` for what they are made of. Who may add it to an agent is the agent's owner's
+//! business; whether it is a double of anything is found out by who wants to use it.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use buildbee_proto::canonical::Canonical;
+use buildbee_proto::digest::Digest;
+use buildbee_proto::double::Double;
+use thiserror::Error;
+
+use super::capture::{self, CaptureError};
+use super::identify::{IdentifyError, identify_bare};
+use crate::compiler::request::CompilerFamily;
+use crate::inputs::filehash::FileHashes;
+
+/// Beginnings of the names of libraries that compilers and assemblers compress parts of objects with.
+const COMPRESSING: [&str; 2] = ["libz.so.", "libzstd.so."];
+
+/// A compiler can't be packed.
+#[derive(Debug, Error)]
+pub enum PackError {
+    /// It is none that is known.
+    #[error(transparent)]
+    Identify(#[from] IdentifyError),
+    /// It does not answer.
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    /// A file can't be written, or was another when it was read again.
+    #[error("{path}: {error}", path = path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A path that no double can name.
+    #[error("{0} is not UTF-8")]
+    NotUtf8(PathBuf),
+}
+
+/// Names of the libraries among `files` that compress, with their versions, sorted.
+pub fn compressing<'a>(files: impl Iterator<Item = &'a Path>) -> Vec<String> {
+    let names: BTreeSet<&str> = files
+        .filter_map(|path| path.file_name()?.to_str())
+        .filter(|name| COMPRESSING.iter().any(|with| name.starts_with(with)))
+        .collect();
+    names.into_iter().map(str::to_owned).collect()
+}
+
+/// Packs `program` into `folder`, which is made if need be. Starts it some ten times; reads all of it. Blocks.
+pub fn pack(program: &Path, folder: &Path) -> Result<Double, PackError> {
+    let search = OsStr::new("/usr/local/bin:/usr/bin:/bin");
+    let compiler = identify_bare(&FileHashes::default(), program, search)?;
+    let ask = |question: &str| capture::ask(program, question).map(|answer| answer.trim().to_owned());
+    let (family, version, target) = match compiler.family {
+        CompilerFamily::Gcc => ("gcc", ask("-dumpfullversion")?, ask("-dumpmachine")?),
+        CompilerFamily::Clang => {
+            let told = crate::doubles::clang::target_and_version(&ask("--version")?);
+            let (_, version) = told.ok_or_else(|| IdentifyError::Unknown(program.to_owned()))?;
+            ("clang", version, String::new())
+        }
+    };
+    let name = program.file_name().and_then(OsStr::to_str).ok_or_else(|| PackError::NotUtf8(program.to_owned()))?;
+    let double = Double {
+        toolchain: compiler.parts.toolchain.clone(),
+        program: program.to_str().ok_or_else(|| PackError::NotUtf8(program.to_owned()))?.to_owned(),
+        search: compiler.search.clone(),
+        family: family.to_owned(),
+        driver: if name.contains("++") { "c++" } else { "c" }.to_owned(),
+        version,
+        target,
+        libraries: compressing(compiler.parts.files.iter().map(|(path, _)| path.as_path())),
+    };
+    let blobs = folder.join("blobs");
+    fs::create_dir_all(&blobs).map_err(|error| PackError::Io { path: blobs.clone(), error })?;
+    for (digest, bytes) in &compiler.parts.directories {
+        put(&blobs, digest, bytes)?;
+    }
+    for (path, digest) in &compiler.parts.files {
+        let bytes = fs::read(path).map_err(|error| PackError::Io { path: path.clone(), error })?;
+        put(&blobs, digest, &bytes)?;
+    }
+    // Last: who finds it finds all of it.
+    write(&folder.join(format!("{name}.double")), &double.to_canonical())?;
+    Ok(double)
+}
+
+fn put(blobs: &Path, digest: &Digest, bytes: &[u8]) -> Result<(), PackError> {
+    let path = blobs.join(digest.to_string());
+    if Digest::of(bytes) != *digest {
+        return Err(PackError::Io { path, error: io::Error::other("it changed while it was packed") });
+    }
+    if fs::metadata(&path).is_ok_and(|meta| meta.len() == digest.size_bytes) { Ok(()) } else { write(&path, bytes) }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), PackError> {
+    let fresh = path.with_extension("new");
+    let written = fs::write(&fresh, bytes).and_then(|()| fs::rename(&fresh, path));
+    written.map_err(|error| PackError::Io { path: path.to_owned(), error })
+}
+
+/// The program that is meant by `named`: a place, or a name that is looked for in `search`.
+pub fn find(named: &Path, search: &str) -> Option<PathBuf> {
+    if named.components().count() > 1 {
+        return std::path::absolute(named).ok().filter(|path| path.is_file());
+    }
+    let name = named.to_str()?;
+    capture::find_in(OsStr::new(search), name).map(|(_, program)| program)
+}
+
+/// `program`'s C++ driver, or C driver, where there is one beside it.
+pub fn sibling(program: &Path) -> Option<PathBuf> {
+    let name = program.file_name()?.to_str()?;
+    let other = [("gcc", "g++"), ("g++", "gcc"), ("clang++", "clang"), ("clang", "clang++")];
+    let (from, to) = other.into_iter().find(|(from, _)| name.contains(from))?;
+    Some(program.with_file_name(name.replacen(from, to, 1))).filter(|path| path.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_packed_compiler_is_whole_and_has_no_headers() {
+        let folder = tempfile::tempdir().unwrap();
+        let double = pack(Path::new("/usr/bin/gcc"), folder.path()).unwrap();
+        assert_eq!((double.family.as_str(), double.driver.as_str()), ("gcc", "c"));
+        let told = fs::read(folder.path().join("gcc.double")).unwrap();
+        assert_eq!(Double::from_canonical(&told).unwrap(), double);
+        let blob = |digest: &Digest| fs::read(folder.path().join("blobs").join(digest.to_string())).unwrap();
+        let mut todo = vec![double.toolchain.root];
+        let mut names = Vec::new();
+        while let Some(digest) = todo.pop() {
+            let bytes = blob(&digest);
+            assert_eq!(Digest::of(&bytes), digest);
+            let directory = buildbee_proto::tree::Directory::from_canonical(&bytes).unwrap();
+            todo.extend(directory.directories.iter().map(|inner| inner.digest));
+            for file in directory.files {
+                assert_eq!(Digest::of(&blob(&file.digest)), file.digest);
+                names.push(file.name.to_string());
+            }
+        }
+        assert!(names.iter().any(|name| name == "cc1"), "{names:?}");
+        assert!(!names.iter().any(|name| Path::new(name).extension().is_some_and(|ending| ending == "h")), "{names:?}");
+        assert!(double.libraries.iter().any(|name| name.starts_with("libz.so.")), "{double:?}");
+    }
+
+    #[test]
+    fn drivers_have_siblings() {
+        assert_eq!(sibling(Path::new("/usr/bin/gcc")), Some(PathBuf::from("/usr/bin/g++")));
+        assert_eq!(sibling(Path::new("/usr/bin/clang++")), Some(PathBuf::from("/usr/bin/clang")));
+        assert_eq!(sibling(Path::new("/usr/bin/true")), None);
+    }
+}
