@@ -14,7 +14,7 @@ RECORDER_FLAGS := -C panic=abort -C opt-level=3 -C debuginfo=0 -C strip=symbols 
 RECORDER := libbuildbee_recorder.so
 PROGRAMS := buildbee buildbee-cli buildbee-agent buildbee-coordinator buildbee-sandbox
 
-.PHONY: help demo test real lint bench install release debug packages tools advisories fmt clean
+.PHONY: help demo test real board board-test lint bench install release debug packages tools advisories fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,17 @@ real: packages release ## real projects built in all ways, every file compared; 
 	tests/real/run --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
 	tests/real/rust --ways "cold cached second" --sources "$(TARGET_DIR)/real-crates" "$(TARGET_DIR)/release"
 	[ "$$(id -u)" -ne 0 ] || tests/real/as-nobody --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
+
+# The linker and C compiler of Debian's cross packages; other places by these same variables.
+board: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER ?= aarch64-linux-gnu-gcc
+board: export CC_aarch64_unknown_linux_gnu ?= aarch64-linux-gnu-gcc
+board: export AR_aarch64_unknown_linux_gnu ?= aarch64-linux-gnu-ar
+board: ## the client for an ARM board, in target/aarch64-unknown-linux-gnu/release (needs gcc-aarch64-linux-gnu)
+	$(CARGO) build --release --locked --target aarch64-unknown-linux-gnu -p buildbee --bins
+	$(CARGO) rustc --release --locked --target aarch64-unknown-linux-gnu -p buildbee --bin buildbee -- $(WRAPPER_FLAGS)
+
+board-test: board release ## an emulated ARM board with two desktops: every file compared (as root; skipped where packages are missing)
+	tests/real/board "$(TARGET_DIR)/aarch64-unknown-linux-gnu/release" "$(TARGET_DIR)/release"
 
 release: ## the programs that users run, in target/release
 	$(CARGO) build --release --locked --bins

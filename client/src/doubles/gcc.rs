@@ -98,7 +98,8 @@ pub fn questions(group: Group) -> Vec<Question> {
     asked.push(ask(Kind::FirstLine, "-c -x assembler nothing -o nothing.o -Wa,--version"));
     let language = if group == Group::Cxx { "c++" } else { "c" };
     asked.push(ask(Kind::Defaults, &format!("-Q --help={language}")));
-    asked.push(ask(Kind::Text, &format!("-dM -E -x {language} nothing")));
+    // The C library's own macros (`stdc-predef.h`) are a header's.
+    asked.push(ask(Kind::Text, &format!("-nostdinc -dM -E -x {language} nothing")));
     asked.push(compile(Kind::Compile, &format!("-v -S -x {language} nothing -o -")));
     asked
 }
