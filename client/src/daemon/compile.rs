@@ -27,7 +27,7 @@ use super::plan::{Plan, Planned, other_messages, plan};
 use crate::config::Racing;
 use crate::dispatch::attempt::RemoteResult;
 use crate::dispatch::job::Job;
-use crate::dispatch::lender::Source;
+use crate::dispatch::lender::{Loan, Source};
 use crate::dispatch::lookup::Wanted;
 use crate::journal::stages::{Stage, StageClock};
 use crate::journal::{Record, Where, Why};
@@ -211,12 +211,7 @@ impl Session {
         elsewhere: Result<Elsewhere<'_>, Obstacle>,
     ) -> Result<(), LinkError> {
         let job = &ready.job;
-        let _loan = self.context.farm.as_ref().map(|farm| {
-            let files = job.inputs.files.iter().map(|(digest, path)| (*digest, Source::File(path.clone())));
-            let directories = job.inputs.tree.directories.iter();
-            let directories = directories.map(|(digest, bytes)| (*digest, Source::Bytes(Arc::clone(bytes))));
-            farm.lend(&job.parts, files.chain(directories))
-        });
+        let _loan = self.lend(job);
         let (link, listed, clock) = (&self.link, &plan.listed, &self.clock);
         let objection = |result: &RemoteResult| {
             let content = |digest: &Digest| result.blobs.get(digest).map_or(&[][..], Vec::as_slice);
@@ -273,6 +268,15 @@ impl Session {
             }
             Ended::Forbidden { why } => self.pass(record, why).await,
         }
+    }
+
+    /// Lends agents what `job` reads.
+    fn lend(&self, job: &Job) -> Option<Loan> {
+        let farm = self.context.farm.as_ref()?;
+        let files = job.inputs.files.iter().map(|(digest, path)| (*digest, Source::File(path.clone())));
+        let directories = job.inputs.tree.directories.iter();
+        let directories = directories.map(|(digest, bytes)| (*digest, Source::Bytes(Arc::clone(bytes))));
+        Some(farm.lend(&job.parts, files.chain(directories)))
     }
 
     /// What peers hold, and what this user and they have made in other folders.

@@ -146,7 +146,7 @@ impl Proof<'_> {
         } else {
             question.arguments.clone()
         };
-        let inputs = nothing(root).map_err(Failure::Trouble)?;
+        let inputs = nothing(root, folders).map_err(Failure::Trouble)?;
         let env = [("LC_ALL", "C"), ("PATH", double.search.as_str())];
         let program = self.dressed.program();
         let recipe = Recipe {
@@ -329,14 +329,18 @@ fn fails_here(source: &str, output: &Output) -> Failure {
     Failure::Unlike(format!("{source} does not compile here: {}", shown(said.lines().next().unwrap_or_default())))
 }
 
-/// What a question sees.
-fn nothing(root: &Path) -> Result<Inputs, String> {
+/// What a question sees: a file and empty folders, since gcc fails where it finds none to look in.
+fn nothing(root: &Path, folders: &[String]) -> Result<Inputs, String> {
     let path = root.join(NOTHING);
     let bytes = fs::read(&path).map_err(|error| error.to_string())?;
     let digest = Digest::of(&bytes);
     let place = RelPath::from_absolute(&path).map_err(|error| error.to_string())?;
     let mut tree = TreeBuilder::default();
     tree.file(&place, digest, false).map_err(|error| error.to_string())?;
+    // Options among them, and folders that are spelled by way of others, are no places.
+    for folder in folders.iter().filter_map(|folder| RelPath::from_absolute(Path::new(folder)).ok()) {
+        tree.directory(&folder).map_err(|error| error.to_string())?;
+    }
     Ok(Inputs {
         read_set: ReadSet::default(),
         listed: false,
