@@ -61,13 +61,19 @@ struct Runs<'a> {
     arguments: &'a [String],
     search: &'a str,
     target: Option<&'a str>,
+    variable: Option<(String, String)>,
 }
 
 impl Job {
     /// Puts an action together. `cwd` is absolute and physical.
     pub fn new(compiler: &Compiler, request: &CompileRequest, inputs: Inputs, cwd: &Path) -> Result<Self, PathError> {
-        let runs =
-            Runs { program: &compiler.program, arguments: &request.argv, search: &compiler.search, target: None };
+        let runs = Runs {
+            program: &compiler.program,
+            arguments: &request.argv,
+            search: &compiler.search,
+            target: None,
+            variable: None,
+        };
         Self::compiling(Arc::clone(&compiler.parts), &runs, request, inputs, cwd)
     }
 
@@ -80,7 +86,8 @@ impl Job {
     ) -> Result<Self, PathError> {
         let (program, arguments) = (double.program(), double.arguments(request));
         let target = Some(double.target.as_str());
-        let runs = Runs { program: &program, arguments: &arguments, search: &double.double.search, target };
+        let variable = double.variable(request);
+        let runs = Runs { program: &program, arguments: &arguments, search: &double.double.search, target, variable };
         Self::compiling(Arc::clone(&double.parts), &runs, request, inputs, cwd)
     }
 
@@ -93,6 +100,7 @@ impl Job {
     ) -> Result<Self, PathError> {
         let mut env: BTreeMap<String, String> = request.env.iter().cloned().collect();
         env.insert("PATH".to_owned(), runs.search.to_owned());
+        env.extend(runs.variable.clone());
         env.insert("PWD".to_owned(), inputs.logical_directory.to_str().unwrap_or("/").to_owned());
         let through_symlink = inputs.logical_directory.as_os_str() != cwd.as_os_str();
         let terminal = request.stderr_is_terminal.then(|| (STDERR_TERMINAL.0.to_owned(), STDERR_TERMINAL.1.to_owned()));

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use buildbee_proto::double::Double;
-use buildbee_proto::outcome::{ActionResult, ReadSet};
+use buildbee_proto::outcome::ActionResult;
 
 use super::machine::Machine;
 use super::options;
@@ -76,11 +76,26 @@ impl Dressed {
     pub fn arguments(&self, request: &CompileRequest) -> Vec<String> {
         let mut arguments = self.front.clone();
         arguments.extend(request.argv.iter().cloned());
-        // Assembler that is not preprocessed includes nothing, and clang complains of what it does not use.
-        if request.language != Language::Assembler && !request.argv.iter().any(|argument| argument == "-nostdinc") {
+        // Assembler that is not preprocessed includes nothing, and clang complains of what it does not use. gcc is told by a variable.
+        if self.family == CompilerFamily::Clang
+            && request.language != Language::Assembler
+            && !request.argv.iter().any(|argument| argument == "-nostdinc")
+        {
             arguments.extend(self.folders.iter().cloned());
         }
         arguments
+    }
+
+    /// The variable that tells gcc's double where this machine's gcc looks by itself. gcc takes the real names of headers behind symlinks there,
+    /// where they are shorter, as in its own folders, and as it does not in those of `-isystem`.
+    pub fn variable(&self, request: &CompileRequest) -> Option<(String, String)> {
+        if self.family != CompilerFamily::Gcc || request.argv.iter().any(|argument| argument == "-nostdinc") {
+            return None;
+        }
+        let name = if request.language.is_cxx() { "CPLUS_INCLUDE_PATH" } else { "C_INCLUDE_PATH" };
+        let folders: Vec<&str> =
+            self.folders.iter().filter(|folder| folder.starts_with('/')).map(String::as_str).collect();
+        Some((name.to_owned(), folders.join(":")))
     }
 
     /// Where the program is.
@@ -98,21 +113,6 @@ pub struct Pair {
     pub machine: Machine,
     /// Name of this machine's compiler, as its driver calls itself in messages.
     pub name: String,
-}
-
-/// Why a compile with these inputs is none for a double: gcc takes the real names of headers behind symlinks in its own folders, where they
-/// are shorter, and of those in folders that it is told of never.
-pub fn objection_to_inputs(dressed: &Dressed, read_set: &ReadSet) -> Option<Why> {
-    let folders = dressed.folders.iter().filter_map(|folder| folder.strip_prefix('/'));
-    let folders: Vec<&str> = folders.collect();
-    let is_below = |place: &str| {
-        folders
-            .iter()
-            .any(|folder| place.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
-    };
-    let (link, _) = read_set.symlinks.iter().find(|(place, _)| is_below(place.as_str()))?;
-    (dressed.family == CompilerFamily::Gcc)
-        .then(|| ("double-input".to_owned(), format!("/{link} is a symlink in a folder of the compiler's own")))
 }
 
 impl Pair {

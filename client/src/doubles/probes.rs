@@ -7,7 +7,7 @@ use super::pair::Group;
 use crate::compiler::request::CompilerFamily;
 
 /// Of this set of probes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// One compile.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@ use crate::config::Compilers;
 use crate::daemon::plan::Plan;
 use crate::dispatch::job::Job;
 use crate::doubles::Pair;
-use crate::doubles::pair::{Group, objection_to_inputs};
+use crate::doubles::pair::Group;
 use crate::inputs::discover::Inputs;
 use crate::journal::Why;
 
@@ -29,7 +29,7 @@ pub(super) struct Ready {
 impl Ready {
     /// Of `plan`, which reads `inputs`. Waits for a double to be proved, but not for long.
     pub(super) async fn of(session: &Session, plan: &Plan, inputs: Inputs) -> Result<Self, Why> {
-        let (pair, barred) = match Box::pin(pair(session, plan, &inputs)).await {
+        let (pair, barred) = match Box::pin(pair(session, plan)).await {
             Ok(pair) => (pair, None),
             Err(why) => (None, Some(why)),
         };
@@ -56,7 +56,7 @@ impl Ready {
 }
 
 /// The double that agents run for `plan`; `None`: they run the compiler itself, or there are none.
-async fn pair(session: &Session, plan: &Plan, inputs: &Inputs) -> Result<Option<Arc<Pair>>, Why> {
+async fn pair(session: &Session, plan: &Plan) -> Result<Option<Arc<Pair>>, Why> {
     let context = &session.context;
     let Some(farm) = &context.farm else { return Ok(None) };
     if plan.request.here_only.is_some() || farm.lends_to(&plan.compiler.parts.toolchain.host) != Some(false) {
@@ -79,8 +79,7 @@ async fn pair(session: &Session, plan: &Plan, inputs: &Inputs) -> Result<Option<
         Ok(Err(_)) => return Err(("double-trouble".to_owned(), "the look for a double was cut off".to_owned())),
         Err(_) => return Err(("double-late".to_owned(), "a double is still being looked for and proved".to_owned())),
     };
-    let in_the_way = proved.pair.objection_to(&plan.request, proved.same_libraries);
-    match in_the_way.or_else(|| objection_to_inputs(&proved.pair.dressed, &inputs.read_set)) {
+    match proved.pair.objection_to(&plan.request, proved.same_libraries) {
         Some(why) => Err(why),
         None => Ok(Some(proved.pair)),
     }
