@@ -2,14 +2,15 @@
 
 use std::fmt::Write as _;
 
-/// Bytes that say it: magic, class, byte order, ABI, type, machine.
+/// Bytes that say it: magic, class, byte order, version, ABI, type, machine. The ABI is left out: assemblers write GNU's where a symbol is a
+/// unique one (`inline` variables of C++), and none elsewhere.
 const HEAD_BYTES: usize = 20;
 const ELF: &[u8; 4] = b"\x7fELF";
 
-/// Class, byte order, ABI and machine of an ELF file.
+/// Class, byte order, version and machine of an ELF file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
-    kind: [u8; 4],
+    kind: [u8; 3],
     code: [u8; 2],
 }
 
@@ -20,7 +21,7 @@ impl Machine {
         if !head.starts_with(ELF) {
             return None;
         }
-        Some(Self { kind: [head[4], head[5], head[6], head[7]], code: [head[18], head[19]] })
+        Some(Self { kind: [head[4], head[5], head[6]], code: [head[18], head[19]] })
     }
 
     /// As text, for files.
@@ -36,7 +37,7 @@ impl Machine {
     /// From that text.
     pub fn from_text(text: &str) -> Option<Self> {
         let byte = |at: usize| u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok();
-        let machine = Self { kind: [byte(0)?, byte(1)?, byte(2)?, byte(3)?], code: [byte(4)?, byte(5)?] };
+        let machine = Self { kind: [byte(0)?, byte(1)?, byte(2)?], code: [byte(3)?, byte(4)?] };
         (machine.text() == text).then_some(machine)
     }
 }
@@ -56,10 +57,13 @@ mod tests {
         let (arm, x86) = (Machine::of(&object(183)).unwrap(), Machine::of(&object(62)).unwrap());
         assert_ne!(arm, x86);
         assert_eq!(Machine::from_text(&arm.text()), Some(arm));
+        let mut unique = object(183);
+        unique[7] = 3;
+        assert_eq!(Machine::of(&unique), Some(arm));
         for other in [&b"\x7fELF"[..], b"BC\xc0\xde and much more than twenty bytes", b""] {
             assert_eq!(Machine::of(other), None);
         }
-        for text in ["", "0201010000", "zz01010000b7", "0201 10000b7"] {
+        for text in ["", "02010100", "zz010100b7", "0201 100b7"] {
             assert_eq!(Machine::from_text(text), None, "{text}");
         }
     }

@@ -4,7 +4,7 @@
 use crate::compiler::request::{CompileRequest, CompilerFamily, SearchKind};
 
 /// Beginnings of options of both families.
-const BOTH: [&str; 17] = [
+const BOTH: [&str; 24] = [
     // Other folders than those that were compared.
     "--sysroot",
     "-isysroot",
@@ -26,15 +26,23 @@ const BOTH: [&str; 17] = [
     "-fopenacc",
     // Listings name temporary files and arguments.
     "-Wa,-a",
+    // gcc draws the number that joins both halves from addresses in its memory: no two runs of one gcc make the same.
+    "-gsplit-dwarf",
+    // No probe counts what runs.
+    "--coverage",
+    "-coverage",
+    "-ftest-coverage",
+    "-fprofile",
+    "-fauto-profile",
+    "-fbranch-probabilities",
 ];
 /// Of clang's.
-const CLANG: [&str; 8] = [
+const CLANG: [&str; 7] = [
     "--target",
     "-target",
     // Reads lists of the compiler's own.
     "-fsanitize",
     "-fxray",
-    "-fprofile",
     "-fcs-profile",
     // Ask what is installed.
     "-rtlib",
@@ -58,7 +66,9 @@ pub fn objection(request: &CompileRequest, family: CompilerFamily, same_librarie
             || (family == CompilerFamily::Clang && begins(argument, &CLANG))
             || (!same_libraries && compresses(argument))
     };
-    request.argv.iter().find(stands_in_the_way).cloned()
+    let varies =
+        || (!request.reproducible).then(|| "options that make another object at each run (-frandom-seed=)".to_owned());
+    request.argv.iter().find(stands_in_the_way).cloned().or_else(varies)
 }
 
 #[cfg(test)]
@@ -107,10 +117,14 @@ mod tests {
             ("-c -fsanitize=address x.c", Clang),
             ("-c -flto x.c", Gcc),
             ("-c -gz x.c", Clang),
+            ("-c -g -gsplit-dwarf x.c", Gcc),
+            ("-c --coverage -frandom-seed=1 x.c", Gcc),
+            ("-c -fprofile-generate x.c", Clang),
         ] {
             assert!(objection_to(line, family, &[], false).is_some(), "{line}");
         }
-        assert_eq!(objection_to("-c -flto -gz x.c", Gcc, &[], true), None);
+        assert_eq!(objection_to("-c -flto -frandom-seed=1 -gz x.c", Gcc, &[], true), None);
+        assert!(objection_to("-c -flto x.c", Gcc, &[], true).is_some());
         assert!(objection_to("-c x.c", Gcc, &[("CPATH", "/inc")], true).is_some());
     }
 }
