@@ -117,7 +117,8 @@ pub fn find(named: &Path, search: &str) -> Option<PathBuf> {
 /// `program`'s C++ driver, or C driver, where there is one beside it.
 pub fn sibling(program: &Path) -> Option<PathBuf> {
     let name = program.file_name()?.to_str()?;
-    let other = [("gcc", "g++"), ("g++", "gcc"), ("clang++", "clang"), ("clang", "clang++")];
+    // clang++ ends as g++ does.
+    let other = [("clang++", "clang"), ("clang", "clang++"), ("gcc", "g++"), ("g++", "gcc")];
     let (from, to) = other.into_iter().find(|(from, _)| name.contains(from))?;
     Some(program.with_file_name(name.replacen(from, to, 1))).filter(|path| path.is_file())
 }
