@@ -183,6 +183,7 @@ impl Agent {
             holders,
             folders: Folders::new(workspaces, memory, &agent.tasks),
             recorder,
+            slots: agent.slots.clone(),
             limits,
         };
         agent.start_serving(parts, store, fetcher, inbound);

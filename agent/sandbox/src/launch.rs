@@ -29,6 +29,7 @@ use nix::unistd::{
 };
 
 use crate::descriptors::{Packet, close_all_but, packet_pair, read_memory_file, receive, send};
+use crate::jobserver;
 use crate::namespaces;
 use crate::plan::Plan;
 use crate::spec::Limits;
@@ -132,6 +133,9 @@ fn become_bubblewrap(bwrap: &CStr, order: Order, status: &OwnedFd) -> Result<Inf
     let plan: Plan = serde_json::from_slice(&plan).map_err(step(Step::Plan))?;
     mount_overlay(&plan).map_err(step(Step::Overlay))?;
     apply_limits(&plan.limits).map_err(step(Step::Limits))?;
+    if let Some(n_tokens) = plan.job_tokens {
+        jobserver::open(n_tokens).map_err(step(Step::Process))?;
+    }
     for descriptor in order.filters.iter().chain([status, &order.options]) {
         fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty())).map_err(step(Step::Process))?;
     }

@@ -148,6 +148,7 @@ async fn try_in(helper: &Path, bwrap: &Path, trial: &Path) -> Result<Exit, Probe
         working_directory: RelPath::root(),
         make_directories: Vec::new(),
         stderr_is_terminal: false,
+        job_tokens: None,
         limits: Limits::default(),
     };
     let completed = launcher.run(spec, CancellationToken::new()).await;

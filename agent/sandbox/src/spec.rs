@@ -13,6 +13,9 @@ pub const WORK_NAME: &str = "work";
 /// Name of the folder in the scratch folder on which the overlay is mounted (seen by the command alone).
 pub const MERGED_NAME: &str = "merged";
 
+/// Variable by which cargo tells rustc of its jobserver.
+pub const JOBSERVER_VARIABLE: &str = "CARGO_MAKEFLAGS";
+
 /// One command and the world that it sees.
 #[derive(Clone, Debug)]
 pub struct SandboxSpec {
@@ -30,6 +33,9 @@ pub struct SandboxSpec {
     pub make_directories: Vec<RelPath>,
     /// Whether standard error is a terminal.
     pub stderr_is_terminal: bool,
+    /// Threads and processes that the command may have at work beside its first, if it asks for each as make's children do. `None`: it
+    /// finds nobody to ask.
+    pub job_tokens: Option<u16>,
     /// What the command may use.
     pub limits: Limits,
 }

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use super::{Done, Executor, Job, Origin, Running, Watch, early, recorded};
 use crate::exchange::fetch::{Fetcher, Sources};
 use crate::exchange::small::Small;
+use crate::lease::slots::Slots;
 use crate::recorder::Recorder;
 use crate::standing::Early;
 use crate::toolchain::{Present, Toolchains};
@@ -56,6 +57,8 @@ pub struct Parts {
     pub folders: Folders,
     /// What notes programs' questions; `None` where its library is missing.
     pub recorder: Option<Recorder>,
+    /// How much of this agent is at work.
+    pub slots: Slots,
     /// What any action may use; its own timeout shortens the time.
     pub limits: Limits,
 }
@@ -199,6 +202,7 @@ impl Sandboxed {
             working_directory: command.working_directory.clone(),
             make_directories,
             stderr_is_terminal: job.action.wants_terminal(),
+            job_tokens: takes_tokens(&command.argv).then(|| self.parts.slots.n_idle()),
             limits,
         };
         if let Some(recorder) = self.parts.recorder.as_ref().filter(|_| job.action.is_recorded()) {
@@ -212,6 +216,12 @@ impl Executor for Sandboxed {
     fn run<'a>(&'a self, job: &'a Arc<Job>, watch: &'a Watch) -> Running<'a> {
         Box::pin(self.execute(job, watch))
     }
+}
+
+/// Whether a command asks a jobserver before it starts a thread. Without one rustc starts as many as it has work for.
+fn takes_tokens(argv: &[String]) -> bool {
+    let program = argv.first().and_then(|program| program.rsplit('/').next());
+    program.is_some_and(|name| matches!(name, "rustc" | "rustdoc" | "clippy-driver"))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, WireError> {

@@ -93,6 +93,12 @@ impl Slots {
         self.core().n_slots()
     }
 
+    /// Slots that run nothing just now.
+    pub fn n_idle(&self) -> u16 {
+        let core = self.core();
+        u16::try_from(core.n_slots().saturating_sub(core.n_busy())).unwrap_or(u16::MAX)
+    }
+
     /// Says that something the coordinator wants to know has changed.
     pub fn ring(&self) {
         self.shared.changed.notify_one();

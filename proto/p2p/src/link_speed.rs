@@ -1,5 +1,5 @@
 //! How fast the network under a connection is, as the kernel sees it: the rate at which the far end was last seen to acknowledge bytes
-//! (`tcpi_delivery_rate`, `net/ipv4/tcp_rate.c` of Linux), asked for through sock_diag(7), which any user may.
+//! (`tcpi_delivery_rate`, `net/ipv4/tcp_rate.c` of Linux), asked for through `sock_diag(7)`, which any user may.
 //!
 //! Our own writes say little of it: windows swallow a megabyte at once, and a far end whose processors are busy reads late on the fastest
 //! of links. Not here: what is made of it ([`crate::worth`]).
@@ -179,10 +179,10 @@ mod tests {
             let mut near = TcpStream::connect(far).unwrap();
             let (mut accepted, _) = listener.accept().unwrap();
             let writing = std::thread::spawn(move || {
-                near.write_all(&[7; 1 << 20]).unwrap();
+                near.write_all(&vec![7; 1 << 20]).unwrap();
                 near
             });
-            accepted.read_exact(&mut [0; 1 << 20]).unwrap();
+            accepted.read_exact(&mut vec![0; 1 << 20]).unwrap();
             let near = writing.join().unwrap();
             let dialled = Ends { near: None, far };
             let listened = Ends { near: Some(near.local_addr().unwrap()), far };
