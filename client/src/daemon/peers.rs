@@ -17,6 +17,7 @@ pub async fn ask(
     hints_for: Option<&Digest>,
 ) -> (Option<(String, Arc<Hit>)>, Vec<Hint>) {
     let Some(farm) = &context.farm else { return Default::default() };
+    farm.settled().await;
     let Some(roster) = farm.roster() else { return Default::default() };
     let responsive = farm.responsive_agents();
     let answers = lookup::ask(farm.cache_streams(), farm.node(), &roster.value, &responsive, wanted, hints_for).await;

@@ -36,6 +36,10 @@ use crate::toolchain::Parts;
 const MAX_SERVING: usize = 256;
 /// A wish for slots is kept up for this long after it was last felt, so that a build's next wave finds its leases.
 const WISH_MEMORY: Duration = Duration::from_secs(3);
+/// A daemon that has just started hears of its agents within this time, or of none. Measured: some 60 ms.
+const SETTLING: Duration = Duration::from_millis(250);
+/// How often it looks while it waits for that, at least.
+const SETTLING_LOOK: Duration = Duration::from_millis(50);
 /// Toolchains lent at once; beyond it the oldest loans end.
 const MAX_TOOLCHAINS: usize = 16;
 
@@ -237,6 +241,17 @@ impl Farm {
         let now = self.now();
         let next = self.state().board.next_change(now).map_or(at_most, |next| next.saturating_sub(now).min(at_most));
         let _ = tokio::time::timeout(next.max(Duration::from_millis(5)), self.shared.changed.notified()).await;
+    }
+
+    /// Waits until there is an agent to ask, or a daemon that has just started has waited long enough for one. At once in all others.
+    pub async fn settled(&self) {
+        while self.roster().is_none() || self.responsive_agents().is_empty() {
+            let left = SETTLING.saturating_sub(self.now());
+            if left.is_zero() {
+                return;
+            }
+            self.changed(left.min(SETTLING_LOOK)).await;
+        }
     }
 
     /// What the coordinator is told.
