@@ -13,6 +13,7 @@
 //! | `BUILDBEE_CACHE_SIZE` | `cache_size` | `20 GiB` |
 //! | `BUILDBEE_LOCAL_SLOTS` | `local_slots` | number of processor threads |
 //! | `BUILDBEE_RACING` | `racing` | `tail` |
+//! | `BUILDBEE_CLASS` | `class` | `interactive` |
 //! | `BUILDBEE_PATHS` | `paths` | `portable` (the variable is read for each compile, of Rust and below build scripts, from its own environment) |
 //! | `BUILDBEE_BUILD_SCRIPTS` | `build_scripts` | `false` (the variable is read for each build from its own environment) |
 //! | `BUILDBEE_IDLE_TIMEOUT` | `idle_timeout` | `1h` |
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use buildbee_proto::control::Class;
 use buildbee_proto::settings_file::{Complaint, line_of_key};
 use serde::Deserialize;
 use thiserror::Error;
@@ -40,7 +42,8 @@ use crate::wrapper::socket::{self, MAX_SOCKET_PATH_BYTES};
 pub const BUILD_SCRIPTS_VARIABLE: &str = "BUILDBEE_BUILD_SCRIPTS";
 
 /// The keys of the settings file, for hints.
-const KEYS: &str = "build_scripts, cache_dir, cache_size, idle_timeout, local_slots, mdns, paths, racing, state_dir";
+const KEYS: &str =
+    "build_scripts, cache_dir, cache_size, class, idle_timeout, local_slots, mdns, paths, racing, state_dir";
 
 /// Every key with its meaning and default.
 pub const ANNOTATED: &str = include_str!("../../packaging/config/config.toml");
@@ -95,6 +98,8 @@ pub struct Settings {
     pub local_slots: usize,
     /// When to race.
     pub racing: Racing,
+    /// How urgent this user's builds are to the farm.
+    pub class: Class,
     /// Whether what compiles of Rust, and of C below build scripts, leave behind holds names in place of folders.
     pub paths: PathSetting,
     /// Whether runs of cargo's build scripts are kept.
@@ -195,6 +200,10 @@ impl Settings {
                 Some(racing) => parse_value("racing", &racing, Racing::from_str)?,
                 None => Racing::Tail,
             },
+            class: match text("BUILDBEE_CLASS", written.class) {
+                Some(class) => parse_value("class", &class, parse_class)?,
+                None => Class::default(),
+            },
             paths: paths(get("BUILDBEE_PATHS"), written.paths.as_deref())?,
             build_scripts: {
                 // As with paths, the variable is each build's own.
@@ -278,6 +287,7 @@ struct FileSettings {
     local_slots: Option<usize>,
     paths: Option<String>,
     racing: Option<String>,
+    class: Option<String>,
     idle_timeout: Option<String>,
     mdns: Option<bool>,
 }
@@ -288,6 +298,14 @@ fn parse_file(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
         let Complaint { line, message } = Complaint::new(text, at, error.message());
         ConfigError::Malformed { file: file.to_owned(), line, error: message }
     })
+}
+
+fn parse_class(word: &str) -> Result<Class, &'static str> {
+    match word {
+        "interactive" => Ok(Class::Interactive),
+        "batch" => Ok(Class::Batch),
+        _ => Err("it is neither \"interactive\" nor \"batch\""),
+    }
 }
 
 fn parse_value<T, E: std::fmt::Display>(

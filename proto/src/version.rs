@@ -16,6 +16,7 @@
 //! | `/buildbee/action/4`, local 3 | 0.1.0 | metadata of crates early: what was observed goes with it, and it is printed before the end |
 //! | `bbV2` | 0.1.0 | what was observed tells variables that were asked for after a library was read |
 //! | `/buildbee/cache/4`, `bbH2` | 0.1.0 | a hint names all folders of a compile that may be elsewhere |
+//! | `/buildbee/control/2` | 0.1.0 | a client says how urgent its work is |
 //! | local 4 | 0.1.0 | a local run gets a folder for temporary files only where that is needed |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
@@ -49,7 +50,7 @@ impl Protocol {
         match self {
             Self::Hello => "/buildbee/hello/1",
             Self::Join => "/buildbee/join/1",
-            Self::Control => "/buildbee/control/1",
+            Self::Control => "/buildbee/control/2",
             Self::Action => "/buildbee/action/4",
             Self::Blob => "/buildbee/blob/3",
             Self::Cache => "/buildbee/cache/4",

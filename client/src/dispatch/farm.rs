@@ -11,7 +11,7 @@ use buildbee_p2p::identity::Identity;
 use buildbee_p2p::node::{Inbound, Node, NodeConfig, Sender, StartError};
 use buildbee_p2p::tasks::Tasks;
 use buildbee_proto::canonical::Canonical;
-use buildbee_proto::control::{ClientDesired, ClientState};
+use buildbee_proto::control::{Class, ClientDesired, ClientState};
 use buildbee_proto::digest::Digest;
 use buildbee_proto::limits::MAX_TOOLCHAINS_PER_AGENT;
 use buildbee_proto::membership::{Membership, Roster, Signed};
@@ -63,6 +63,8 @@ pub struct Farm {
 struct Shared {
     node: Node,
     enrolment: Enrolment,
+    /// How urgent this user's builds are.
+    class: Class,
     cache_streams: CacheStreams,
     lender: Lender,
     sent: Sent,
@@ -127,6 +129,7 @@ impl Farm {
         identity: Identity,
         enrolment: Enrolment,
         mdns: bool,
+        class: Class,
         journal: Journal,
     ) -> Result<Self, StartError> {
         let config = NodeConfig {
@@ -151,6 +154,7 @@ impl Farm {
                 started: Instant::now(),
                 tasks: tasks.clone(),
                 enrolment,
+                class,
             }),
         };
         let coordinator = farm.shared.enrolment.coordinator;
@@ -265,6 +269,7 @@ impl Farm {
             toolchains: state.toolchains.keys().copied().take(MAX_TOOLCHAINS_PER_AGENT).collect(),
             held: state.board.held(now),
             roster_version,
+            class: self.shared.class,
         }
     }
 

@@ -11,14 +11,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use buildbee_proto::control::{AgentDesired, AgentInfo, AgentState, ClientDesired, ClientState, Offer};
+use buildbee_proto::control::{AgentDesired, AgentInfo, AgentState, Class, ClientDesired, ClientState, Offer};
 use buildbee_proto::lease::{Lease, SlotToken};
 use buildbee_proto::limits::{MAX_MEMBERS, MAX_SLOTS_PER_AGENT, MAX_TOOLCHAINS_PER_AGENT};
 use buildbee_proto::peer::PeerId;
 use buildbee_proto::toolchain::ToolchainId;
 
 use super::deal::{DEAL_FOR, Deal, Deals, Standing};
-use super::fairness::{Demand, shares};
+use super::fairness::{Demand, shares, weight};
 use super::listing::bounded;
 use super::matching::{Candidate, choose, n_missing};
 
@@ -113,6 +113,7 @@ struct Slot {
 
 #[derive(Debug)]
 struct Client {
+    class: Class,
     n_wanted: usize,
     toolchains: Vec<ToolchainId>,
     last_call: Duration,
@@ -266,7 +267,7 @@ impl Core {
         let n_wanted = usize::try_from(state.n_wanted).unwrap_or(usize::MAX).min(MAX_LEASES_PER_CLIENT);
         if self.clients.contains_key(&peer) || self.clients.len() < MAX_PEERS {
             let toolchains = state.toolchains.iter().take(MAX_TOOLCHAINS_PER_CLIENT).copied().collect();
-            self.clients.insert(peer, Client { n_wanted, toolchains, last_call: now });
+            self.clients.insert(peer, Client { class: state.class, n_wanted, toolchains, last_call: now });
             let held: BTreeSet<SlotToken> = state.held.iter().take(MAX_LEASES_PER_CLIENT).copied().collect();
             self.take_in_held(now, peer, n_wanted, &held);
             self.give_back(peer, n_wanted, &held);
@@ -369,6 +370,7 @@ impl Core {
             .map(|(client, state)| Demand {
                 n_wanted: state.n_wanted,
                 n_held: self.deals.count(*client, Standing::Good),
+                weight: weight(state.class),
             })
             .collect();
         let index = self.clients.range(..peer).count();

@@ -2,7 +2,7 @@
 
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::control::{
-    AgentDesired, AgentInfo, AgentState, ClientDesired, ClientState, ControlAnswer, ControlCall, ControlReply,
+    AgentDesired, AgentInfo, AgentState, Class, ClientDesired, ClientState, ControlAnswer, ControlCall, ControlReply,
     ControlRequest, Hello, HelloReply, JoinReply, JoinRequest, Offer,
 };
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
@@ -63,7 +63,13 @@ fn agent_desired() -> AgentDesired {
 }
 
 fn client_state() -> ClientState {
-    ClientState { n_wanted: 40, toolchains: vec![ToolchainId(blake3(48))], held: vec![token(49)], roster_version: 300 }
+    ClientState {
+        n_wanted: 40,
+        toolchains: vec![ToolchainId(blake3(48))],
+        held: vec![token(49)],
+        roster_version: 300,
+        class: Class::Batch,
+    }
 }
 
 fn client_desired() -> ClientDesired {

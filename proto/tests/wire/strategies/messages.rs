@@ -2,7 +2,7 @@
 
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::control::{
-    AgentDesired, AgentInfo, AgentState, ClientDesired, ClientState, ControlAnswer, ControlCall, ControlReply,
+    AgentDesired, AgentInfo, AgentState, Class, ClientDesired, ClientState, ControlAnswer, ControlCall, ControlReply,
     ControlRequest, Hello, HelloReply, JoinReply, JoinRequest, Offer,
 };
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
@@ -83,9 +83,10 @@ fn control_call() -> impl Strategy<Value = ControlCall> {
         (offer(), vec(slot_report(), 0..ITEMS), any::<u64>()).prop_map(|(offer, slots, roster_version)| {
             ControlCall::Agent(AgentState { offer, slots, roster_version })
         }),
-        (any::<u32>(), toolchains(), vec(token(), 0..ITEMS), any::<u64>()).prop_map(
-            |(n_wanted, toolchains, held, roster_version)| {
-                ControlCall::Client(ClientState { n_wanted, toolchains, held, roster_version })
+        (any::<u32>(), toolchains(), vec(token(), 0..ITEMS), any::<u64>(), any::<bool>()).prop_map(
+            |(n_wanted, toolchains, held, roster_version, waits)| {
+                let class = if waits { Class::Interactive } else { Class::Batch };
+                ControlCall::Client(ClientState { n_wanted, toolchains, held, roster_version, class })
             }
         ),
     ]
