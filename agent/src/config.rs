@@ -2,7 +2,8 @@
 //!
 //! Order, later wins: built-in defaults, the settings file, the command line. The file is the one named by `--config` or
 //! `BUILDBEE_AGENT_CONFIG`, else `/etc/buildbee/agent.toml` for root, `$XDG_CONFIG_HOME/buildbee/agent.toml` for others, where there is
-//! one. `BUILDBEE_LOG` is a tracing filter, `info` if not set.
+//! one. A systemd unit says its folders by `CONFIGURATION_DIRECTORY` and `STATE_DIRECTORY`. `BUILDBEE_LOG` is a tracing filter, `info` if
+//! not set.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -213,8 +214,16 @@ impl Machine {
         self.get(variable).filter(|path| path.starts_with('/')).map_or_else(home, PathBuf::from)
     }
 
+    /// A folder that systemd made for this unit.
+    fn of_unit(&self, variable: &str) -> Option<PathBuf> {
+        // Several folders are separated by colons; then none of them is meant.
+        self.get(variable).filter(|path| path.starts_with('/') && !path.contains(':')).map(PathBuf::from)
+    }
+
     fn default_state_dir(&self) -> PathBuf {
-        if self.root {
+        if let Some(folder) = self.of_unit("STATE_DIRECTORY") {
+            folder
+        } else if self.root {
             PathBuf::from("/var/lib/buildbee-agent")
         } else {
             self.base("XDG_STATE_HOME", ".local/state").join("buildbee-agent")
@@ -228,8 +237,8 @@ impl Machine {
 
     /// Where the settings file is if none is named.
     fn usual_file(&self) -> PathBuf {
-        let folder = if self.root { PathBuf::from("/etc") } else { self.base("XDG_CONFIG_HOME", ".config") };
-        folder.join("buildbee/agent.toml")
+        let usual = || if self.root { PathBuf::from("/etc") } else { self.base("XDG_CONFIG_HOME", ".config") };
+        self.of_unit("CONFIGURATION_DIRECTORY").unwrap_or_else(|| usual().join("buildbee")).join("agent.toml")
     }
 
     fn default_slots(&self) -> usize {
@@ -426,6 +435,17 @@ mod tests {
         let settings = resolve(&[], None, &root).unwrap();
         assert_eq!(settings.state_dir, Path::new("/var/lib/buildbee-agent"));
         assert_eq!(settings.n_slots, 1);
+    }
+
+    #[test]
+    fn a_unit_says_its_folders() {
+        let units = [("STATE_DIRECTORY", "/var/lib/a"), ("CONFIGURATION_DIRECTORY", "/etc/b")];
+        let environment = units.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let unit = Machine { environment, ..machine() };
+        assert_eq!(resolve(&[], None, &unit).unwrap().state_dir, Path::new("/var/lib/a"));
+        assert_eq!(unit.usual_file(), Path::new("/etc/b/agent.toml"));
+        let file = Some("state_dir = \"/data\"\n");
+        assert_eq!(resolve(&[], file, &unit).unwrap().state_dir, Path::new("/data"), "the file wins");
     }
 
     #[test]
