@@ -25,6 +25,8 @@ pub const ANNOTATED: &str = include_str!("../../packaging/config/agent.toml");
 /// The keys of the settings file, for hints.
 const KEYS: &str = "action_memory, action_processes, action_timeout, advertise, bwrap, cache_size, listen, mdns, mode, name, sandbox, slots, \
                     state_dir";
+/// The folder of the agent that is a service of this machine.
+pub const SERVICE_STATE_DIR: &str = "/var/lib/buildbee-agent";
 /// The fixed port of agents.
 pub const DEFAULT_LISTEN: &str = "0.0.0.0:7471";
 const DEFAULT_CACHE_BYTES: u64 = 20 << 30;
@@ -224,7 +226,7 @@ impl Machine {
         if let Some(folder) = self.of_unit("STATE_DIRECTORY") {
             folder
         } else if self.root {
-            PathBuf::from("/var/lib/buildbee-agent")
+            PathBuf::from(SERVICE_STATE_DIR)
         } else {
             self.base("XDG_STATE_HOME", ".local/state").join("buildbee-agent")
         }
