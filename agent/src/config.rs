@@ -2,7 +2,8 @@
 //!
 //! Order, later wins: built-in defaults, the settings file, the command line. The file is the one named by `--config` or
 //! `BUILDBEE_AGENT_CONFIG`, else `/etc/buildbee/agent.toml` for root, `$XDG_CONFIG_HOME/buildbee/agent.toml` for others, where there is
-//! one. `BUILDBEE_LOG` is a tracing filter, `info` if not set.
+//! one. A systemd unit says its folders by `CONFIGURATION_DIRECTORY` and `STATE_DIRECTORY`. `BUILDBEE_LOG` is a tracing filter, `info` if
+//! not set.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,6 +25,8 @@ pub const ANNOTATED: &str = include_str!("../../packaging/config/agent.toml");
 /// The keys of the settings file, for hints.
 const KEYS: &str = "action_memory, action_processes, action_timeout, advertise, bwrap, cache_size, listen, mdns, mode, name, sandbox, slots, \
                     state_dir";
+/// The folder of the agent that is a service of this machine.
+pub const SERVICE_STATE_DIR: &str = "/var/lib/buildbee-agent";
 /// The fixed port of agents.
 pub const DEFAULT_LISTEN: &str = "0.0.0.0:7471";
 const DEFAULT_CACHE_BYTES: u64 = 20 << 30;
@@ -213,9 +216,17 @@ impl Machine {
         self.get(variable).filter(|path| path.starts_with('/')).map_or_else(home, PathBuf::from)
     }
 
+    /// A folder that systemd made for this unit.
+    fn of_unit(&self, variable: &str) -> Option<PathBuf> {
+        // Several folders are separated by colons; then none of them is meant.
+        self.get(variable).filter(|path| path.starts_with('/') && !path.contains(':')).map(PathBuf::from)
+    }
+
     fn default_state_dir(&self) -> PathBuf {
-        if self.root {
-            PathBuf::from("/var/lib/buildbee-agent")
+        if let Some(folder) = self.of_unit("STATE_DIRECTORY") {
+            folder
+        } else if self.root {
+            PathBuf::from(SERVICE_STATE_DIR)
         } else {
             self.base("XDG_STATE_HOME", ".local/state").join("buildbee-agent")
         }
@@ -228,8 +239,8 @@ impl Machine {
 
     /// Where the settings file is if none is named.
     fn usual_file(&self) -> PathBuf {
-        let folder = if self.root { PathBuf::from("/etc") } else { self.base("XDG_CONFIG_HOME", ".config") };
-        folder.join("buildbee/agent.toml")
+        let usual = || if self.root { PathBuf::from("/etc") } else { self.base("XDG_CONFIG_HOME", ".config") };
+        self.of_unit("CONFIGURATION_DIRECTORY").unwrap_or_else(|| usual().join("buildbee")).join("agent.toml")
     }
 
     fn default_slots(&self) -> usize {
@@ -426,6 +437,17 @@ mod tests {
         let settings = resolve(&[], None, &root).unwrap();
         assert_eq!(settings.state_dir, Path::new("/var/lib/buildbee-agent"));
         assert_eq!(settings.n_slots, 1);
+    }
+
+    #[test]
+    fn a_unit_says_its_folders() {
+        let units = [("STATE_DIRECTORY", "/var/lib/a"), ("CONFIGURATION_DIRECTORY", "/etc/b")];
+        let environment = units.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let unit = Machine { environment, ..machine() };
+        assert_eq!(resolve(&[], None, &unit).unwrap().state_dir, Path::new("/var/lib/a"));
+        assert_eq!(unit.usual_file(), Path::new("/etc/b/agent.toml"));
+        let file = Some("state_dir = \"/data\"\n");
+        assert_eq!(resolve(&[], file, &unit).unwrap().state_dir, Path::new("/data"), "the file wins");
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! `buildbee-agent`: reads the command line, does what it says, waits for signals. Everything else is in the library.
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::anyhow;
 use buildbee_agent::cli::{Cli, CliCommand, DoctorArguments, JoinArguments, ServeArguments};
-use buildbee_agent::config::{self, ConfigError, Settings};
+use buildbee_agent::config::{self, ConfigError, SERVICE_STATE_DIR, Settings};
 use buildbee_agent::doctor;
 use buildbee_agent::join::{JoinFailure, join};
 use buildbee_agent::serve::Agent;
@@ -89,6 +90,10 @@ async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
 
 async fn join_farm(arguments: JoinArguments) -> anyhow::Result<ExitCode> {
     let settings = Settings::load_places(&arguments.place, None)?;
+    let service = Path::new(SERVICE_STATE_DIR);
+    if arguments.place.state_dir.is_none() && settings.state_dir != service && service.is_dir() {
+        return Err(JoinFailure::Service.into());
+    }
     let host_name = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let name = arguments.name.or_else(host_name).unwrap_or_else(|| "agent".to_owned());
     let (enrolment, peer) = join(&settings.state_dir, &arguments.ticket, &name, now()).await?;

@@ -5,6 +5,7 @@
 //! | `BUILDBEE_COORDINATOR_CONFIG` | settings file, like `--config` |
 //! | `BUILDBEE_COORDINATOR_STATE_DIR` | state folder, like `--state-dir` |
 //! | `BUILDBEE_COORDINATOR_LOG` | what is logged, like the `log` setting |
+//! | `CONFIGURATION_DIRECTORY`, `STATE_DIRECTORY` | a systemd unit's own folders, in place of the usual ones |
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -108,6 +109,8 @@ pub struct Environment {
     home: Option<PathBuf>,
     state_home: Option<PathBuf>,
     config_home: Option<PathBuf>,
+    unit_state: Option<PathBuf>,
+    unit_config: Option<PathBuf>,
     is_root: bool,
 }
 
@@ -121,6 +124,10 @@ impl Environment {
     fn from_variables(get: impl Fn(&str) -> Option<OsString>, is_root: bool) -> Self {
         // An empty variable is an unset one.
         let path = |name: &str| get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        // Several folders are separated by colons; then none of them is meant.
+        let of_unit = |name: &str| {
+            path(name).filter(|path| path.is_absolute() && !path.as_os_str().as_encoded_bytes().contains(&b':'))
+        };
         Self {
             config: path("BUILDBEE_COORDINATOR_CONFIG"),
             state_dir: path("BUILDBEE_COORDINATOR_STATE_DIR"),
@@ -130,6 +137,8 @@ impl Environment {
             home: path("HOME"),
             state_home: path("XDG_STATE_HOME"),
             config_home: path("XDG_CONFIG_HOME"),
+            unit_state: of_unit("STATE_DIRECTORY"),
+            unit_config: of_unit("CONFIGURATION_DIRECTORY"),
             is_root,
         }
     }
@@ -140,6 +149,9 @@ impl Environment {
     }
 
     fn default_config(&self) -> Option<PathBuf> {
+        if let Some(folder) = &self.unit_config {
+            return Some(folder.join("coordinator.toml"));
+        }
         if self.is_root {
             return Some(PathBuf::from("/etc/buildbee/coordinator.toml"));
         }
@@ -148,6 +160,9 @@ impl Environment {
     }
 
     fn default_state_dir(&self) -> Option<PathBuf> {
+        if self.unit_state.is_some() {
+            return self.unit_state.clone();
+        }
         if self.is_root {
             return Some(PathBuf::from("/var/lib/buildbee-coordinator"));
         }
@@ -289,6 +304,13 @@ mod tests {
         let xdg = [("HOME", "/home/a"), ("XDG_STATE_HOME", "/s")];
         assert_eq!(folder(&environment(&xdg, false)), Path::new("/s/buildbee-coordinator"));
         assert!(matches!(load(&environment(&[("HOME", "")], false)), Err(ConfigError::NoStateDir)));
+        let unit = environment(&[("STATE_DIRECTORY", "/s"), ("CONFIGURATION_DIRECTORY", "/c")], false);
+        assert_eq!(folder(&unit), Path::new("/s"));
+        assert_eq!(unit.settings_file().as_deref(), Some(Path::new("/c/coordinator.toml")));
+        assert_eq!(
+            folder(&environment(&[("STATE_DIRECTORY", "/s:/t")], true)),
+            Path::new("/var/lib/buildbee-coordinator")
+        );
     }
 
     #[test]

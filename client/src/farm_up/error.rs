@@ -14,7 +14,7 @@ use crate::wrapper::become_compiler::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
 #[derive(Debug, Error)]
 pub(super) enum FarmError {
     /// One of the executables is not installed.
-    #[error("{program} is not in {folder}\nhint: install all of buildbee in one folder", folder = folder.display())]
+    #[error("{program} is neither in {folder} nor in PATH\nhint: install all of buildbee: a farm needs a coordinator and agents, too", folder = folder.display())]
     NotInstalled { program: &'static str, folder: PathBuf },
     /// The temporary folder can't be made or used.
     #[error("cannot use {path}: {error}\nhint: TMPDIR names another place", path = path.display())]

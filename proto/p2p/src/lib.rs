@@ -5,6 +5,7 @@
 //! | [`identity`] | key pair of a peer or a farm; signatures |
 //! | [`enrolment`] | what a joined machine keeps, and how it joins |
 //! | [`node`] | the public handle: connect, keep connected, open streams, know the peers |
+//! | [`owner`] | root acts as the owner of a daemon's folder |
 //! | [`private_file`] | small files that only their owner may read, replaced whole |
 //! | [`frames`] | messages on a stream |
 //! | [`difference`] | bytes said by what both sides know already |
@@ -35,6 +36,7 @@ mod join;
 mod link_speed;
 mod link_stream;
 pub mod node;
+pub mod owner;
 mod packed;
 mod peer_stream;
 mod peer_table;

@@ -24,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("buildbee-agent", &["buildbee-proto", "buildbee-p2p", "buildbee-store", "buildbee-sandbox"]),
     ("buildbee-coordinator", &["buildbee-proto", "buildbee-p2p"]),
     ("buildbee", &["buildbee-proto", "buildbee-p2p", "buildbee-store", "buildbee-sandbox"]),
+    ("buildbee-manual", &["buildbee-agent", "buildbee-coordinator", "buildbee"]),
     (
         "buildbee-tests",
         &[
