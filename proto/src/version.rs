@@ -17,6 +17,7 @@
 //! | `bbV2` | 0.1.0 | what was observed tells variables that were asked for after a library was read |
 //! | `/buildbee/cache/4`, `bbH2` | 0.1.0 | a hint names all folders of a compile that may be elsewhere |
 //! | local 4 | 0.1.0 | a local run gets a folder for temporary files only where that is needed |
+//! | `/buildbee/cache/5` | 0.1.0 | announcements are answered when they are stored; claims of actions that are being run; filters of what is kept |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,7 +53,7 @@ impl Protocol {
             Self::Control => "/buildbee/control/1",
             Self::Action => "/buildbee/action/4",
             Self::Blob => "/buildbee/blob/3",
-            Self::Cache => "/buildbee/cache/4",
+            Self::Cache => "/buildbee/cache/5",
         }
     }
 }

@@ -18,8 +18,7 @@ pub async fn ask(
 ) -> (Option<(String, Arc<Hit>)>, Vec<Hint>) {
     let Some(farm) = &context.farm else { return Default::default() };
     let Some(roster) = farm.roster() else { return Default::default() };
-    let responsive = farm.responsive_agents();
-    let answers = lookup::ask(farm.cache_streams(), farm.node(), &roster.value, &responsive, wanted, hints_for).await;
+    let answers = lookup::ask(farm, &roster.value, wanted, hints_for).await;
     let found = answers.found.map(|(peer, found)| {
         let hit = Hit::from(found);
         context.journal.moved(0, hit.size());
