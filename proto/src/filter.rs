@@ -89,7 +89,9 @@ mod tests {
         #[test]
         fn what_was_added_is_never_denied(added in proptest::collection::vec(any::<u64>(), 0..300), n_bytes in 1usize..600) {
             let mut filter = Filter::from_bytes(vec![0; n_bytes]).unwrap();
-            added.iter().for_each(|fingerprint| filter.add(*fingerprint));
+            for fingerprint in &added {
+                filter.add(*fingerprint);
+            }
             let sent = Filter::from_bytes(filter.as_bytes().to_vec()).unwrap();
             prop_assert!(added.iter().all(|fingerprint| sent.may_have(*fingerprint)));
         }

@@ -158,14 +158,14 @@ impl Actor {
                     None => return,
                     Some(told) => self.gather(told, &mut queue).await,
                 },
-                changed = peers.changed() => match changed {
-                    Err(_) => return,
-                    Ok(()) => {
-                        let table = peers.borrow_and_update().clone();
-                        self.kept.claims().keep_of(|peer| table.contains(*peer));
-                        self.hurry();
+                changed = peers.changed() => {
+                    if changed.is_err() {
+                        return;
                     }
-                },
+                    let table = peers.borrow_and_update().clone();
+                    self.kept.claims().keep_of(|peer| table.contains(*peer));
+                    self.hurry();
+                }
                 () = sleep_until(due) => {}
             }
             self.round().await;

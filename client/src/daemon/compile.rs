@@ -243,11 +243,7 @@ impl Session {
             Ended::Shared { agent, result } => {
                 let hit = Arc::new(Hit::from(*result));
                 let record = Record { agent: Some(agent), received_bytes: hit.size(), ..record };
-                if !self.still_lacks(job).await {
-                    return self.pass(record, inputs_changed()).await;
-                }
-                self.keep(plan, job, Arc::clone(&hit)).await;
-                self.finish_cached(plan, record, hit).await
+                self.finish_shared(plan, job, record, hit).await
             }
             Ended::Unshown { result } => {
                 self.keep(plan, job, Arc::new(Hit::from(*result))).await;
@@ -337,6 +333,21 @@ impl Session {
         let job = Job::new(&plan.compiler, &plan.request, job.inputs.clone(), &plan.call.cwd).ok()?;
         LocalRun { plan_key: plan.key, job: &Arc::new(job), outcome }.keep(&self.context).await;
         None
+    }
+
+    /// Another client had it run while this one was about to.
+    async fn finish_shared(
+        &self,
+        plan: &Arc<Plan>,
+        job: &Arc<Job>,
+        record: Record,
+        hit: Arc<Hit>,
+    ) -> Result<(), LinkError> {
+        if !self.still_lacks(job).await {
+            return self.pass(record, inputs_changed()).await;
+        }
+        self.keep(plan, job, Arc::clone(&hit)).await;
+        self.finish_cached(plan, record, hit).await
     }
 
     async fn finish_cached(&self, plan: &Arc<Plan>, record: Record, hit: Arc<Hit>) -> Result<(), LinkError> {

@@ -80,14 +80,16 @@ pub async fn ask(farm: &Farm, roster: &Roster, wanted: Wanted<'_>, hints_for: Op
         match answer {
             Ok(Ok(replies)) => {
                 filters.answers(&peer);
-                replies.into_iter().for_each(|reply| match reply {
-                    CacheReply::Found(Some(bytes)) => signed.push((peer, bytes)),
-                    CacheReply::Hints(more) => answers.note(more),
-                    CacheReply::Refused(error) => {
-                        tracing::debug!(peer = %peer.short(), %error, "a peer does not answer");
+                for reply in replies {
+                    match reply {
+                        CacheReply::Found(Some(bytes)) => signed.push((peer, bytes)),
+                        CacheReply::Hints(more) => answers.note(more),
+                        CacheReply::Refused(error) => {
+                            tracing::debug!(peer = %peer.short(), %error, "a peer does not answer");
+                        }
+                        _ => {}
                     }
-                    _ => {}
-                });
+                }
             }
             Ok(Err(error)) => tracing::debug!(peer = %peer.short(), %error, "a peer could not be asked for a result"),
             Err(_) => {

@@ -88,10 +88,8 @@ fn clients_that_start_the_same_build_together_have_each_action_run_once() {
     fs::create_dir(&seen).unwrap();
     let own = |n: usize| -> PathBuf { farm.path(&format!("project{n}")) };
     write_c(&own(N_CLIENTS), N_FILES).unwrap();
-    let Ok(view) = View::make(&own(N_CLIENTS), &seen) else {
-        eprintln!("left out: this user may make no namespaces");
-        return;
-    };
+    // Where this user may make no namespaces it can't be tried.
+    let Ok(view) = View::make(&own(N_CLIENTS), &seen) else { return };
     let built = make(view.command("make"), &seen, 2, &["CC=gcc"]);
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     let expected = outputs(&own(N_CLIENTS), &[".o", ".d"]);
