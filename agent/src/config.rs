@@ -23,10 +23,10 @@ use crate::cli::{PlaceArguments, ServeArguments};
 /// Every key of the settings file with its meaning and default.
 pub const ANNOTATED: &str = include_str!("../../packaging/config/agent.toml");
 /// The keys of the settings file, for hints.
-const KEYS: &str = "action_memory, action_processes, action_timeout, advertise, bwrap, cache_size, listen, mdns, mode, name, sandbox, slots, \
-                    state_dir";
 /// The folder of the agent that is a service of this machine.
 pub const SERVICE_STATE_DIR: &str = "/var/lib/buildbee-agent";
+const KEYS: &str = "action_memory, action_processes, action_timeout, advertise, bwrap, cache_size, listen, mdns, mode, name, repair_after, \
+                    sandbox, slots, state_dir";
 /// The fixed port of agents.
 pub const DEFAULT_LISTEN: &str = "0.0.0.0:7471";
 const DEFAULT_CACHE_BYTES: u64 = 20 << 30;
@@ -35,6 +35,10 @@ const MEMORY_PER_SLOT_BYTES: u64 = 1 << 30;
 const DEFAULT_ACTION_MEMORY_BYTES: u64 = 4 << 30;
 const DEFAULT_ACTION_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_ACTION_PROCESSES: u64 = 512;
+/// Longer than a weekend.
+const DEFAULT_REPAIR_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+/// Who counts as gone sooner than they can come back would have everything copied for nothing.
+const MIN_REPAIR_AFTER: Duration = Duration::from_secs(1);
 /// The store is useless below this.
 const MIN_CACHE_BYTES: u64 = 64 << 20;
 
@@ -103,6 +107,8 @@ pub struct Settings {
     pub bwrap: PathBuf,
     /// What one action may use.
     pub limits: Limits,
+    /// An agent that was away for as long is replaced as a keeper of results.
+    pub repair_after: Duration,
 }
 
 /// The settings file as written. Times are like "10m", sizes like "20GiB".
@@ -136,6 +142,8 @@ struct FileSettings {
     action_memory: Option<String>,
     /// Processes and threads of one action. Default 512.
     action_processes: Option<u64>,
+    /// How long another agent may be away before its copies of results are made again elsewhere. Default "3days".
+    repair_after: Option<String>,
 }
 
 /// What is wrong with the settings. Each is the user's to mend.
@@ -316,6 +324,8 @@ impl Settings {
             sandbox: arguments.sandbox.or(file.sandbox).unwrap_or_else(beside),
             bwrap: file.bwrap.unwrap_or_else(|| machine.find_bwrap()),
             limits: limits(file.action_timeout, file.action_memory, file.action_processes, machine)?,
+            repair_after: (file.repair_after)
+                .map_or(Ok(DEFAULT_REPAIR_AFTER), |time| parse("repair_after", &time, humantime::parse_duration))?,
         };
         settings.check()?;
         Ok(settings)
@@ -333,6 +343,9 @@ impl Settings {
                 self.cache_bytes.to_string(),
                 format!("at least {} MiB are needed", MIN_CACHE_BYTES >> 20),
             );
+        }
+        if self.repair_after < MIN_REPAIR_AFTER {
+            return bad("repair_after", format!("{:?}", self.repair_after), "at least \"1s\" is possible".to_owned());
         }
         if self.name.len() > MAX_NAME_BYTES || self.name.chars().any(char::is_control) {
             return bad("name", self.name.clone(), format!("at most {MAX_NAME_BYTES} bytes, no control characters"));

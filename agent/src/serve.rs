@@ -1,7 +1,8 @@
 //! The agent as a whole: opens what it needs in order, starts its tasks, stops them in order.
 //!
 //! Start: state folder, key, membership, store, sandbox (tried out for real), node, toolchains; then it listens, and says so. Stop:
-//! nothing more is admitted, what runs is cancelled and gone, the node closes, the store last. Not here: what any part does.
+//! nothing more is admitted, results that nobody else has are handed on, what runs is cancelled and gone, the node closes, the store
+//! last. Not here: what any part does.
 
 use std::fs;
 use std::io;
@@ -26,14 +27,16 @@ use buildbee_sandbox::launcher::{self, Launcher};
 use buildbee_sandbox::probe::{ProbeFailure, probe};
 use buildbee_store::{Durability, OpenError, Options, Store};
 use thiserror::Error;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::compose;
 use crate::config::{Mode, Settings};
-use crate::exchange::adopt::{MAX_ANNOUNCED, adopt_task};
-use crate::exchange::announce::{announce_task, announcer};
+use crate::exchange::adopt::{adopt_task, adopter};
+use crate::exchange::announce::{Announcer, ToAnnounce, announce_task, announcer};
 use crate::exchange::cache::CacheServer;
 use crate::exchange::fetch::Fetcher;
+use crate::exchange::kept::Kept;
+use crate::exchange::repair::{Repair, repair_task};
 use crate::exchange::serve::BlobServer;
 use crate::exchange::small::Small;
 use crate::executor::sandboxed::Parts;
@@ -52,6 +55,8 @@ use crate::workspace::memory::{MemoryFolder, SHARED_MEMORY};
 const MAX_STREAMS: usize = 1024;
 /// Those of one peer, so that no single one can take them all.
 const MAX_STREAMS_PER_PEER: usize = 256;
+/// How long others may take to store what this agent alone has.
+const HAND_OFF_GRACE: Duration = Duration::from_secs(1);
 /// How long what runs may take to be gone.
 const STOP_GRACE: Duration = Duration::from_millis(1500);
 /// How long the connections may take to close.
@@ -114,8 +119,17 @@ pub enum ServeError {
 pub struct Agent {
     node: Node,
     slots: Slots,
+    announcer: Announcer,
     tasks: Tasks,
     addresses: Vec<String>,
+}
+
+/// What looks after results.
+struct Results {
+    kept: Kept,
+    to_announce: ToAnnounce,
+    seen_file: PathBuf,
+    gone_after: Duration,
 }
 
 #[derive(Debug)]
@@ -164,7 +178,8 @@ impl Agent {
         let ring = Box::new(RingSlots(slots.clone()));
         let toolchains = Toolchains::open(&state.toolchains(), boot, store.clone(), tasks.clone(), ring).map_err(at)?;
         let addresses = addresses(settings, &node);
-        let agent = Self { node, slots, tasks, addresses };
+        let (announcer, to_announce) = announcer();
+        let agent = Self { node, slots, announcer, tasks, addresses };
         let (neighbours, holders) = watch::channel(Arc::default());
         let fetcher = Fetcher::new(agent.node.clone(), store.clone());
         agent.start_heartbeat(settings, &enrolment, &state, toolchains.clone(), neighbours);
@@ -186,7 +201,13 @@ impl Agent {
             slots: agent.slots.clone(),
             limits,
         };
-        agent.start_serving(parts, store, fetcher, inbound);
+        let results = Results {
+            kept: Kept::new(store.clone()),
+            to_announce,
+            seen_file: state.seen(),
+            gone_after: settings.repair_after,
+        };
+        agent.start_serving(parts, store, fetcher, results, inbound);
         if let Some(file) = &settings.ready_file {
             agent.say_ready(file)?;
         }
@@ -234,18 +255,30 @@ impl Agent {
         self.tasks.spawn("heartbeat", heartbeat_task(heartbeat, self.tasks.token()));
     }
 
-    fn start_serving(&self, parts: Parts, store: Store, fetcher: Fetcher, inbound: Inbound) {
-        let (announcer, to_announce) = announcer();
+    fn start_serving(&self, parts: Parts, store: Store, fetcher: Fetcher, results: Results, inbound: Inbound) {
+        let Results { kept, to_announce, seen_file, gone_after } = results;
         let arriving = fetcher.arriving().clone();
-        let (noted, to_adopt) = mpsc::channel(MAX_ANNOUNCED);
+        let (node, announcer) = (self.node.clone(), self.announcer.clone());
         let stop = || self.tasks.token();
-        self.tasks.spawn("announce", announce_task(self.node.clone(), parts.small.clone(), to_announce, stop()));
-        self.tasks.spawn("adopt", adopt_task(self.node.clone(), store.clone(), fetcher, to_adopt, stop()));
         let small = parts.small.clone();
-        let executor = compose::executor(parts, store.clone(), announcer, self.node.clone(), self.tasks.clone());
+        let announcing = announce_task(node.clone(), store.clone(), small.clone(), kept.clone(), to_announce, stop());
+        self.tasks.spawn("announce", announcing);
+        let (adopter, to_adopt) = adopter(node.clone(), store.clone(), kept.clone());
+        self.tasks.spawn("adopt", adopt_task(adopter.clone(), fetcher, to_adopt, stop()));
+        let (cache, was_read) = CacheServer::new(store.clone(), adopter, kept.clone());
+        let repair = Repair {
+            node: node.clone(),
+            store: store.clone(),
+            announcer: announcer.clone(),
+            slots: self.slots.clone(),
+            seen_file,
+            gone_after,
+        };
+        self.tasks.spawn("repair", repair_task(repair, was_read, stop()));
+        let executor = compose::executor(parts, store.clone(), announcer, kept, node, self.tasks.clone());
         let servers = Servers {
             blobs: BlobServer::new(store.clone(), small.clone(), arriving.clone()),
-            cache: CacheServer::new(store.clone(), noted),
+            cache,
             sessions: Sessions::new(store, small, arriving, self.slots.clone(), executor, self.tasks.clone()),
         };
         self.tasks.spawn("accept", accept_task(inbound, servers, self.tasks.clone()));
@@ -257,9 +290,20 @@ impl Agent {
         private_file::replace(file, format!("{ready}\n").as_bytes()).map_err(failed)
     }
 
-    /// Admits nothing more, ends what runs, closes. Takes about two seconds at most.
+    /// Gives results that are nowhere else yet to those who should have them: before an end, or before the machine sleeps. Takes a
+    /// second at most, and no time where there are none.
+    pub async fn hand_off(&self) {
+        match tokio::time::timeout(HAND_OFF_GRACE, self.announcer.hand_off()).await {
+            Ok(0) => {}
+            Ok(n_owed) => tracing::info!(n_owed, "results stay with this agent alone: nobody is there to take them"),
+            Err(_) => tracing::info!("not all results could be handed on in time"),
+        }
+    }
+
+    /// Admits nothing more, hands on what nobody else has, ends what runs, closes. Takes about three seconds at most.
     pub async fn stop(self) {
         self.slots.drain();
+        self.hand_off().await;
         self.tasks.stop(STOP_GRACE).await;
         if tokio::time::timeout(CLOSE_GRACE, self.node.shutdown()).await.is_err() {
             tracing::debug!("connections did not close in time");

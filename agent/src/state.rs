@@ -55,6 +55,11 @@ impl StateDir {
         self.0.join("roster")
     }
 
+    /// When the other agents were seen last.
+    pub fn seen(&self) -> PathBuf {
+        self.0.join("seen")
+    }
+
     /// Blobs, results.
     pub fn store(&self) -> PathBuf {
         self.0.join("store")

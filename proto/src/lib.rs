@@ -6,7 +6,8 @@
 //! must never change its bytes. *Messages* ([`control`], [`execute`], [`exchange`], [`local`]) are framed by the serialiser
 //! behind [`codec`], bounded by [`limits`] and versioned by protocol id in [`version`].
 //!
-//! Beside them stands what the programs must do alike: [`responsible`] (who keeps a result) and [`settings_file`] (how mistakes in
+//! Beside them stands what the programs must do alike: [`responsible`] (who keeps a result), [`filter`] (what
+//! somebody may hold) and [`settings_file`] (how mistakes in
 //! settings are told).
 //!
 //! Not here: any I/O, any async code, signing itself (`buildbee-p2p::identity` holds keys), and storage.
@@ -21,6 +22,7 @@ pub mod digest;
 pub mod error;
 pub mod exchange;
 pub mod execute;
+pub mod filter;
 pub mod hint;
 pub mod lease;
 pub mod limits;

@@ -53,6 +53,12 @@ pub const MAX_LOCAL_FRAME: usize = 64 << 20;
 pub const MAX_ANNOUNCED_BLOBS: usize = 16;
 /// Bytes of these, in all.
 pub const MAX_ANNOUNCED_BYTES: usize = 64 << 10;
+/// Results that are asked for, or released, together.
+pub const MAX_RESULTS_PER_REQUEST: usize = 256;
+/// One filter: 16 bits for each of a million entries.
+pub const MAX_FILTER_BYTES: usize = 2 << 20;
+/// Fingerprints in one update of a filter.
+pub const MAX_FILTER_NEWS: usize = 4_096;
 /// Digests in one blob request.
 pub const MAX_BLOBS_PER_REQUEST: usize = 256;
 /// Blobs sent along with an action, in all.

@@ -18,6 +18,7 @@
 //! | `/buildbee/cache/4`, `bbH2` | 0.1.0 | a hint names all folders of a compile that may be elsewhere |
 //! | `/buildbee/control/2` | 0.1.0 | a client says how urgent its work is |
 //! | local 4 | 0.1.0 | a local run gets a folder for temporary files only where that is needed |
+//! | `/buildbee/cache/5` | 0.1.0 | announcements are answered when they are stored; claims of actions that are being run; filters of what is kept |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,7 +54,7 @@ impl Protocol {
             Self::Control => "/buildbee/control/2",
             Self::Action => "/buildbee/action/4",
             Self::Blob => "/buildbee/blob/3",
-            Self::Cache => "/buildbee/cache/4",
+            Self::Cache => "/buildbee/cache/5",
         }
     }
 }

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::client::{Client, plain};
 use crate::network::Network;
 use crate::programs;
+use crate::view::View;
 
 /// A process of the farm is up within this time, on a busy machine too.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -34,12 +35,14 @@ pub struct Options {
     pub local_slots: usize,
     /// `racing` of the client.
     pub racing: &'static str,
+    /// Settings file of all agents.
+    pub agent_settings: &'static str,
 }
 
 impl Default for Options {
     /// Two agents with two slots, no local slots, no racing: what figures of offload are measured with.
     fn default() -> Self {
-        Self { n_agents: 2, n_slots: 2, local_slots: 0, racing: "off" }
+        Self { n_agents: 2, n_slots: 2, local_slots: 0, racing: "off", agent_settings: "" }
     }
 }
 
@@ -148,6 +151,7 @@ impl Farm {
                 local_slots: options.local_slots,
                 racing: options.racing,
                 space: network.as_ref().map(|network| network.space("laptop")),
+                view: None,
             },
             coordinator: None,
             agents: Vec::new(),
@@ -179,12 +183,18 @@ impl Farm {
 
     /// A further client with folders and a daemon of its own.
     pub fn second_client(&self, name: &str) -> Client {
+        self.client_seeing(name, None)
+    }
+
+    /// The same in a view of its own.
+    pub fn client_seeing(&self, name: &str, view: Option<View>) -> Client {
         let client = Client {
             folder: self.path(name),
             programs: self.programs.clone(),
             local_slots: self.options.local_slots,
             racing: self.options.racing,
             space: self.laptop.space.clone(),
+            view,
         };
         make_folder(&client.folder);
         self.join(&client, name);
@@ -296,6 +306,9 @@ impl Farm {
         serve.args(["serve", "--no-mdns", "--mode", "dedicated", "--listen", &self.any_port(&name)]);
         serve.args(["--slots", &self.options.n_slots.to_string()]);
         serve.arg("--state-dir").arg(self.path(&name)).arg("--ready-file").arg(&ready);
+        let settings = self.path("agents.toml");
+        fs::write(&settings, self.options.agent_settings).unwrap_or_else(|error| panic!("{error}"));
+        serve.arg("--config").arg(settings);
         let process = Process::start(serve, &name, self.folder.path()).unwrap_or_else(|error| panic!("{error}"));
         self.agents[n] = Some(process);
         self.wait_for_file(&ready);
@@ -351,6 +364,14 @@ impl Farm {
     /// Process id of the client's daemon.
     pub fn daemon_pid(&self) -> Pid {
         self.laptop.daemon_pid()
+    }
+
+    /// What agent `n` has said, in whatever process, without colours.
+    pub fn log_of(&self, n: usize) -> String {
+        let log = fs::read_to_string(self.path(&format!("desk{n}.log"))).unwrap_or_default();
+        let mut parts = log.split('\u{1b}');
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
     }
 
     /// What every process has said.

@@ -9,6 +9,7 @@
 //! | [`cargo`] | Rust workspaces to build with cargo, and builds of them |
 //! | [`project`] | C and C++ projects to build, and comparison of what came out |
 //! | [`seen`] | what a command did, as far as anybody can see |
+//! | [`view`] | a folder at another path, for some commands |
 
 pub mod cargo;
 pub mod client;
@@ -17,3 +18,4 @@ pub mod network;
 pub mod programs;
 pub mod project;
 pub mod seen;
+pub mod view;

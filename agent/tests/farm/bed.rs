@@ -177,7 +177,8 @@ pub(crate) fn settings(dir: &Path, n_slots: usize) -> Settings {
         ready_file: Some(dir.join("ready.json")),
         ..ServeArguments::default()
     };
-    Settings::load(&arguments).unwrap()
+    // Whoever is away for a moment is gone for good here.
+    Settings { repair_after: Duration::from_secs(1), ..Settings::load(&arguments).unwrap() }
 }
 
 pub(crate) struct RunningAgent {

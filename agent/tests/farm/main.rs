@@ -11,5 +11,6 @@ mod hostile;
 mod large;
 mod process;
 mod recorded;
+mod results;
 mod running;
 mod supply;

@@ -240,6 +240,11 @@ impl Session {
                 let record = Record { agent: Some(agent), sent_bytes, received_bytes, directory, ..record };
                 self.done(record, &hit, Where::Remote).await
             }
+            Ended::Shared { agent, result } => {
+                let hit = Arc::new(Hit::from(*result));
+                let record = Record { agent: Some(agent), received_bytes: hit.size(), ..record };
+                self.finish_shared(plan, job, record, hit).await
+            }
             Ended::Unshown { result } => {
                 self.keep(plan, job, Arc::new(Hit::from(*result))).await;
                 self.show_otherwise(plan).await
@@ -297,8 +302,7 @@ impl Session {
         let unwritable = |text| ("output-unwritable".to_owned(), text);
         let work = move || {
             if !context.cache.still_lacks(&job.inputs.read_set) {
-                let text = "a file appeared that its compiler would have found".to_owned();
-                return Err(("inputs-changed".to_owned(), text));
+                return Err(inputs_changed());
             }
             plan.put_in_place(&hit).map_err(|error| unwritable(error.to_string()))?;
             context.cache.keep(&hit, &plan.key, &job.inputs.read_set);
@@ -329,6 +333,21 @@ impl Session {
         let job = Job::new(&plan.compiler, &plan.request, job.inputs.clone(), &plan.call.cwd).ok()?;
         LocalRun { plan_key: plan.key, job: &Arc::new(job), outcome }.keep(&self.context).await;
         None
+    }
+
+    /// Another client had it run while this one was about to.
+    async fn finish_shared(
+        &self,
+        plan: &Arc<Plan>,
+        job: &Arc<Job>,
+        record: Record,
+        hit: Arc<Hit>,
+    ) -> Result<(), LinkError> {
+        if !self.still_lacks(job).await {
+            return self.pass(record, inputs_changed()).await;
+        }
+        self.keep(plan, job, Arc::clone(&hit)).await;
+        self.finish_cached(plan, record, hit).await
     }
 
     async fn finish_cached(&self, plan: &Arc<Plan>, record: Record, hit: Arc<Hit>) -> Result<(), LinkError> {
@@ -371,6 +390,10 @@ impl Session {
         self.context.ended(record, &self.clock, Where::Local, Some(why));
         self.link.send(&reply).await
     }
+}
+
+fn inputs_changed() -> Why {
+    ("inputs-changed".to_owned(), "a file appeared that its compiler would have found".to_owned())
 }
 
 /// Leaves a hint for this user's other folders, and for nobody else, since no sandbox made it; why not, where the folder matters.

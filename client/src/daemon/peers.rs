@@ -19,8 +19,7 @@ pub async fn ask(
     let Some(farm) = &context.farm else { return Default::default() };
     farm.settled().await;
     let Some(roster) = farm.roster() else { return Default::default() };
-    let responsive = farm.responsive_agents();
-    let answers = lookup::ask(farm.cache_streams(), farm.node(), &roster.value, &responsive, wanted, hints_for).await;
+    let answers = lookup::ask(farm, &roster.value, wanted, hints_for).await;
     let found = answers.found.map(|(peer, found)| {
         let hit = Hit::from(found);
         context.journal.moved(0, hit.size());

@@ -27,6 +27,8 @@ use super::along::Sent;
 use super::attempt::Attempts;
 use super::board::{Board, Choice, Pick, Went};
 use super::cache_streams::CacheStreams;
+use super::claim::{Releases, release_task, releases};
+use super::filters::Filters;
 use super::lender::{Lender, Loan, Source, serve_task};
 use super::synchronise::synchronise_task;
 use crate::journal::Journal;
@@ -66,6 +68,8 @@ struct Shared {
     /// How urgent this user's builds are.
     class: Class,
     cache_streams: CacheStreams,
+    filters: Filters,
+    releases: Releases,
     lender: Lender,
     sent: Sent,
     state: Mutex<State>,
@@ -142,9 +146,12 @@ impl Farm {
         };
         let (node, inbound) = buildbee_p2p::node::start(config).await?;
         let tasks = Tasks::new();
+        let (releases, to_release) = releases();
         let farm = Self {
             shared: Arc::new(Shared {
                 cache_streams: CacheStreams::new(node.clone()),
+                filters: Filters::default(),
+                releases,
                 node,
                 lender: Lender::default(),
                 sent: Sent::default(),
@@ -160,6 +167,10 @@ impl Farm {
         let coordinator = farm.shared.enrolment.coordinator;
         farm.node().keep_connected(coordinator, farm.shared.enrolment.addresses.clone());
         tasks.spawn("synchronise", synchronise_task(farm.clone(), coordinator, tasks.token()));
+        let (streams, stop) = (farm.cache_streams().clone(), tasks.token());
+        tasks.spawn("release claims", async move {
+            stop.run_until_cancelled(release_task(streams, to_release)).await;
+        });
         tasks.spawn("watch peers", watch_peers_task(farm.clone()));
         tasks.spawn("serve peers", serve_peers_task(farm.clone(), inbound, journal));
         Ok(farm)
@@ -181,6 +192,16 @@ impl Farm {
     /// What asks peers' caches.
     pub fn cache_streams(&self) -> &CacheStreams {
         &self.shared.cache_streams
+    }
+
+    /// Which agents may have what.
+    pub fn filters(&self) -> &Filters {
+        &self.shared.filters
+    }
+
+    /// Where claims end.
+    pub fn releases(&self) -> &Releases {
+        &self.shared.releases
     }
 
     /// What attempts need.
@@ -321,6 +342,7 @@ impl Farm {
         // Called at every conversation with the coordinator, too.
         self.shared.cache_streams.tidy();
         let connected: BTreeSet<PeerId> = self.connected_agents().into_iter().collect();
+        self.shared.filters.keep_of(|peer| connected.contains(peer));
         let mut state = self.state();
         for (info, was_connected, ..) in state.board.list() {
             if was_connected && !connected.contains(&info.peer) {

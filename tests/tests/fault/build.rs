@@ -46,7 +46,7 @@ pub(crate) struct Running {
 }
 
 pub(crate) fn options() -> Options {
-    Options { n_agents: 2, n_slots: 2, local_slots: 2, racing: "tail" }
+    Options { n_agents: 2, n_slots: 2, local_slots: 2, racing: "tail", ..Options::default() }
 }
 
 impl Build {

@@ -202,6 +202,11 @@ impl Session {
                 let released = executor.released().cloned();
                 self.take_crate(plan, given, hit, record, Place { of: Where::Remote, released }).await
             }
+            Ended::Shared { agent, result } => {
+                let hit = Arc::new(Hit::from(*result));
+                let record = Record { agent: Some(agent), received_bytes: hit.size(), ..record };
+                self.take_crate(plan, given, hit, record, Place { of: Where::Cached, released: None }).await
+            }
             Ended::Local { why, outcome } => {
                 self.clock.ran(Duration::from_millis(outcome.wall_ms));
                 // The agent failed where this machine did not: it may have lacked something.

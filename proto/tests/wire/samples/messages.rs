@@ -6,7 +6,9 @@ use buildbee_proto::control::{
     ControlRequest, Hello, HelloReply, JoinReply, JoinRequest, Offer,
 };
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
-use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest, CacheReply, CacheRequest};
+use buildbee_proto::exchange::{
+    BlobHave, BlobHeader, BlobMap, BlobRequest, CacheReply, CacheRequest, FilterMark, FilterUpdate,
+};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Stage, Supply};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalOutcome, LocalReply, LocalRequest};
@@ -290,6 +292,11 @@ fn cache_samples() -> Vec<Sample> {
         CacheRequest::Announce { result: bytes("signed result"), blobs: vec![bytes("object")] },
         CacheRequest::Hints { key: blake3(59) },
         CacheRequest::Hint { key: blake3(59), hint: hint() },
+        CacheRequest::Holds { actions: vec![blake3(58), blake3(60)] },
+        CacheRequest::Claim { action: blake3(58), nonce: 7 },
+        CacheRequest::Await { action: blake3(58) },
+        CacheRequest::Release { claims: vec![(blake3(58), 7)] },
+        CacheRequest::Filter { known: Some(FilterMark { epoch: 8, n_added: 9 }) },
     ];
     let replies = [
         CacheReply::Found(Some(bytes("signed result"))),
@@ -297,6 +304,15 @@ fn cache_samples() -> Vec<Sample> {
         CacheReply::Noted,
         CacheReply::Refused(error()),
         CacheReply::Hints(vec![hint(), hint()]),
+        CacheReply::Kept,
+        CacheReply::Held(vec![true, false]),
+        CacheReply::Claimed,
+        CacheReply::Coming,
+        CacheReply::Filter(FilterUpdate {
+            mark: FilterMark { epoch: 8, n_added: 10 },
+            whole: Some(bytes("filter")),
+            added: vec![11],
+        }),
     ];
     let requests = requests.iter().map(|request| {
         let variant = match request {
@@ -304,6 +320,11 @@ fn cache_samples() -> Vec<Sample> {
             CacheRequest::Announce { .. } => "Announce",
             CacheRequest::Hints { .. } => "Hints",
             CacheRequest::Hint { .. } => "Hint",
+            CacheRequest::Holds { .. } => "Holds",
+            CacheRequest::Claim { .. } => "Claim",
+            CacheRequest::Await { .. } => "Await",
+            CacheRequest::Release { .. } => "Release",
+            CacheRequest::Filter { .. } => "Filter",
         };
         message(&format!("CacheRequest {variant}"), request)
     });
@@ -314,6 +335,11 @@ fn cache_samples() -> Vec<Sample> {
             CacheReply::Noted => "Noted",
             CacheReply::Refused(_) => "Refused",
             CacheReply::Hints(_) => "Hints",
+            CacheReply::Kept => "Kept",
+            CacheReply::Held(_) => "Held",
+            CacheReply::Claimed => "Claimed",
+            CacheReply::Coming => "Coming",
+            CacheReply::Filter(_) => "Filter",
         };
         message(&format!("CacheReply {variant}"), reply)
     });

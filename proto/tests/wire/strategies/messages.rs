@@ -6,7 +6,9 @@ use buildbee_proto::control::{
     ControlRequest, Hello, HelloReply, JoinReply, JoinRequest, Offer,
 };
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
-use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest, CacheReply, CacheRequest};
+use buildbee_proto::exchange::{
+    BlobHave, BlobHeader, BlobMap, BlobRequest, CacheReply, CacheRequest, FilterMark, FilterUpdate,
+};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Stage, Supply};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::limits::MAX_HINTS;
@@ -202,7 +204,24 @@ pub(crate) fn cache_request() -> impl Strategy<Value = CacheRequest> {
         (bytes(), vec(bytes(), 0..4)).prop_map(|(result, blobs)| CacheRequest::Announce { result, blobs }),
         digest().prop_map(|key| CacheRequest::Hints { key }),
         (digest(), hint()).prop_map(|(key, hint)| CacheRequest::Hint { key, hint }),
+        vec(digest(), 0..ITEMS).prop_map(|actions| CacheRequest::Holds { actions }),
+        (digest(), any::<u64>()).prop_map(|(action, nonce)| CacheRequest::Claim { action, nonce }),
+        digest().prop_map(|action| CacheRequest::Await { action }),
+        vec((digest(), any::<u64>()), 0..ITEMS).prop_map(|claims| CacheRequest::Release { claims }),
+        option::of(filter_mark()).prop_map(|known| CacheRequest::Filter { known }),
     ]
+}
+
+fn filter_mark() -> impl Strategy<Value = FilterMark> {
+    (any::<u64>(), any::<u64>()).prop_map(|(epoch, n_added)| FilterMark { epoch, n_added })
+}
+
+fn filter_update() -> impl Strategy<Value = FilterUpdate> {
+    (filter_mark(), option::of(bytes()), vec(any::<u64>(), 0..ITEMS)).prop_map(|(mark, whole, added)| FilterUpdate {
+        mark,
+        whole,
+        added,
+    })
 }
 
 pub(crate) fn cache_reply() -> impl Strategy<Value = CacheReply> {
@@ -211,6 +230,11 @@ pub(crate) fn cache_reply() -> impl Strategy<Value = CacheReply> {
         Just(CacheReply::Noted),
         error().prop_map(CacheReply::Refused),
         vec(hint(), 0..=MAX_HINTS).prop_map(CacheReply::Hints),
+        Just(CacheReply::Kept),
+        vec(any::<bool>(), 0..ITEMS).prop_map(CacheReply::Held),
+        Just(CacheReply::Claimed),
+        Just(CacheReply::Coming),
+        filter_update().prop_map(CacheReply::Filter),
     ]
 }
 
