@@ -156,6 +156,7 @@ pub struct Environment {
     home: Option<PathBuf>,
     state_home: Option<PathBuf>,
     config_home: Option<PathBuf>,
+    journal_stream: Option<String>,
     is_root: bool,
 }
 
@@ -178,8 +179,14 @@ impl Environment {
             home: path("HOME"),
             state_home: path("XDG_STATE_HOME"),
             config_home: path("XDG_CONFIG_HOME"),
+            journal_stream: get("JOURNAL_STREAM").and_then(|value| value.into_string().ok()),
             is_root,
         }
+    }
+
+    /// `JOURNAL_STREAM`: where systemd's journal listens.
+    pub fn journal_stream(&self) -> Option<&str> {
+        self.journal_stream.as_deref()
     }
 
     /// Where the settings file is, or would be.
