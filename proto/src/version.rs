@@ -17,6 +17,7 @@
 //! | `bbV2` | 0.1.0 | what was observed tells variables that were asked for after a library was read |
 //! | `/buildbee/cache/4`, `bbH2` | 0.1.0 | a hint names all folders of a compile that may be elsewhere |
 //! | local 4 | 0.1.0 | a local run gets a folder for temporary files only where that is needed |
+//! | local 5 | 0.1.0 | the command line may ask what has happened since a moment, and for the counts of one run |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,4 +59,4 @@ impl Protocol {
 }
 
 /// Version of the messages between wrapper, command line and daemon. A daemon of another version is asked to leave and replaced.
-pub const LOCAL_VERSION: u32 = 4;
+pub const LOCAL_VERSION: u32 = 5;
