@@ -5,6 +5,7 @@
 //! | `BUILDBEE_COORDINATOR_CONFIG` | settings file, like `--config` |
 //! | `BUILDBEE_COORDINATOR_STATE_DIR` | state folder, like `--state-dir` |
 //! | `BUILDBEE_COORDINATOR_LOG` | what is logged, like the `log` setting |
+//! | `JOURNAL_STREAM` | set by systemd: where its journal listens |
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -80,7 +80,7 @@ pub enum Command {
         #[arg(long)]
         once: bool,
     },
-    /// Prints what became of a build as a trace for Perfetto (ui.perfetto.dev) or chrome://tracing.
+    /// Prints what became of a build as a trace for Perfetto (ui.perfetto.dev) or Chrome (`chrome://tracing`).
     ///
     /// One row for each compile under way at a time, one for each slot of an agent that was used, and one for each compiler that ran here.
     Trace {

@@ -104,11 +104,11 @@ pub struct RunningEntry {
 impl RunningEntry {
     /// Where the action is now.
     pub fn at(&self, place: &str) {
-        if let Some(running) = self.context.running().get_mut(&self.id) {
-            if running.place != place {
-                place.clone_into(&mut running.place);
-                running.moved = Instant::now();
-            }
+        if let Some(running) = self.context.running().get_mut(&self.id)
+            && running.place != place
+        {
+            place.clone_into(&mut running.place);
+            running.moved = Instant::now();
         }
     }
 

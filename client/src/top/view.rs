@@ -140,18 +140,18 @@ fn timeline(model: &Model, width: u16, room: u16) -> Vec<Line<'static>> {
         rows.truncate(room.saturating_sub(1));
     }
     let n_hidden = n_rows - rows.len();
-    let mut lines: Vec<Line<'static>> = rows.into_iter().map(|row| line(row, label)).collect();
+    let mut lines: Vec<Line<'static>> = rows.iter().map(|row| line(row, label)).collect();
     if n_hidden > 0 && room > 0 {
         lines.push(Line::styled(format!("… {n_hidden} more"), dim()));
     }
-    let ago = format!("{} s ago", n_cells);
+    let ago = format!("{n_cells} s ago");
     let gap = usize::from(label + COUNT + 2);
     let axis = format!("{:gap$}{ago}{:>rest$}", "", "now", rest = n_cells.saturating_sub(ago.len()));
     lines.push(Line::styled(axis, dim()));
     lines
 }
 
-fn line(row: Row, label: u16) -> Line<'static> {
+fn line(row: &Row, label: u16) -> Line<'static> {
     let width = usize::from(label);
     let style = if row.dim { dim() } else { Style::new() };
     let name: String = row.label.chars().take(width).collect();
@@ -343,7 +343,8 @@ pub fn text(model: &Model, width: u16) -> String {
     while lines.last().is_some_and(String::is_empty) {
         lines.pop();
     }
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    lines.push(String::new());
+    lines.join("\n")
 }
 
 /// Lines of a buffer, without what is empty at their ends.

@@ -30,22 +30,46 @@ pub enum Wanted {
 /// An answer, ready to be sent.
 pub type Answer = Response<Full<Bytes>>;
 
-/// What a request with this `method`, `path` and `headers` asks for, or the answer if it is no good.
-pub fn wanted(names: &OwnNames, method: &Method, path: &str, headers: &HeaderMap) -> Result<Wanted, Answer> {
+/// Why a request is no good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It was meant for somebody else.
+    Name,
+    /// It wants to change something.
+    Method,
+    /// There is nothing of that name.
+    Path,
+}
+
+/// What a request with this `method`, `path` and `headers` asks for.
+pub fn wanted(names: &OwnNames, method: &Method, path: &str, headers: &HeaderMap) -> Result<Wanted, Refused> {
     if !names.are_meant(headers) {
-        let text = "this is not the name of this machine; `status_hosts` in its settings adds names\n";
-        return Err(refusal(StatusCode::MISDIRECTED_REQUEST, text));
+        return Err(Refused::Name);
     }
     if !matches!(*method, Method::GET | Method::HEAD) {
-        let mut answer = refusal(StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here\n");
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return Err(answer);
+        return Err(Refused::Method);
     }
     match path {
         "/" => Ok(Wanted::Page),
         "/status.json" => Ok(Wanted::Json),
         "/metrics" => Ok(Wanted::Metrics),
-        _ => Err(refusal(StatusCode::NOT_FOUND, "there is /, /status.json and /metrics\n")),
+        _ => Err(Refused::Path),
+    }
+}
+
+/// The answer to what is no good.
+pub fn refused(why: Refused) -> Answer {
+    match why {
+        Refused::Name => {
+            let text = "this is not the name of this machine; `status_hosts` in its settings adds names\n";
+            refusal(StatusCode::MISDIRECTED_REQUEST, text)
+        }
+        Refused::Method => {
+            let mut answer = refusal(StatusCode::METHOD_NOT_ALLOWED, "nothing can be changed here\n");
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            answer
+        }
+        Refused::Path => refusal(StatusCode::NOT_FOUND, "there is /, /status.json and /metrics\n"),
     }
 }
 
@@ -97,9 +121,9 @@ mod tests {
 
     use super::*;
 
-    fn ask(method: &Method, path: &str, host: &str) -> Result<Wanted, StatusCode> {
+    fn ask(method: &Method, path: &str, host: &str) -> Result<Wanted, Refused> {
         let headers = HeaderMap::from_iter([(HOST, HeaderValue::from_str(host).unwrap())]);
-        wanted(&OwnNames::new("farm", &[]), method, path, &headers).map_err(|answer| answer.status())
+        wanted(&OwnNames::new("farm", &[]), method, path, &headers)
     }
 
     #[test]
@@ -107,9 +131,9 @@ mod tests {
         assert_eq!(ask(&Method::GET, "/", "farm:7472"), Ok(Wanted::Page));
         assert_eq!(ask(&Method::HEAD, "/status.json", "farm:7472"), Ok(Wanted::Json));
         assert_eq!(ask(&Method::GET, "/metrics", "127.0.0.1:7472"), Ok(Wanted::Metrics));
-        assert_eq!(ask(&Method::GET, "/../etc/passwd", "farm"), Err(StatusCode::NOT_FOUND));
-        assert_eq!(ask(&Method::POST, "/", "farm"), Err(StatusCode::METHOD_NOT_ALLOWED));
-        assert_eq!(ask(&Method::GET, "/", "evil.example"), Err(StatusCode::MISDIRECTED_REQUEST));
+        assert_eq!(ask(&Method::GET, "/../etc/passwd", "farm"), Err(Refused::Path));
+        assert_eq!(ask(&Method::POST, "/", "farm"), Err(Refused::Method));
+        assert_eq!(ask(&Method::GET, "/", "evil.example"), Err(Refused::Name));
     }
 
     #[test]

@@ -195,7 +195,7 @@ struct Shared {
 impl Shared {
     async fn answer<B>(&self, request: &Request<B>) -> Answer {
         match respond::wanted(&self.names, request.method(), request.uri().path(), request.headers()) {
-            Err(refused) => refused,
+            Err(why) => respond::refused(why),
             Ok(Wanted::Page) => nonce().map_or_else(
                 || refusal(StatusCode::INTERNAL_SERVER_ERROR, "the system gives no random numbers\n"),
                 |nonce| respond::page(&nonce),

@@ -101,7 +101,10 @@ mod tests {
     fn lines_for_the_journal_have_a_level_and_no_time() {
         let kept = Kept::default();
         let writer = kept.clone();
-        let log = tracing_subscriber::fmt().with_ansi(false).event_format(ForJournal::new()).with_writer(move || writer.clone());
+        let log = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .event_format(ForJournal::new())
+            .with_writer(move || writer.clone());
         tracing::subscriber::with_default(log.finish(), || {
             tracing::warn!(peer = "ab12", "was not let in");
             tracing::info!("stopping");
