@@ -275,6 +275,11 @@ pub fn log_filter() -> String {
     Machine::this().get("BUILDBEE_LOG").unwrap_or("info,libp2p_swarm=warn").to_owned()
 }
 
+/// `JOURNAL_STREAM`: where systemd's journal listens.
+pub fn journal_stream() -> Option<String> {
+    Machine::this().get("JOURNAL_STREAM").map(str::to_owned)
+}
+
 impl Settings {
     /// Settings of this process for `serve`.
     pub fn load(arguments: &ServeArguments) -> Result<Self, ConfigError> {

@@ -11,10 +11,10 @@ use buildbee_agent::config::{self, ConfigError, SERVICE_STATE_DIR, Settings};
 use buildbee_agent::doctor;
 use buildbee_agent::join::{JoinFailure, join};
 use buildbee_agent::serve::Agent;
+use buildbee_p2p::log;
 use buildbee_proto::membership::UnixSeconds;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// Exit code: the user asked for something that can't be.
 const EXIT_USER: u8 = 2;
@@ -49,8 +49,8 @@ const MORE_INFORMATION: &str = "For more information, try '--help'.";
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let filter = config::log_filter();
-    let filter = EnvFilter::try_new(&filter).map_err(|error| ConfigError::Log { filter, error: error.to_string() })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    log::start(&filter, config::journal_stream().as_deref())
+        .map_err(|error| ConfigError::Log { filter, error: error.to_string() })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -19,6 +19,7 @@
 //! | `/buildbee/control/2` | 0.1.0 | a client says how urgent its work is |
 //! | local 4 | 0.1.0 | a local run gets a folder for temporary files only where that is needed |
 //! | `/buildbee/cache/5` | 0.1.0 | announcements are answered when they are stored; claims of actions that are being run; filters of what is kept |
+//! | local 5 | 0.1.0 | the command line may ask what has happened since a moment, and for the counts of one run |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -60,4 +61,4 @@ impl Protocol {
 }
 
 /// Version of the messages between wrapper, command line and daemon. A daemon of another version is asked to leave and replaced.
-pub const LOCAL_VERSION: u32 = 4;
+pub const LOCAL_VERSION: u32 = 5;

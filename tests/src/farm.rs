@@ -282,7 +282,7 @@ impl Farm {
         let ready = self.path("coordinator.ready");
         let _ = fs::remove_file(&ready);
         let mut serve = self.member("coordinator", "buildbee-coordinator");
-        serve.args(["serve", "--no-mdns", "--listen", &self.coordinator_address]);
+        serve.args(["serve", "--no-mdns", "--status", "127.0.0.1:0", "--listen", &self.coordinator_address]);
         serve.arg("--state-dir").arg(self.path("coordinator")).arg("--ready-file").arg(&ready);
         let process =
             Process::start(serve, "coordinator", self.folder.path()).unwrap_or_else(|error| panic!("{error}"));

@@ -380,6 +380,7 @@ impl Session {
 
     async fn done(&self, record: Record, hit: &Hit, place: Where) -> Result<(), LinkError> {
         self.clock.ended(Stage::Place);
+        let record = Record { saved_ms: hit.took_ms(), ..record };
         self.context.ended(record, &self.clock, place, None);
         self.link.send(&hit.reply()).await
     }

@@ -20,6 +20,7 @@ use crate::config::Settings;
 use crate::dispatch::farm::Farm;
 use crate::inputs::discover::Discovery;
 use crate::inputs::filehash::FileHashes;
+use crate::journal::activity::{Action, Activity, Ongoing};
 use crate::journal::stages::StageClock;
 use crate::journal::{Journal, Record, Where, Why};
 use crate::locale::Locales;
@@ -86,6 +87,8 @@ struct Running {
     source: PathBuf,
     place: String,
     since: Instant,
+    /// When it came to `place`.
+    moved: Instant,
     outputs: Vec<PathBuf>,
     /// Whether another action that wrote one of the outputs was under way at the same time.
     contested: bool,
@@ -101,8 +104,11 @@ pub struct RunningEntry {
 impl RunningEntry {
     /// Where the action is now.
     pub fn at(&self, place: &str) {
-        if let Some(running) = self.context.running().get_mut(&self.id) {
+        if let Some(running) = self.context.running().get_mut(&self.id)
+            && running.place != place
+        {
             place.clone_into(&mut running.place);
+            running.moved = Instant::now();
         }
     }
 
@@ -190,7 +196,8 @@ impl Context {
             contested = true;
         }
         let place = "looking".to_owned();
-        running.insert(id, Running { source, place, since: Instant::now(), outputs, contested });
+        let now = Instant::now();
+        running.insert(id, Running { source, place, since: now, moved: now, outputs, contested });
         drop(running);
         RunningEntry { context: Arc::clone(self), id }
     }
@@ -202,7 +209,41 @@ impl Context {
             None => (None, String::new()),
         };
         let (wall_ms, stages) = (u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX), clock.stages());
-        self.journal.ended(Record { at_unix: unix_now(), r#where: place, reason, text, wall_ms, stages, ..record });
+        let (started_us, ended_us, spans) = (self.moment(clock.started()), self.now_us(), clock.spans());
+        let at_unix = unix_now();
+        let times = Record { at_unix, wall_ms, stages, started_us, ended_us, spans, ..record };
+        self.journal.ended(Record { r#where: place, reason, text, ..times });
+    }
+
+    /// In microseconds after the daemon began.
+    fn moment(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn now_us(&self) -> u64 {
+        self.moment(Instant::now())
+    }
+
+    /// What has happened after action number `after`, the last `limit` of it, and what happens now.
+    pub fn activity(&self, after: u64, limit: usize) -> Activity {
+        let (actions, last) = self.journal.since(after, limit, Action::of);
+        let running = (self.running().iter())
+            .map(|(id, entry)| Ongoing {
+                id: *id,
+                source: entry.source.display().to_string(),
+                r#where: entry.place.clone(),
+                since_us: self.moment(entry.since),
+                moved_us: self.moment(entry.moved),
+            })
+            .collect();
+        Activity {
+            now_us: self.now_us(),
+            last,
+            actions,
+            running,
+            stats: self.journal.stats(false, 0),
+            status: self.status(),
+        }
     }
 
     /// The document of `status --json`.

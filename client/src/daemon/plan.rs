@@ -215,6 +215,7 @@ impl Plan {
             cwd: text(&self.call.cwd),
             added_arguments: self.added_by_wrapper().into_iter().chain(self.request.added_arguments.clone()).collect(),
             question: Some(self.key),
+            run: self.call.run.clone(),
             ..Record::of(&text(&self.request.source), &text(&self.request.object), &text(&self.compiler.program))
         }
     }

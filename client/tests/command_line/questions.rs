@@ -58,7 +58,7 @@ fn mistakes_come_with_a_hint() {
     for (arguments, code, text) in [
         (["join", "nonsense"].as_slice(), 2, "a ticket starts with"),
         (&["join", "buildbee-ticket-00ff"], 2, "damaged"),
-        (&["top"], 2, "not there yet"),
+        (&["trace"], 1, "no daemon is running"),
         (&["stop"], 1, "no daemon is running"),
     ] {
         let (found, said) = home.complains(arguments);

@@ -73,6 +73,9 @@ impl Actor {
             Call::Counts { reply } => {
                 let _ = reply.send(self.core.counts());
             }
+            Call::Overview { reply } => {
+                let _ = reply.send(self.core.overview(now));
+            }
         }
     }
 }

@@ -10,6 +10,7 @@
 //! | [`frames`] | messages on a stream |
 //! | [`difference`] | bytes said by what both sides know already |
 //! | [`tasks`] | named tasks and their ordered end |
+//! | [`log`] | where a daemon's log goes |
 //!
 //! One task polls the libp2p swarm and only routes; streams carry their bytes past it. Every connection shows memberships both
 //! ways before anything else is heard on it. Not here: what the protocols say (`buildbee-proto`), and who serves them.
@@ -35,6 +36,7 @@ mod inbound;
 mod join;
 mod link_speed;
 mod link_stream;
+pub mod log;
 pub mod node;
 pub mod owner;
 mod packed;

@@ -17,6 +17,7 @@ mod rust_odd;
 mod rust_pipelined;
 mod rust_scripts;
 mod rust_traps;
+mod seeing;
 mod side_by_side;
 mod staleness;
 mod throwaway;

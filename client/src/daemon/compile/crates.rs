@@ -99,7 +99,8 @@ impl Session {
             Ok(reply) => {
                 self.clock.ended(Stage::Place);
                 let action = Some(hit.signed.result.action.to_string());
-                self.context.ended(Record { action, ..plan.record() }, &self.clock, Where::Cached, None);
+                let record = Record { action, saved_ms: hit.took_ms(), ..plan.record() };
+                self.context.ended(record, &self.clock, Where::Cached, None);
                 self.link.send(&reply).await
             }
             Err(error) => {
@@ -233,6 +234,7 @@ impl Session {
         if let Some(farm) = &self.context.farm {
             farm.made(&hit.signed.result);
         }
+        let record = Record { saved_ms: hit.took_ms(), ..record };
         let (context, placed, asked) = (Arc::clone(&self.context), Arc::clone(&plan), Arc::clone(&given));
         let taking = tokio::task::spawn_blocking(move || take(&context, &placed, &asked, &hit, released.as_ref()));
         let interrupted = |_| Err((("output-unwritable".to_owned(), "interrupted".to_owned()), None));

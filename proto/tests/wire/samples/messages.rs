@@ -371,6 +371,8 @@ fn admin_calls() -> Vec<AdminCall> {
         AdminCall::CacheVerify,
         AdminCall::CacheClear,
         AdminCall::CacheUsage,
+        AdminCall::Activity { after: 7, limit: 20 },
+        AdminCall::RunStats { run: "r1".to_owned() },
     ]
 }
 
@@ -386,6 +388,8 @@ fn admin_name(call: &AdminCall) -> &'static str {
         AdminCall::CacheVerify => "CacheVerify",
         AdminCall::CacheClear => "CacheClear",
         AdminCall::CacheUsage => "CacheUsage",
+        AdminCall::Activity { .. } => "Activity",
+        AdminCall::RunStats { .. } => "RunStats",
     }
 }
 

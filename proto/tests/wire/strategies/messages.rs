@@ -279,6 +279,8 @@ fn admin_call() -> impl Strategy<Value = AdminCall> {
         Just(AdminCall::CacheVerify),
         Just(AdminCall::CacheClear),
         Just(AdminCall::CacheUsage),
+        any::<(u64, u32)>().prop_map(|(after, limit)| AdminCall::Activity { after, limit }),
+        ".{0,16}".prop_map(|run| AdminCall::RunStats { run }),
     ]
 }
 
