@@ -144,7 +144,7 @@ impl Context {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { settings, identity, cache, hashes, farm, recorder, journal, warnings } = parts;
         Arc::new(Self {
-            toolchains: Toolchains::new(hashes.clone()),
+            toolchains: Toolchains::new(hashes.clone()).with_stores(settings.outboard.clone()),
             rustcs: RustToolchains::new(hashes.clone()),
             sessions: Sessions::default(),
             recorder,

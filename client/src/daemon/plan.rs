@@ -103,6 +103,7 @@ pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> P
         stderr_is_terminal: call.stderr_is_terminal,
         columns: call.columns,
         locale: context.locales.spoken(&call.env),
+        variables: &compiler.variables,
     };
     let read = |path: &Path| read_arguments(&call.cwd.join(path));
     let native = |options: &[String]| context.natives.read(&compiler, options);
