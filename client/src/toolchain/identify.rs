@@ -65,9 +65,8 @@ impl IdentifyError {
     /// The reason's stable code.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Capture(CaptureError::Script(_)) => "wrapper-script",
             Self::Outboard(OutboardError::Tool { .. } | OutboardError::Unlisted { .. }) => "unknown-closure",
-            Self::Outboard(_) => "wrapper-script",
+            Self::Capture(CaptureError::Script(_)) | Self::Outboard(_) => "wrapper-script",
             Self::Capture(CaptureError::Wrapper(_)) => "another-wrapper",
             _ => "unknown-compiler",
         }

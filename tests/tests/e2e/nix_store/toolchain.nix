@@ -42,8 +42,8 @@ let
   '' { inherit glibc libs; };
   gcc = d "gcc" ''
     G=$(dirname $(gcc -print-prog-name=cc1)); T=$out/''${G#/usr/}; mkdir -p $out/bin $T; cp -L /usr/bin/gcc $out/bin/gcc
-    cp -L $G/cc1 $T/; cp -rL $G/include $T/
-    chmod u+w $out/bin/* $T/cc1; for f in $out/bin/gcc $T/cc1; do ${pe} $libs/lib:$glibc/lib $f; done
+    for f in cc1 liblto_plugin.so; do cp -L $G/$f $T/; done; cp -rL $G/include $T/
+    chmod u+w $out/bin/* $T/*; patchelf --set-rpath $glibc/lib $T/liblto_plugin.so; for f in $out/bin/gcc $T/cc1; do ${pe} $libs/lib:$glibc/lib $f; done
   '' { inherit glibc libs; };
 in {
   wrapper = wrapped "";
