@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use buildbee_sandbox::launcher::{self, Launcher};
 use buildbee_sandbox::probe::{ProbeFailure, probe};
 use buildbee_store::{Durability, OpenError, Options, Store};
 use thiserror::Error;
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::compose;
@@ -36,10 +38,14 @@ use crate::exchange::cache::CacheServer;
 use crate::exchange::fetch::Fetcher;
 use crate::exchange::serve::BlobServer;
 use crate::exchange::small::Small;
-use crate::executor::sandboxed::Parts;
+use crate::executor::sandboxed::{Holders, Parts};
 use crate::lease::actor::{Heartbeat, heartbeat_task};
 use crate::lease::core::Core;
 use crate::lease::slots::Slots;
+use crate::nix_cache::ask::Askers;
+use crate::nix_cache::database::Database;
+use crate::nix_cache::http;
+use crate::nix_cache::serve::StorePathServer;
 use crate::recorder::Recorder;
 use crate::session::Sessions;
 use crate::shares::Shares;
@@ -99,6 +105,16 @@ pub enum ServeError {
     /// No random numbers.
     #[error("no random numbers: {0}\nhint: the kernel must offer getrandom")]
     Random(getrandom::Error),
+    /// Nix's address can't be listened at.
+    #[error(
+        "cannot serve Nix at {address}: {source}\nhint: another program may be there; set nix_cache to another port"
+    )]
+    NixCache {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The ready file can't be written.
     #[error("ready file {}: {source}\nhint: check the folder that --ready-file names", file.display())]
     Ready {
@@ -116,6 +132,7 @@ pub struct Agent {
     slots: Slots,
     tasks: Tasks,
     addresses: Vec<String>,
+    nix_cache: Option<SocketAddr>,
 }
 
 #[derive(Debug)]
@@ -164,9 +181,10 @@ impl Agent {
         let ring = Box::new(RingSlots(slots.clone()));
         let toolchains = Toolchains::open(&state.toolchains(), boot, store.clone(), tasks.clone(), ring).map_err(at)?;
         let addresses = addresses(settings, &node);
-        let agent = Self { node, slots, tasks, addresses };
+        let mut agent = Self { node, slots, tasks, addresses, nix_cache: None };
         let (neighbours, holders) = watch::channel(Arc::default());
         let fetcher = Fetcher::new(agent.node.clone(), store.clone());
+        agent.start_nix_cache(settings, &holders).await?;
         agent.start_heartbeat(settings, &enrolment, &state, toolchains.clone(), neighbours);
         let limits = settings.limits;
         let recorder = Recorder::make(fresh_folder(&state.recorder()).map_err(at)?, &settings.sandbox).map_err(at)?;
@@ -185,7 +203,8 @@ impl Agent {
             recorder,
             limits,
         };
-        agent.start_serving(parts, store, fetcher, inbound);
+        let database = Database::open(&settings.nix_root);
+        agent.start_serving(parts, store, StorePathServer::new(database), fetcher, inbound);
         if let Some(file) = &settings.ready_file {
             agent.say_ready(file)?;
         }
@@ -233,7 +252,25 @@ impl Agent {
         self.tasks.spawn("heartbeat", heartbeat_task(heartbeat, self.tasks.token()));
     }
 
-    fn start_serving(&self, parts: Parts, store: Store, fetcher: Fetcher, inbound: Inbound) {
+    async fn start_nix_cache(&mut self, settings: &Settings, agents: &Holders) -> Result<(), ServeError> {
+        let Some(address) = settings.nix_cache else { return Ok(()) };
+        let failed = |source| ServeError::NixCache { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        self.nix_cache = Some(listener.local_addr().map_err(failed)?);
+        let askers = Askers::new(self.node.clone(), agents.clone(), self.tasks.clone());
+        let serve = http::serve_task(listener, askers, self.tasks.clone(), self.tasks.token());
+        self.tasks.spawn("binary caches", serve);
+        Ok(())
+    }
+
+    fn start_serving(
+        &self,
+        parts: Parts,
+        store: Store,
+        store_paths: StorePathServer,
+        fetcher: Fetcher,
+        inbound: Inbound,
+    ) {
         let (announcer, to_announce) = announcer();
         let arriving = fetcher.arriving().clone();
         let (noted, to_adopt) = mpsc::channel(MAX_ANNOUNCED);
@@ -245,13 +282,14 @@ impl Agent {
         let servers = Servers {
             blobs: BlobServer::new(store.clone(), small.clone(), arriving.clone()),
             cache: CacheServer::new(store.clone(), noted),
+            store_paths,
             sessions: Sessions::new(store, small, arriving, self.slots.clone(), executor, self.tasks.clone()),
         };
         self.tasks.spawn("accept", accept_task(inbound, servers, self.tasks.clone()));
     }
 
     fn say_ready(&self, file: &Path) -> Result<(), ServeError> {
-        let ready = serde_json::json!({ "peer": self.peer().to_string(), "addresses": self.addresses });
+        let ready = serde_json::json!({ "peer": self.peer().to_string(), "addresses": self.addresses, "nix_cache": self.nix_cache });
         let failed = |source| ServeError::Ready { file: file.to_owned(), source };
         private_file::replace(file, format!("{ready}\n").as_bytes()).map_err(failed)
     }
@@ -329,6 +367,7 @@ fn addresses(settings: &Settings, node: &Node) -> Vec<String> {
 struct Servers {
     blobs: BlobServer,
     cache: CacheServer,
+    store_paths: StorePathServer,
     sessions: Sessions,
 }
 
@@ -361,6 +400,7 @@ impl Servers {
             // Not the coordinator: it never sees content.
             (Protocol::Blob, Role::Client | Role::Agent) => self.blobs.serve(*peer, stream).await,
             (Protocol::Cache, Role::Client | Role::Agent) => self.cache.serve(&from, stream).await,
+            (Protocol::StorePath, Role::Agent) => self.store_paths.serve(*peer, stream).await,
             // An agent's machine has users who build, too.
             (Protocol::Action, Role::Client | Role::Agent) => self.sessions.serve(*peer, stream).await,
             _ => tracing::debug!(peer = %peer.short(), protocol = protocol.id(), "not served here"),

@@ -34,6 +34,8 @@ pub struct Compiler {
     pub search: String,
     /// Whether it takes `-ffile-prefix-map`.
     pub takes_prefix_maps: bool,
+    /// Whether it comes out of a store, with a C library of its own.
+    pub is_stored: bool,
     /// `PATH` under which it is asked something here.
     pub asked_with: String,
     /// How the names of further variables begin that it reads.
@@ -168,8 +170,17 @@ fn identify(hashes: &FileHashes, stores: &Stores, program: &Path, search: &OsStr
         gathering.led_by(program.to_owned());
     }
     let (parts, guards) = gathering.finish(label, hashes)?;
-    let (parts, program) = (Arc::new(parts), called.to_owned());
-    Ok(Compiler { program, family, parts, search: on_agents, takes_prefix_maps, asked_with, variables, guards })
+    Ok(Compiler {
+        program: called.to_owned(),
+        family,
+        parts: Arc::new(parts),
+        search: on_agents,
+        takes_prefix_maps,
+        is_stored: stored.is_some(),
+        asked_with,
+        variables,
+        guards,
+    })
 }
 
 /// The files that were found, and the closures of those that lie in a store.

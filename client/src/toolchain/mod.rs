@@ -11,6 +11,7 @@ pub mod outboard;
 pub mod parts;
 pub mod rust;
 pub mod shadows;
+pub mod speech;
 
 pub use identify::{Compiler, IdentifyError, Toolchains};
 pub use parts::Parts;

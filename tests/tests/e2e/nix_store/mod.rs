@@ -1,6 +1,8 @@
 //! A compiler out of a Nix store whose closure no agent has, on agents that have no `/nix/store`.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::Command;
 
@@ -63,6 +65,13 @@ impl Store {
         shell.env("CC", &self.wrapper).env("BUMPED", &self.bumped).env("BUILDBEE", "strict");
         shell
     }
+}
+
+/// Nix itself, with everything of its own in `folder`, and no other cache than what is given.
+fn nix_command(program: &str, folder: &Path) -> Command {
+    let mut command = plain(program);
+    command.env("HOME", folder).env("NIX_CONF_DIR", folder).args(["--option", "build-users-group", ""]);
+    command
 }
 
 fn is_there(tool: &str) -> bool {
@@ -130,5 +139,67 @@ fn a_nix_compiler_runs_where_there_is_no_store() {
         // The closure has 55 MB, some 15 packed.
         assert!(first > 5 << 20 && second < 2 << 20, "the second agent gets it from the first: {all}");
         assert!((512 << 10..900 << 10).contains(&bump), "one path alone travels: {all}");
+    }
+}
+
+/// The status line of the answer to `GET path`.
+fn status(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.lines().next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn agents_are_each_others_binary_caches() {
+    let Some(store) = Store::build() else { return };
+    let mut farm = Farm::up(Options::default());
+    let at = |name: &str| farm.path(name);
+    let (own, key, folder) = (store.folder.path(), at("key"), at("nix"));
+    fs::create_dir(&folder).unwrap();
+    for name in ["office-1", "other-1"] {
+        let (secret, public) = (at(&format!("{name}.secret")), at(&format!("{name}.public")));
+        let words = ["--generate-binary-cache-key", name];
+        farm.must_run(nix_command("nix-store", &folder).args(words).arg(&secret).arg(&public));
+    }
+    let mut sign = nix_command("nix", &folder);
+    sign.args(["--extra-experimental-features", "nix-command", "store", "sign", "-r", "--store"]).arg(own);
+    farm.must_run(sign.arg("-k").arg(at("office-1.secret")).arg(&store.wrapper));
+    let trusted = |name: &str| fs::read_to_string(farm.path(&format!("{name}.public"))).unwrap().trim().to_owned();
+    let (office, other) = (trusted("office-1"), trusted("other-1"));
+
+    farm.start_agent_with(0, &["--nix-root", own.to_str().unwrap()]);
+    let empty = key.to_str().unwrap().to_owned();
+    let ready = farm.start_agent_with(1, &["--nix-root", &empty, "--nix-cache", "127.0.0.1:0"]);
+    let address = ready["nix_cache"].as_str().unwrap().to_owned();
+    let hash = |path: &str| path["/nix/store/".len()..][..32].to_owned();
+    let description = format!("/{}.narinfo", hash(&store.wrapper));
+    farm.wait("the other agent's store", || status(&address, &description).contains("200"));
+    assert!(status(&address, "/nix-cache-info").contains("200"));
+    for gone in ["/0000000000000000000000000000000x.narinfo", "/x", &format!("/{}.narinfo", hash(&store.bumped))] {
+        assert!(status(&address, gone).contains("404"), "{gone}, which nobody has or nobody has signed");
+    }
+
+    let realise = |into: &str, key: &str| {
+        let mut nix = nix_command("nix-store", &folder);
+        nix.arg("--store").arg(farm.path(into)).args(["--option", "substituters", &format!("http://{address}")]);
+        nix.args(["--option", "trusted-public-keys", key, "-r", &store.wrapper]).output().unwrap()
+    };
+    let refused = realise("refused", &other);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("signature"), "{said}");
+    let brought = realise("brought", &office);
+    assert!(brought.status.success(), "{}\n{}", String::from_utf8_lossy(&brought.stderr), farm.logs());
+    let closure =
+        farm.must_run(nix_command("nix-store", &folder).arg("--store").arg(own).args(["-qR", &store.wrapper]));
+    let closure = String::from_utf8(closure.stdout).unwrap();
+    assert_eq!(closure.lines().count(), 6);
+    for path in closure.lines() {
+        let packed = |root: &Path| {
+            let place = root.join(path.trim_start_matches('/'));
+            farm.must_run(nix_command("nix-store", &folder).arg("--dump").arg(place)).stdout
+        };
+        assert!(packed(own) == packed(&farm.path("brought")), "{path} differs");
     }
 }
