@@ -1,6 +1,6 @@
 //! This machine's own store, looked up in its register, which is read in place: an agent starts no programs. Blocks.
 //!
-//! The register is SQLite's with a write-ahead log, which only its owner can follow: read as a file that does not change, it may lack
+//! The register is a database with a write-ahead log, which only its owner can follow: read as a file that does not change, it may lack
 //! the paths of the last moments, or seem damaged for one. Either is as if the path were not here.
 
 use std::io::{self, Read};

@@ -86,27 +86,27 @@ async fn answer<B>(request: &Request<B>, askers: &Askers, tasks: &Tasks) -> Resp
             None => failure(StatusCode::NOT_FOUND),
         },
         Some(Wanted::Archive { hash, archive }) => {
-            let same = |found: &Found| narinfo::archive_hash(&found.path) == archive;
-            let Some(found) = askers.remembered(&hash).await.filter(same) else {
-                return failure(StatusCode::NOT_FOUND);
-            };
-            if request.method() == Method::HEAD {
-                return response(found.path.archive_bytes, "application/x-nix-nar", empty());
-            }
-            match askers.archive(&found, &hash).await {
-                Some(stream) => {
-                    let n_bytes = found.path.archive_bytes;
-                    let (blocks, relayed) = mpsc::channel(BLOCKS_AHEAD);
-                    tasks.spawn("relay an archive", relay_task(stream, found, blocks));
-                    response(n_bytes, "application/x-nix-nar", body(relayed))
-                }
-                None => {
-                    askers.forget(&hash);
-                    failure(StatusCode::NOT_FOUND)
-                }
-            }
+            let headers_only = request.method() == Method::HEAD;
+            let answer = send(&hash, &archive, headers_only, askers, tasks).await;
+            answer.unwrap_or_else(|| failure(StatusCode::NOT_FOUND))
         }
     }
+}
+
+async fn send(hash: &str, archive: &str, headers_only: bool, askers: &Askers, tasks: &Tasks) -> Option<Response<Body>> {
+    let found = askers.remembered(hash).await.filter(|found| narinfo::archive_hash(&found.path) == archive)?;
+    let n_bytes = found.path.archive_bytes;
+    let sent = |body| response(n_bytes, "application/x-nix-nar", body);
+    if headers_only {
+        return Some(sent(empty()));
+    }
+    let Some(stream) = askers.archive(&found, hash).await else {
+        askers.forget(hash);
+        return None;
+    };
+    let (blocks, relayed) = mpsc::channel(BLOCKS_AHEAD);
+    tasks.spawn("relay an archive", relay_task(stream, found, blocks));
+    Some(sent(body(relayed)))
 }
 
 /// Hands blocks on, each once the next is there: the last one only if the whole has its hash. Ends when Nix goes away.
