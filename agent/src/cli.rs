@@ -63,6 +63,12 @@ pub struct ServeArguments {
     /// File that appears, with peer id and addresses, once the agent listens.
     #[arg(long, value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
+    /// Loopback address at which Nix finds all agents' stores, as host:port.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub nix_cache: Option<String>,
+    /// Root folder of the system whose Nix store is shared.
+    #[arg(long, value_name = "DIR")]
+    pub nix_root: Option<PathBuf>,
     /// Name of this machine for people.
     #[arg(long)]
     pub name: Option<String>,
@@ -84,6 +90,7 @@ impl ServeArguments {
             "advertise" => !self.advertise.is_empty(),
             "cache_size" => self.cache_size.is_some(),
             "name" => self.name.is_some(),
+            "nix_cache" => self.nix_cache.is_some(),
             _ => false,
         }
     }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -23,10 +24,10 @@ use crate::cli::{PlaceArguments, ServeArguments};
 /// Every key of the settings file with its meaning and default.
 pub const ANNOTATED: &str = include_str!("../../packaging/config/agent.toml");
 /// The keys of the settings file, for hints.
+const KEYS: &str = "action_memory, action_processes, action_timeout, advertise, bwrap, cache_size, listen, mdns, mode, name, nix_cache, \
+                    nix_root, repair_after, sandbox, slots, state_dir";
 /// The folder of the agent that is a service of this machine.
 pub const SERVICE_STATE_DIR: &str = "/var/lib/buildbee-agent";
-const KEYS: &str = "action_memory, action_processes, action_timeout, advertise, bwrap, cache_size, listen, mdns, mode, name, repair_after, \
-                    sandbox, slots, state_dir";
 /// The fixed port of agents.
 pub const DEFAULT_LISTEN: &str = "0.0.0.0:7471";
 const DEFAULT_CACHE_BYTES: u64 = 20 << 30;
@@ -101,6 +102,10 @@ pub struct Settings {
     pub ready_file: Option<PathBuf>,
     /// For people; empty: as in the membership.
     pub name: String,
+    /// Where Nix finds all agents' stores, on loopback; `None`: nowhere.
+    pub nix_cache: Option<SocketAddr>,
+    /// Root folder of the system whose Nix store is shared.
+    pub nix_root: PathBuf,
     /// The program buildbee-sandbox.
     pub sandbox: PathBuf,
     /// The program bwrap.
@@ -132,6 +137,10 @@ struct FileSettings {
     mdns: Option<bool>,
     /// Default: the name given at joining.
     name: Option<String>,
+    /// Default: none.
+    nix_cache: Option<String>,
+    /// Default "/".
+    nix_root: Option<PathBuf>,
     /// Default: `buildbee-sandbox` beside this program.
     sandbox: Option<PathBuf>,
     /// Default: `bwrap` in PATH.
@@ -326,6 +335,11 @@ impl Settings {
             mdns: !arguments.no_mdns && file.mdns.unwrap_or(true),
             ready_file: arguments.ready_file,
             name: arguments.name.or(file.name).unwrap_or_default(),
+            nix_cache: match arguments.nix_cache.or(file.nix_cache).filter(|address| !address.is_empty()) {
+                Some(address) => Some(parse("nix_cache", &address, loopback)?),
+                None => None,
+            },
+            nix_root: arguments.nix_root.or(file.nix_root).unwrap_or_else(|| PathBuf::from("/")),
             sandbox: arguments.sandbox.or(file.sandbox).unwrap_or_else(beside),
             bwrap: file.bwrap.unwrap_or_else(|| machine.find_bwrap()),
             limits: limits(file.action_timeout, file.action_memory, file.action_processes, machine)?,
@@ -406,6 +420,12 @@ fn limits(
         processes: processes.unwrap_or(DEFAULT_ACTION_PROCESSES),
         ..Limits::default()
     })
+}
+
+/// What it offers is everybody's who can connect.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "an address is like \"127.0.0.1:7474\"".to_owned())?;
+    if address.ip().is_loopback() { Ok(address) } else { Err("only a loopback address is possible".to_owned()) }
 }
 
 fn size_bytes(text: &str) -> Result<u64, String> {

@@ -30,6 +30,7 @@ pub mod executor;
 pub mod flight;
 pub mod join;
 pub mod lease;
+pub mod nix_cache;
 pub mod recorder;
 pub mod serve;
 pub mod session;

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use buildbee_sandbox::launcher::{self, Launcher};
 use buildbee_sandbox::probe::{ProbeFailure, probe};
 use buildbee_store::{Durability, OpenError, Options, Store};
 use thiserror::Error;
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::compose;
@@ -39,10 +41,14 @@ use crate::exchange::kept::Kept;
 use crate::exchange::repair::{Repair, repair_task};
 use crate::exchange::serve::BlobServer;
 use crate::exchange::small::Small;
-use crate::executor::sandboxed::Parts;
+use crate::executor::sandboxed::{Holders, Parts};
 use crate::lease::actor::{Heartbeat, heartbeat_task};
 use crate::lease::core::Core;
 use crate::lease::slots::Slots;
+use crate::nix_cache::ask::Askers;
+use crate::nix_cache::database::Database;
+use crate::nix_cache::http;
+use crate::nix_cache::serve::StorePathServer;
 use crate::recorder::Recorder;
 use crate::session::Sessions;
 use crate::shares::Shares;
@@ -104,6 +110,16 @@ pub enum ServeError {
     /// No random numbers.
     #[error("no random numbers: {0}\nhint: the kernel must offer getrandom")]
     Random(getrandom::Error),
+    /// Nix's address can't be listened at.
+    #[error(
+        "cannot serve Nix at {address}: {source}\nhint: another program may be there; set nix_cache to another port"
+    )]
+    NixCache {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The ready file can't be written.
     #[error("ready file {}: {source}\nhint: check the folder that --ready-file names", file.display())]
     Ready {
@@ -122,6 +138,7 @@ pub struct Agent {
     announcer: Announcer,
     tasks: Tasks,
     addresses: Vec<String>,
+    nix_cache: Option<SocketAddr>,
 }
 
 /// What looks after results.
@@ -179,9 +196,10 @@ impl Agent {
         let toolchains = Toolchains::open(&state.toolchains(), boot, store.clone(), tasks.clone(), ring).map_err(at)?;
         let addresses = addresses(settings, &node);
         let (announcer, to_announce) = announcer();
-        let agent = Self { node, slots, announcer, tasks, addresses };
+        let mut agent = Self { node, slots, announcer, tasks, addresses, nix_cache: None };
         let (neighbours, holders) = watch::channel(Arc::default());
         let fetcher = Fetcher::new(agent.node.clone(), store.clone());
+        agent.start_nix_cache(settings, &holders).await?;
         agent.start_heartbeat(settings, &enrolment, &state, toolchains.clone(), neighbours);
         let limits = settings.limits;
         let recorder = Recorder::make(fresh_folder(&state.recorder()).map_err(at)?, &settings.sandbox).map_err(at)?;
@@ -207,7 +225,8 @@ impl Agent {
             seen_file: state.seen(),
             gone_after: settings.repair_after,
         };
-        agent.start_serving(parts, store, fetcher, results, inbound);
+        let store_paths = StorePathServer::new(Database::open(&settings.nix_root));
+        agent.start_serving(parts, store, store_paths, fetcher, results, inbound);
         if let Some(file) = &settings.ready_file {
             agent.say_ready(file)?;
         }
@@ -255,7 +274,26 @@ impl Agent {
         self.tasks.spawn("heartbeat", heartbeat_task(heartbeat, self.tasks.token()));
     }
 
-    fn start_serving(&self, parts: Parts, store: Store, fetcher: Fetcher, results: Results, inbound: Inbound) {
+    async fn start_nix_cache(&mut self, settings: &Settings, agents: &Holders) -> Result<(), ServeError> {
+        let Some(address) = settings.nix_cache else { return Ok(()) };
+        let failed = |source| ServeError::NixCache { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        self.nix_cache = Some(listener.local_addr().map_err(failed)?);
+        let askers = Askers::new(self.node.clone(), agents.clone(), self.tasks.clone());
+        let serve = http::serve_task(listener, askers, self.tasks.clone(), self.tasks.token());
+        self.tasks.spawn("binary caches", serve);
+        Ok(())
+    }
+
+    fn start_serving(
+        &self,
+        parts: Parts,
+        store: Store,
+        store_paths: StorePathServer,
+        fetcher: Fetcher,
+        results: Results,
+        inbound: Inbound,
+    ) {
         let Results { kept, to_announce, seen_file, gone_after } = results;
         let arriving = fetcher.arriving().clone();
         let (node, announcer) = (self.node.clone(), self.announcer.clone());
@@ -279,13 +317,14 @@ impl Agent {
         let servers = Servers {
             blobs: BlobServer::new(store.clone(), small.clone(), arriving.clone()),
             cache,
+            store_paths,
             sessions: Sessions::new(store, small, arriving, self.slots.clone(), executor, self.tasks.clone()),
         };
         self.tasks.spawn("accept", accept_task(inbound, servers, self.tasks.clone()));
     }
 
     fn say_ready(&self, file: &Path) -> Result<(), ServeError> {
-        let ready = serde_json::json!({ "peer": self.peer().to_string(), "addresses": self.addresses });
+        let ready = serde_json::json!({ "peer": self.peer().to_string(), "addresses": self.addresses, "nix_cache": self.nix_cache });
         let failed = |source| ServeError::Ready { file: file.to_owned(), source };
         private_file::replace(file, format!("{ready}\n").as_bytes()).map_err(failed)
     }
@@ -374,6 +413,7 @@ fn addresses(settings: &Settings, node: &Node) -> Vec<String> {
 struct Servers {
     blobs: BlobServer,
     cache: CacheServer,
+    store_paths: StorePathServer,
     sessions: Sessions,
 }
 
@@ -406,6 +446,7 @@ impl Servers {
             // Not the coordinator: it never sees content.
             (Protocol::Blob, Role::Client | Role::Agent) => self.blobs.serve(*peer, stream).await,
             (Protocol::Cache, Role::Client | Role::Agent) => self.cache.serve(&from, stream).await,
+            (Protocol::StorePath, Role::Agent) => self.store_paths.serve(*peer, stream).await,
             // An agent's machine has users who build, too.
             (Protocol::Action, Role::Client | Role::Agent) => self.sessions.serve(*peer, stream).await,
             _ => tracing::debug!(peer = %peer.short(), protocol = protocol.id(), "not served here"),

@@ -18,6 +18,7 @@
 //! | `BUILDBEE_BUILD_SCRIPTS` | `build_scripts` | `false` (the variable is read for each build from its own environment) |
 //! | `BUILDBEE_IDLE_TIMEOUT` | `idle_timeout` | `1h` |
 //! | `BUILDBEE_MDNS` | `mdns` | `true` |
+//! | | `outboard` | Nix's store (`toolchain::outboard`) |
 //! | `BUILDBEE_LOG` | | `info` (a tracing filter, for the daemon's log file) |
 //! | `BUILDBEE_BASE_DIR` | | none (read by the wrapper for each compile: see `wrapper/base_dir.rs`) |
 //! | `BUILDBEE` | | `off`: run the compiler at once; `strict`: fail where a farm failure would end in a local run |
@@ -36,6 +37,7 @@ use thiserror::Error;
 
 use crate::cli::shell;
 use crate::rust::roots::PathSetting;
+use crate::toolchain::outboard::Store;
 use crate::wrapper::socket::{self, MAX_SOCKET_PATH_BYTES};
 
 /// Whether the build scripts of one build are kept, whatever the daemon's setting.
@@ -43,7 +45,7 @@ pub const BUILD_SCRIPTS_VARIABLE: &str = "BUILDBEE_BUILD_SCRIPTS";
 
 /// The keys of the settings file, for hints.
 const KEYS: &str =
-    "build_scripts, cache_dir, cache_size, class, idle_timeout, local_slots, mdns, paths, racing, state_dir";
+    "build_scripts, cache_dir, cache_size, class, idle_timeout, local_slots, mdns, outboard, paths, racing, state_dir";
 
 /// Every key with its meaning and default.
 pub const ANNOTATED: &str = include_str!("../../packaging/config/config.toml");
@@ -108,6 +110,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Whether to look for the coordinator by mDNS where its known addresses fail.
     pub mdns: bool,
+    /// Stores out of which compilers come with all that they need.
+    pub outboard: Vec<Store>,
     /// Filter of the daemon's log.
     pub log: String,
 }
@@ -218,6 +222,7 @@ impl Settings {
                 Some(word) => flag("mdns", word)?,
                 None => written.mdns.unwrap_or(true),
             },
+            outboard: outboard(written.outboard)?,
             log: get("BUILDBEE_LOG").unwrap_or("info").to_owned(),
         })
     }
@@ -290,6 +295,7 @@ struct FileSettings {
     class: Option<String>,
     idle_timeout: Option<String>,
     mdns: Option<bool>,
+    outboard: Option<Vec<Store>>,
 }
 
 fn parse_file(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
@@ -338,6 +344,18 @@ fn paths(variable: Option<&str>, written: Option<&str>) -> Result<PathSetting, C
     };
     variable.map(parse).transpose()?;
     Ok(written.map(parse).transpose()?.unwrap_or_default())
+}
+
+fn outboard(written: Option<Vec<Store>>) -> Result<Vec<Store>, ConfigError> {
+    let Some(stores) = written else { return Ok(vec![Store::nix()]) };
+    let odd = |store: &&Store| !store.prefix.is_absolute() || store.prefix.parent().is_none();
+    match stores.iter().find(odd) {
+        None => Ok(stores),
+        Some(store) => {
+            let (value, error) = (store.prefix.display().to_string(), "a store is an absolute path below /".to_owned());
+            Err(ConfigError::Value { key: "outboard", value, error })
+        }
+    }
 }
 
 /// What is wrong with the settings. Each is the user's to mend.

@@ -106,3 +106,13 @@ pub const MAX_NAME_BYTES: usize = 128;
 pub const MAX_ERROR_TEXT_BYTES: usize = 4_096;
 
 const _: () = assert!(MAX_BLOB_BYTES / CHUNK_BYTES == MAX_CHUNKS as u64);
+/// Hashes of store paths in one question.
+pub const MAX_STORE_PATH_HASHES: usize = 256;
+/// Bytes of a store path's name: Nix allows 211 behind the hash and its dash.
+pub const MAX_STORE_PATH_NAME_BYTES: usize = 255;
+/// Paths that one needs. Whole systems name thousands, each 60 bytes or so.
+pub const MAX_STORE_PATH_REFERENCES: usize = 4_096;
+/// Signatures of one path.
+pub const MAX_STORE_PATH_SIGNATURES: usize = 32;
+/// Bytes of a signature or content address.
+pub const MAX_STORE_PATH_TEXT_BYTES: usize = 512;

@@ -20,6 +20,7 @@
 //! | local 4 | 0.1.0 | a local run gets a folder for temporary files only where that is needed |
 //! | `/buildbee/cache/5` | 0.1.0 | announcements are answered when they are stored; claims of actions that are being run; filters of what is kept |
 //! | local 5 | 0.1.0 | the command line may ask what has happened since a moment, and for the counts of one run |
+//! | `/buildbee/store-path/1` | 0.1.0 | agents hand each other paths of Nix's store |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,15 +37,18 @@ pub enum Protocol {
     Blob,
     /// Action results.
     Cache,
+    /// Paths of Nix's store.
+    StorePath,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Hello, Self::Join, Self::Control, Self::Action, Self::Blob, Self::Cache];
+    pub const ALL: [Self; 7] =
+        [Self::Hello, Self::Join, Self::Control, Self::Action, Self::Blob, Self::Cache, Self::StorePath];
 
     /// Whether its streams are packed (`buildbee-p2p`): those that carry content. What others carry is small, and mostly digests.
     pub const fn is_packed(self) -> bool {
-        matches!(self, Self::Action | Self::Blob)
+        matches!(self, Self::Action | Self::Blob | Self::StorePath)
     }
 
     /// The id that both ends negotiate.
@@ -56,6 +60,7 @@ impl Protocol {
             Self::Action => "/buildbee/action/4",
             Self::Blob => "/buildbee/blob/3",
             Self::Cache => "/buildbee/cache/5",
+            Self::StorePath => "/buildbee/store-path/1",
         }
     }
 }

@@ -299,19 +299,29 @@ impl Farm {
     ///
     /// When it does not come up.
     pub fn start_agent(&mut self, n: usize) {
+        self.start_agent_with(n, &[]);
+    }
+
+    /// The same with further arguments; what it wrote into its ready file.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    pub fn start_agent_with(&mut self, n: usize, arguments: &[&str]) -> Value {
+        self.agents[n] = None;
         let name = format!("desk{n}");
         let ready = self.path(&format!("{name}.ready"));
         let _ = fs::remove_file(&ready);
         let mut serve = self.member(&name, "buildbee-agent");
         serve.args(["serve", "--no-mdns", "--mode", "dedicated", "--listen", &self.any_port(&name)]);
-        serve.args(["--slots", &self.options.n_slots.to_string()]);
+        serve.args(["--slots", &self.options.n_slots.to_string()]).args(arguments);
         serve.arg("--state-dir").arg(self.path(&name)).arg("--ready-file").arg(&ready);
         let settings = self.path("agents.toml");
         fs::write(&settings, self.options.agent_settings).unwrap_or_else(|error| panic!("{error}"));
         serve.arg("--config").arg(settings);
         let process = Process::start(serve, &name, self.folder.path()).unwrap_or_else(|error| panic!("{error}"));
         self.agents[n] = Some(process);
-        self.wait_for_file(&ready);
+        self.wait_for_file(&ready)
     }
 
     /// Waits until the client is connected to `n` agents and the coordinator.

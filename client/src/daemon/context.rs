@@ -27,6 +27,7 @@ use crate::locale::Locales;
 use crate::toolchain::Toolchains;
 use crate::toolchain::native::Natives;
 use crate::toolchain::rust::RustToolchains;
+use crate::toolchain::speech::Speech;
 
 /// Results that peers are told of at once; of further ones they are not.
 const MAX_TELLING: usize = 32;
@@ -52,6 +53,8 @@ pub struct Context {
     pub recorder: Option<PathBuf>,
     /// What this machine's processor is to them.
     pub natives: Natives,
+    /// How compilers out of stores speak.
+    pub speech: Speech,
     /// Locales of users.
     pub locales: Locales,
     /// Inputs of compiles.
@@ -150,11 +153,12 @@ impl Context {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { settings, identity, cache, hashes, farm, recorder, journal, warnings } = parts;
         Arc::new(Self {
-            toolchains: Toolchains::new(hashes.clone()),
+            toolchains: Toolchains::new(hashes.clone()).with_stores(settings.outboard.clone()),
             rustcs: RustToolchains::new(hashes.clone()),
             sessions: Sessions::default(),
             recorder,
             natives: Natives::default(),
+            speech: Speech::default(),
             locales: Locales::default(),
             discovery: Discovery::new(hashes.clone()),
             crate_files: CrateFiles::default(),

@@ -6,6 +6,7 @@ mod builds;
 mod checkouts;
 mod failures;
 mod modes;
+mod nix_store;
 mod places;
 mod precompiled;
 mod probes;

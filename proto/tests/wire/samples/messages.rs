@@ -13,6 +13,7 @@ use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Stage, Supply}
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalOutcome, LocalReply, LocalRequest};
 use buildbee_proto::peer::Role;
+use buildbee_proto::store_path::{StorePath, StorePathReply, StorePathRequest};
 use buildbee_proto::toolchain::ToolchainId;
 use buildbee_proto::version::{LOCAL_VERSION, Protocol};
 
@@ -346,6 +347,27 @@ fn cache_samples() -> Vec<Sample> {
     requests.chain(replies).collect()
 }
 
+fn store_path_samples() -> Vec<Sample> {
+    let path = StorePath {
+        name: "0wwbmlzz12c1mn5a754ndya7mkbbfknm-gcc-12".to_owned(),
+        archive_hash: [7; 32],
+        archive_bytes: 1 << 20,
+        references: vec!["hllfy01p036kv5j778skv59qx1xxhniw-glibc-2.36".to_owned()],
+        deriver: Some("zbgk8j6nxzfc8jxa4k4sj3dsdhf5d204-gcc-12.drv".to_owned()),
+        signatures: vec!["farm-1:c2lnbmF0dXJl".to_owned()],
+        content_address: Some("fixed:r:sha256:abc".to_owned()),
+    };
+    let hash = "0wwbmlzz12c1mn5a754ndya7mkbbfknm".to_owned();
+    vec![
+        message("StorePathRequest Describe", &StorePathRequest::Describe(vec![hash.clone()])),
+        message("StorePathRequest Archive", &StorePathRequest::Archive { hash }),
+        message("StorePathReply Described", &StorePathReply::Described(Some(path))),
+        message("StorePathReply Described none", &StorePathReply::Described(None)),
+        message("StorePathReply Follows", &StorePathReply::Follows { n_bytes: 1 << 20 }),
+        message("StorePathReply Missing", &StorePathReply::Missing),
+    ]
+}
+
 pub(crate) fn invocation() -> Invocation {
     Invocation {
         program: bytes("/usr/bin/gcc"),
@@ -472,6 +494,7 @@ pub(crate) fn groups() -> Vec<(String, Vec<Sample>)> {
                 Protocol::Action => action_samples(),
                 Protocol::Blob => blob_samples(),
                 Protocol::Cache => cache_samples(),
+                Protocol::StorePath => store_path_samples(),
             };
             (protocol.id().to_owned(), samples)
         })
