@@ -27,7 +27,7 @@ use crate::config::Racing;
 use crate::dispatch::attempt::RemoteResult;
 use crate::dispatch::job::Job;
 use crate::dispatch::lender::Source;
-use crate::dispatch::lookup::Wanted;
+use crate::dispatch::lookup::{News, Wanted};
 use crate::journal::stages::{Stage, StageClock};
 use crate::journal::{Record, Where, Why};
 use crate::portable::Obstacle;
@@ -276,7 +276,7 @@ impl Session {
         {
             return Some(found);
         }
-        match (peers::ask(&self.context, same, elsewhere.map(Elsewhere::key)).await, elsewhere) {
+        match (peers::ask(&self.context, same, elsewhere.map(Elsewhere::key), News::AreCaught).await, elsewhere) {
             ((Some((agent, hit)), _), _) => Some((Some(agent), hit)),
             ((None, hints), Some(elsewhere)) => elsewhere.follow(&hints).await,
             ((None, _), None) => None,

@@ -2,8 +2,8 @@
 //! and what stands in for an agent that is away is found.
 //!
 //! Filters are brought up to date in the background while somebody looks things up, and not otherwise. One that is old says nothing: then the
-//! agents that should have it are asked. What came since the last update is overlooked for a moment, which costs a compile at worst that
-//! the claim on its action catches ([`claim`](super::claim)). An agent that let two questions go by is not asked for a while.
+//! agents that should have it are asked. What came since the last update is overlooked for a moment. For an action that is about to be run
+//! the claim on it catches that ([`claim`](super::claim)). An agent that let two questions go by is not asked for a while.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,8 +54,10 @@ pub struct Filters {
 pub enum Says {
     /// It may be there.
     Perhaps,
-    /// It is not, or there is no answer to be had.
+    /// It was not at the last update.
     No,
+    /// There is no answer to be had.
+    Silent,
     /// Nothing.
     Nothing,
 }
@@ -72,7 +74,7 @@ impl Filters {
         let known = self.known();
         let Some(known) = known.get(peer) else { return Says::Nothing };
         if known.silent_since.is_some_and(|since| now - since < SILENT_FOR) {
-            return Says::No;
+            return Says::Silent;
         }
         match &known.filter {
             Some((_, filter)) if known.at.is_some_and(|at| now - at < BELIEVED_FOR) => {
@@ -200,7 +202,7 @@ mod tests {
         filters.silent(peer);
         assert_eq!(says(7), Says::Perhaps, "once may be chance");
         filters.silent(peer);
-        assert_eq!(says(7), Says::No, "it would not answer");
+        assert_eq!(says(7), Says::Silent);
         tokio::time::advance(SILENT_FOR).await;
         assert_eq!(says(7), Says::Nothing, "it is old");
         filters.keep_of(|_| false);

@@ -40,6 +40,15 @@ pub struct Wanted<'a> {
     pub outputs: &'a [OutputPlace],
 }
 
+/// Whether what came since the last update of a filter counts, so that who should have it is asked in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Nothing else would find it: hints, and results that they lead to.
+    Count,
+    /// The claim on the action finds it.
+    AreCaught,
+}
+
 /// What peers answered.
 #[derive(Debug, Default)]
 pub struct Answers {
@@ -67,10 +76,10 @@ struct Questions {
 
 /// Asks the peers that may have an action's result for it, and those that may have hints for `hints_for` where that is named. Never an error:
 /// what can't be had is a miss.
-pub async fn ask(farm: &Farm, roster: &Roster, wanted: Wanted<'_>, hints_for: Option<&Digest>) -> Answers {
+pub async fn ask(farm: &Farm, roster: &Roster, wanted: Wanted<'_>, hints_for: Option<&Digest>, news: News) -> Answers {
     let (streams, filters, responsive) = (farm.cache_streams(), farm.filters(), farm.responsive_agents());
     filters.update(streams, &responsive);
-    let asked = questions(roster, &responsive, filters, wanted.action, hints_for);
+    let asked = questions(roster, &responsive, filters, (wanted.action, news), hints_for);
     let asked = asked.into_iter().map(|Questions { peer, requests }| async move {
         (peer, tokio::time::timeout(DEADLINE, streams.ask(peer, &requests)).await)
     });
@@ -129,11 +138,18 @@ pub async fn take(
 }
 
 /// Who of `responsive` may have what `fingerprint` stands for: by their filters, or else because they should have it.
-fn whom(roster: &Roster, responsive: &[PeerId], filters: &Filters, key: &Digest, fingerprint: u64) -> Vec<PeerId> {
+fn whom(
+    roster: &Roster,
+    responsive: &[PeerId],
+    filters: &Filters,
+    (key, news): (&Digest, News),
+    fingerprint: u64,
+) -> Vec<PeerId> {
     let order: Vec<PeerId> = in_order(key, roster).into_iter().filter(|peer| responsive.contains(peer)).collect();
     let asked = order.iter().enumerate().filter(|(place, peer)| match filters.say(peer, fingerprint) {
         Says::Perhaps => true,
-        Says::No => false,
+        Says::No => news == News::Count && *place < RESULT_COPIES,
+        Says::Silent => false,
         Says::Nothing => *place < RESULT_COPIES,
     });
     asked.map(|(_, peer)| *peer).take(MAX_ASKED).collect()
@@ -144,14 +160,14 @@ fn questions(
     roster: &Roster,
     responsive: &[PeerId],
     filters: &Filters,
-    action: &Digest,
+    (action, news): (&Digest, News),
     hints_for: Option<&Digest>,
 ) -> Vec<Questions> {
-    let whom = |key, fingerprint| whom(roster, responsive, filters, key, fingerprint).into_iter();
-    let finds = whom(action, of_result(action)).map(|peer| (peer, CacheRequest::Find { action: *action }));
+    let whom = |key, news, fingerprint| whom(roster, responsive, filters, (key, news), fingerprint).into_iter();
+    let finds = whom(action, news, of_result(action)).map(|peer| (peer, CacheRequest::Find { action: *action }));
     let hints = hints_for
         .into_iter()
-        .flat_map(|key| whom(key, of_hints(key)).map(|peer| (peer, CacheRequest::Hints { key: *key })));
+        .flat_map(|key| whom(key, News::Count, of_hints(key)).map(|peer| (peer, CacheRequest::Hints { key: *key })));
     let mut asked: Vec<Questions> = Vec::new();
     for (peer, request) in finds.chain(hints) {
         match asked.iter_mut().find(|known| known.peer == peer) {
@@ -215,7 +231,7 @@ mod tests {
         let members = peers.iter().map(|peer| (*peer, Role::Agent)).collect();
         let roster = Roster { farm: PeerId([9; 32]), version: 1, members, revoked: Vec::new() };
         let (action, key) = (Digest::of(b"action"), Digest::of(b"key"));
-        let asked = questions(&roster, &peers, &Filters::default(), &action, Some(&key));
+        let asked = questions(&roster, &peers, &Filters::default(), (&action, News::AreCaught), Some(&key));
         for peer in &peers {
             let expected = [(keepers(&action, &roster), true), (keepers(&key, &roster), false)];
             let expected: Vec<bool> =
@@ -228,10 +244,10 @@ mod tests {
         }
         let without = in_order(&action, &roster)[0];
         let responsive: Vec<PeerId> = peers.iter().copied().filter(|peer| *peer != without).collect();
-        let asked = questions(&roster, &responsive, &Filters::default(), &action, None);
+        let asked = questions(&roster, &responsive, &Filters::default(), (&action, News::AreCaught), None);
         assert!(asked.iter().all(|questions| questions.peer != without), "who does not respond is not asked");
         assert_eq!(asked.len(), RESULT_COPIES, "the next one is");
-        let finds = questions(&roster, &peers, &Filters::default(), &action, None);
+        let finds = questions(&roster, &peers, &Filters::default(), (&action, News::AreCaught), None);
         assert!(finds.iter().all(|questions| questions.requests.len() == 1));
         assert_eq!(finds.len(), keepers(&action, &roster).len());
     }

@@ -21,7 +21,7 @@ use super::super::peers;
 use super::super::plan::{Planned, other_messages};
 use super::Session;
 use crate::dispatch::lender::Source;
-use crate::dispatch::lookup::Wanted;
+use crate::dispatch::lookup::{News, Wanted};
 use crate::journal::stages::Stage;
 use crate::journal::{Record, Where, Why};
 
@@ -155,7 +155,7 @@ impl Session {
         let mut agent = None;
         if known.is_none() {
             let wanted = Wanted { action: &job.action, outputs: &job.outputs };
-            if let (Some((name, hit)), _) = peers::ask(&self.context, wanted, None).await {
+            if let (Some((name, hit)), _) = peers::ask(&self.context, wanted, None, News::AreCaught).await {
                 (known, agent) = (Some(hit), Some(name));
             }
         }
