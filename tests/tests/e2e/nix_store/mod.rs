@@ -188,7 +188,7 @@ fn agents_are_each_others_binary_caches() {
     };
     let refused = realise("refused", &other);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("signature"), "{said}");
+    assert!(!refused.status.success() && said.contains("not signed by any"), "{said}");
     let brought = realise("brought", &office);
     assert!(brought.status.success(), "{}\n{}", String::from_utf8_lossy(&brought.stderr), farm.logs());
     let closure =
