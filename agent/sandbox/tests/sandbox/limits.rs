@@ -122,3 +122,12 @@ async fn niceness() {
     let place = place(|limits| limits.niceness = 19);
     assert_eq!(place.text("read -r -a stat < /proc/self/stat; echo ${stat[18]}").await, "19");
 }
+
+#[tokio::test]
+async fn who_gives_way_is_behind_everybody() {
+    let place = place(|limits| limits.gives_way = true);
+    let script =
+        "read -r -a stat < /proc/self/stat; read -r oom < /proc/self/oom_score_adj; echo ${stat[18]} ${stat[40]} $oom";
+    // SCHED_IDLE is 5.
+    assert_eq!(place.text(script).await, "19 5 1000");
+}
