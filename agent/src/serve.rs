@@ -40,11 +40,16 @@ use crate::executor::sandboxed::Parts;
 use crate::lease::actor::{Heartbeat, heartbeat_task};
 use crate::lease::core::Core;
 use crate::lease::slots::Slots;
+use crate::owner::core::{Core as OwnerCore, Phase, Policy};
+use crate::owner::gate::Gate;
+use crate::owner::history::{History, ToWrite, history_task};
+use crate::owner::signals;
+use crate::owner::watch::{Watch, watch_task};
 use crate::recorder::Recorder;
-use crate::session::Sessions;
+use crate::session::{Sessions, Terms};
 use crate::shares::Shares;
 use crate::state::{StateDir, StateError};
-use crate::toolchain::{Changed, Toolchains, host};
+use crate::toolchain::{Changed, Making, Toolchains, host};
 use crate::workspace::folders::Folders;
 use crate::workspace::memory::{MemoryFolder, SHARED_MEMORY};
 
@@ -162,12 +167,16 @@ impl Agent {
         let slots = slots(settings, node.peer())?;
         let boot = fs::read_to_string(BOOT_ID).map_err(at)?;
         let ring = Box::new(RingSlots(slots.clone()));
-        let toolchains = Toolchains::open(&state.toolchains(), boot, store.clone(), tasks.clone(), ring).map_err(at)?;
+        let (phase, gate) = Gate::new();
+        let making = Making { store: store.clone(), tasks: tasks.clone(), gate: gate.clone(), changed: ring };
+        let toolchains = Toolchains::open(&state.toolchains(), boot, making).map_err(at)?;
         let addresses = addresses(settings, &node);
         let agent = Self { node, slots, tasks, addresses };
         let (neighbours, holders) = watch::channel(Arc::default());
         let fetcher = Fetcher::new(agent.node.clone(), store.clone());
         agent.start_heartbeat(settings, &enrolment, &state, toolchains.clone(), neighbours);
+        let (history, to_write) = History::open(state.path());
+        agent.start_watch(settings, &state, launcher.clone(), phase, (&history, to_write));
         let limits = settings.limits;
         let recorder = Recorder::make(fresh_folder(&state.recorder()).map_err(at)?, &settings.sandbox).map_err(at)?;
         if recorder.is_none() {
@@ -183,13 +192,16 @@ impl Agent {
             holders,
             folders: Folders::new(workspaces, memory, &agent.tasks),
             recorder,
+            gate: gate.clone(),
             limits,
         };
-        agent.start_serving(parts, store, fetcher, inbound);
+        let blocked = settings.owner.blocked.clone().into();
+        let terms = Terms { slots: agent.slots.clone(), gate, history, blocked };
+        agent.start_serving(parts, terms, store, fetcher, inbound);
         if let Some(file) = &settings.ready_file {
             agent.say_ready(file)?;
         }
-        tracing::info!(peer = %agent.node.peer(), addresses = ?agent.addresses, n_slots = agent.slots.n_slots(), "lending");
+        tracing::info!(peer = %agent.node.peer(), addresses = ?agent.addresses, n_slots = agent.slots.n_slots(), mode = %settings.mode, "up");
         Ok(agent)
     }
 
@@ -233,7 +245,33 @@ impl Agent {
         self.tasks.spawn("heartbeat", heartbeat_task(heartbeat, self.tasks.token()));
     }
 
-    fn start_serving(&self, parts: Parts, store: Store, fetcher: Fetcher, inbound: Inbound) {
+    /// From here on nothing is lent that the owner does not leave over.
+    fn start_watch(
+        &self,
+        settings: &Settings,
+        state: &StateDir,
+        launcher: Launcher,
+        phase: watch::Sender<Phase>,
+        (history, to_write): (&History, ToWrite),
+    ) {
+        if settings.mode != Mode::Dedicated {
+            self.slots.lend(0);
+        }
+        let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let watch = Watch {
+            core: OwnerCore::new(Policy::of(settings, n_cores)),
+            mode: settings.mode,
+            signals: signals::all(settings, state, history),
+            slots: self.slots.clone(),
+            launcher,
+            phase,
+            status_file: state.status(),
+        };
+        self.tasks.spawn("owner", watch_task(watch, self.tasks.token()));
+        self.tasks.spawn("history", history_task(to_write, state.path().to_owned()));
+    }
+
+    fn start_serving(&self, parts: Parts, terms: Terms, store: Store, fetcher: Fetcher, inbound: Inbound) {
         let (announcer, to_announce) = announcer();
         let arriving = fetcher.arriving().clone();
         let (noted, to_adopt) = mpsc::channel(MAX_ANNOUNCED);
@@ -245,7 +283,7 @@ impl Agent {
         let servers = Servers {
             blobs: BlobServer::new(store.clone(), small.clone(), arriving.clone()),
             cache: CacheServer::new(store.clone(), noted),
-            sessions: Sessions::new(store, small, arriving, self.slots.clone(), executor, self.tasks.clone()),
+            sessions: Sessions::new(store, small, arriving, terms, executor, self.tasks.clone()),
         };
         self.tasks.spawn("accept", accept_task(inbound, servers, self.tasks.clone()));
     }
@@ -267,16 +305,8 @@ impl Agent {
 }
 
 fn slots(settings: &Settings, peer: PeerId) -> Result<Slots, ServeError> {
-    let n_slots = match settings.mode {
-        Mode::Dedicated => settings.n_slots,
-        Mode::Off => 0,
-        Mode::Idle | Mode::Proportional => {
-            tracing::warn!(mode = %settings.mode, "this version does not watch the machine's user yet: lending all the time");
-            settings.n_slots
-        }
-    };
     let boot_id = getrandom::u64().map_err(ServeError::Random)?;
-    Ok(Slots::new(Core::new(peer, boot_id, n_slots)))
+    Ok(Slots::new(Core::new(peer, boot_id, settings.n_slots)))
 }
 
 /// An empty folder where there may be leftovers of actions, with folders that their programs made inaccessible.
@@ -356,13 +386,13 @@ async fn accept_task(mut inbound: Inbound, servers: Servers, tasks: Tasks) {
 impl Servers {
     async fn serve(&self, arrived: InboundStream) {
         let InboundStream { from, protocol, stream } = arrived;
-        let Sender::Member { peer, role, .. } = &from else { return };
+        let Sender::Member { peer, role, name } = &from else { return };
         match (protocol, role) {
             // Not the coordinator: it never sees content.
             (Protocol::Blob, Role::Client | Role::Agent) => self.blobs.serve(*peer, stream).await,
             (Protocol::Cache, Role::Client | Role::Agent) => self.cache.serve(&from, stream).await,
             // An agent's machine has users who build, too.
-            (Protocol::Action, Role::Client | Role::Agent) => self.sessions.serve(*peer, stream).await,
+            (Protocol::Action, Role::Client | Role::Agent) => self.sessions.serve(*peer, name, stream).await,
             _ => tracing::debug!(peer = %peer.short(), protocol = protocol.id(), "not served here"),
         }
     }

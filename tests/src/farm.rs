@@ -3,6 +3,7 @@
 //!
 //! Everything ends with the [`Farm`]: processes are killed, the folder goes.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
@@ -107,6 +108,8 @@ pub struct Farm {
     pub agents: Vec<Option<Process>>,
     /// How it was set up.
     pub options: Options,
+    /// Settings of agents that are not dedicated, by number; they count at the agent's next start.
+    pub agent_settings: BTreeMap<usize, String>,
     coordinator_address: String,
     programs: PathBuf,
     network: Option<Network>,
@@ -153,6 +156,7 @@ impl Farm {
             agents: Vec::new(),
             coordinator_address: String::new(),
             options,
+            agent_settings: BTreeMap::new(),
             programs,
             network,
             folder,
@@ -293,7 +297,17 @@ impl Farm {
         let ready = self.path(&format!("{name}.ready"));
         let _ = fs::remove_file(&ready);
         let mut serve = self.member(&name, "buildbee-agent");
-        serve.args(["serve", "--no-mdns", "--mode", "dedicated", "--listen", &self.any_port(&name)]);
+        serve.args(["serve", "--no-mdns", "--listen", &self.any_port(&name)]);
+        match self.agent_settings.get(&n) {
+            None => {
+                serve.args(["--mode", "dedicated"]);
+            }
+            Some(settings) => {
+                let file = self.path(&format!("{name}.toml"));
+                fs::write(&file, settings).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+                serve.arg("--config").arg(file);
+            }
+        }
         serve.args(["--slots", &self.options.n_slots.to_string()]);
         serve.arg("--state-dir").arg(self.path(&name)).arg("--ready-file").arg(&ready);
         let process = Process::start(serve, &name, self.folder.path()).unwrap_or_else(|error| panic!("{error}"));

@@ -9,3 +9,4 @@ mod coordinator;
 mod daemon;
 mod disk;
 mod network;
+mod owner;
