@@ -51,7 +51,7 @@ pub struct ServeArguments {
     /// Where everything is.
     #[command(flatten)]
     pub place: PlaceArguments,
-    /// When to lend: idle, proportional, dedicated or off.
+    /// When to lend: idle (while nobody uses the machine), proportional (what its user leaves over), dedicated (always) or off.
     #[arg(long)]
     pub mode: Option<String>,
     /// How many actions may run at once.
