@@ -24,7 +24,7 @@ use crate::owner::hours::Hours;
 pub const ANNOTATED: &str = include_str!("../../packaging/config/agent.toml");
 /// The keys of the settings file, for hints.
 const KEYS: &str = "action_memory, action_processes, action_timeout, advertise, blocked, bwrap, cache_size, claim_after, daily_cpu, \
-                    hand_back_after, hours, idle_after, listen, mdns, memory_reserve, mode, name, on_battery, owner_file, sandbox, \
+                    hand_back_after, hours, idle_after, listen, logind, mdns, memory_reserve, mode, name, on_battery, owner_file, sandbox, \
                     slots, state_dir, system_root";
 /// The fixed port of agents.
 pub const DEFAULT_LISTEN: &str = "0.0.0.0:7471";
@@ -134,6 +134,8 @@ pub struct OwnerSettings {
     pub file: Option<PathBuf>,
     /// Members that are not lent to, by name or id.
     pub blocked: Vec<String>,
+    /// Whether to ask logind.
+    pub logind: bool,
     /// Processor time of all actions of a day.
     pub daily_cpu: Option<Duration>,
     /// Where the system's files are.
@@ -187,6 +189,8 @@ struct FileSettings {
     owner_file: Option<PathBuf>,
     /// Members that are not lent to. Default: none.
     blocked: Option<Vec<String>>,
+    /// Whether to ask logind which sessions are in use. Default true.
+    logind: Option<bool>,
     /// Processor time of all actions of a day. Default: no limit.
     daily_cpu: Option<String>,
     /// Where the system's files are; for tests. Default "/".
@@ -466,6 +470,7 @@ fn owner(file: &FileSettings, machine: &Machine) -> Result<OwnerSettings, Config
         reserve_bytes: file.memory_reserve.as_ref().map_or(Ok(default_reserve), size)?,
         file: file.owner_file.clone().filter(|file| !file.as_os_str().is_empty()),
         blocked: file.blocked.clone().unwrap_or_default(),
+        logind: file.logind.unwrap_or(true),
         daily_cpu: daily_cpu.map(|text| parse("daily_cpu", text, humantime::parse_duration)).transpose()?,
         system_root: file.system_root.clone().unwrap_or_else(|| PathBuf::from("/")),
     })

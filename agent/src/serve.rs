@@ -261,7 +261,7 @@ impl Agent {
         let watch = Watch {
             core: OwnerCore::new(Policy::of(settings, n_cores)),
             mode: settings.mode,
-            signals: signals::all(settings, state, history),
+            signals: signals::all(settings, state, history, &self.tasks),
             slots: self.slots.clone(),
             launcher,
             phase,

@@ -52,7 +52,7 @@ pub enum Why {
     Forced,
     /// Somebody asked for a pause.
     Paused,
-    /// Keyboard, mouse or terminal were used.
+    /// Keyboard, mouse, a terminal or a session is in use.
     Present,
     /// It is not one of the hours at which to lend.
     Hours,
@@ -74,7 +74,7 @@ impl fmt::Display for Why {
             Self::Off => "the mode is \"off\"",
             Self::Forced => "the file that says so stands for an owner who is here",
             Self::Paused => "paused",
-            Self::Present => "keyboard, mouse or a terminal is in use",
+            Self::Present => "keyboard, mouse, a terminal or a session is in use",
             Self::Hours => "not at this hour",
             Self::Battery => "on battery",
             Self::Memory => "memory is short",
@@ -158,7 +158,8 @@ impl Core {
         let policy = &self.policy;
         let yields = |why| Wish { n_slots: 0, yields: true, why };
         let all = Wish { n_slots: policy.n_slots, yields: false, why: Why::Free };
-        let is_present = seen.last_input.is_some_and(|last| now.saturating_sub(last) < policy.idle_after);
+        let is_present =
+            seen.in_session || seen.last_input.is_some_and(|last| now.saturating_sub(last) < policy.idle_after);
         match policy.mode {
             Mode::Off => Wish { n_slots: 0, yields: false, why: Why::Off },
             _ if seen.forced => yields(Why::Forced),
@@ -327,7 +328,7 @@ mod tests {
     }
 
     fn seen() -> impl Strategy<Value = (f64, Seen)> {
-        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
         let often_not = prop_oneof![3 => Just(false), 1 => Just(true)];
         let numbers = (
             proptest::option::of(0.0..400.0f64),
@@ -336,13 +337,14 @@ mod tests {
             proptest::option::of(0..50_00u32),
         );
         (0.0..40.0f64, flags, often_not, numbers).prop_map(
-            |(wait, (a, b, c, d, e), often, (input, foreign, memory, pressure))| {
+            |(wait, (a, b, c, d, e, f), often, (input, foreign, memory, pressure))| {
                 let seen = Seen {
                     forced: often && a,
                     paused: often && b,
                     out_of_hours: often && c,
                     on_battery: often && d,
                     spent: often && e,
+                    in_session: often && f,
                     last_input: input.map(at),
                     foreign_millicores: foreign,
                     memory_available_bytes: memory,

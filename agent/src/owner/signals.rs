@@ -10,12 +10,16 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use buildbee_p2p::tasks::Tasks;
+use futures::FutureExt;
+
 use super::history::{History, Spent};
 use crate::config::{Mode, Settings};
 use crate::state::StateDir;
 
 pub mod calendar;
 pub mod devices;
+pub mod logind;
 pub mod marks;
 pub mod memory;
 pub mod power;
@@ -36,6 +40,8 @@ pub struct Seen {
     pub out_of_hours: bool,
     /// The machine runs on battery.
     pub on_battery: bool,
+    /// Some session on the machine says that it is in use.
+    pub in_session: bool,
     /// When keyboard, mouse or a terminal was used last, on the watch's clock.
     pub last_input: Option<Duration>,
     /// Processor time that other programs use, in thousandths of a core.
@@ -62,8 +68,8 @@ pub trait Signal: Send + fmt::Debug {
     fn look(&mut self, now: Duration, seen: &mut Seen);
 }
 
-/// Everything that is looked at in this mode.
-pub fn all(settings: &Settings, state: &StateDir, history: &History) -> Vec<Box<dyn Signal>> {
+/// Everything that is looked at in this mode. What must listen does so as one of `tasks`.
+pub fn all(settings: &Settings, state: &StateDir, history: &History, tasks: &Tasks) -> Vec<Box<dyn Signal>> {
     let owner = &settings.owner;
     let owner_file = owner.file.clone().unwrap_or_else(|| state.owner_present());
     let mut all: Vec<Box<dyn Signal>> = Vec::new();
@@ -81,6 +87,14 @@ pub fn all(settings: &Settings, state: &StateDir, history: &History) -> Vec<Box<
     if settings.mode == Mode::Idle {
         all.push(Box::new(terminals::Terminals::new(root)));
         all.push(Box::new(devices::Devices::new(root)));
+        if owner.logind {
+            let logind = logind::Logind::default();
+            tasks.spawn(
+                "logind",
+                tasks.token().run_until_cancelled_owned(logind::logind_task(logind.clone(), root.clone())).map(drop),
+            );
+            all.push(Box::new(logind));
+        }
     }
     all.push(Box::new(processor::Processor::new(root, std::process::id())));
     all.push(Box::new(memory::Memory::new(root)));
