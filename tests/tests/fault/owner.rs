@@ -29,7 +29,7 @@ const GONE_DEADLINE: Duration = Duration::from_secs(10);
 /// The kernel notes reads from terminals to this time.
 const TERMINAL_GRAIN: Duration = Duration::from_secs(9);
 /// Functions of a source that is compiled for some seconds.
-const N_FUNCTIONS: usize = 120;
+const N_FUNCTIONS: usize = 80;
 
 /// The first desktop is lent while its owner is away, and sees no more of the system than what `root` holds.
 fn with_owner(options: Options) -> Farm {
