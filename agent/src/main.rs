@@ -10,6 +10,7 @@ use buildbee_agent::cli::{Cli, CliCommand, DoctorArguments, JoinArguments, Serve
 use buildbee_agent::config::{self, ConfigError, SERVICE_STATE_DIR, Settings};
 use buildbee_agent::doctor;
 use buildbee_agent::join::{JoinFailure, join};
+use buildbee_agent::owner::words::{self, WordsError};
 use buildbee_agent::serve::Agent;
 use buildbee_p2p::log;
 use buildbee_proto::membership::UnixSeconds;
@@ -60,11 +61,24 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             CliCommand::Serve(arguments) => Box::pin(serve(arguments)).await,
             CliCommand::Join(arguments) => Box::pin(join_farm(arguments)).await,
             CliCommand::Doctor(arguments) => Box::pin(examine(arguments)).await,
+            CliCommand::Pause(arguments) => told(words::pause(&arguments, SystemTime::now())),
+            CliCommand::Resume(place) => told(words::resume(&place)),
+            CliCommand::Status(arguments) => told(words::status(&arguments, SystemTime::now())),
+            CliCommand::History(arguments) => told(words::history(&arguments, SystemTime::now())),
         }
     });
     // Work that blocks on a dead disk must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
+}
+
+fn told(text: Result<String, WordsError>) -> anyhow::Result<ExitCode> {
+    match text {
+        Ok(text) => say(&text),
+        Err(WordsError::Config(error)) => return Err(error.into()),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {

@@ -49,11 +49,16 @@ use crate::nix_cache::ask::Askers;
 use crate::nix_cache::database::Database;
 use crate::nix_cache::http;
 use crate::nix_cache::serve::StorePathServer;
+use crate::owner::core::{Core as OwnerCore, Phase, Policy};
+use crate::owner::gate::Gate;
+use crate::owner::history::{History, ToWrite, history_task};
+use crate::owner::signals;
+use crate::owner::watch::{Watch, watch_task};
 use crate::recorder::Recorder;
-use crate::session::Sessions;
+use crate::session::{Sessions, Terms};
 use crate::shares::Shares;
 use crate::state::{StateDir, StateError};
-use crate::toolchain::{Changed, Toolchains, host};
+use crate::toolchain::{Changed, Making, Toolchains, host};
 use crate::workspace::folders::Folders;
 use crate::workspace::memory::{MemoryFolder, SHARED_MEMORY};
 
@@ -168,10 +173,7 @@ impl Agent {
             drop(fs::remove_file(file));
         }
         let identity = Identity::load_or_create(&state.identity())?;
-        let enrolment = Enrolment::load(&state.enrolment())?.ok_or(ServeError::NotJoined)?;
-        if enrolment.membership.value.role != Role::Agent {
-            return Err(ServeError::Role { role: enrolment.membership.value.role });
-        }
+        let enrolment = enrolled(&state)?;
         let options = Options { max_bytes: settings.cache_bytes, durability: Durability::Lazy };
         let (store, recovery) = Store::open_packed(&state.store(), &options)?;
         tracing::info!(?recovery, "store is open");
@@ -180,20 +182,14 @@ impl Agent {
         tracing::info!(?capabilities, "the sandbox works");
         let memory = memory_folder(settings).await;
         let launcher = Launcher::start(&settings.sandbox, &settings.bwrap).await?;
-        let (node, inbound) = node::start(NodeConfig {
-            identity: identity.clone(),
-            membership: enrolment.membership.clone(),
-            roster: load_roster(&state.roster()),
-            listen: settings.listen.clone(),
-            mdns: settings.mdns,
-            accept_joins: false,
-        })
-        .await?;
+        let (node, inbound) = node::start(network(settings, &state, &identity, &enrolment)).await?;
         let tasks = Tasks::new();
         let slots = slots(settings, node.peer())?;
         let boot = fs::read_to_string(BOOT_ID).map_err(at)?;
         let ring = Box::new(RingSlots(slots.clone()));
-        let toolchains = Toolchains::open(&state.toolchains(), boot, store.clone(), tasks.clone(), ring).map_err(at)?;
+        let (phase, gate) = Gate::new();
+        let making = Making { store: store.clone(), tasks: tasks.clone(), gate: gate.clone(), changed: ring };
+        let toolchains = Toolchains::open(&state.toolchains(), boot, making).map_err(at)?;
         let addresses = addresses(settings, &node);
         let (announcer, to_announce) = announcer();
         let mut agent = Self { node, slots, announcer, tasks, addresses, nix_cache: None };
@@ -201,11 +197,8 @@ impl Agent {
         let fetcher = Fetcher::new(agent.node.clone(), store.clone());
         agent.start_nix_cache(settings, &holders).await?;
         agent.start_heartbeat(settings, &enrolment, &state, toolchains.clone(), neighbours);
-        let limits = settings.limits;
-        let recorder = Recorder::make(fresh_folder(&state.recorder()).map_err(at)?, &settings.sandbox).map_err(at)?;
-        if recorder.is_none() {
-            tracing::warn!("{LIBRARY} is not beside buildbee-sandbox: no action is recorded");
-        }
+        let (history, to_write) = History::open(state.path());
+        agent.start_watch(settings, &state, launcher.clone(), phase, (&history, to_write));
         let parts = Parts {
             identity,
             store: store.clone(),
@@ -215,9 +208,10 @@ impl Agent {
             launcher,
             holders,
             folders: Folders::new(workspaces, memory, &agent.tasks),
-            recorder,
+            recorder: recorder(settings, &state).map_err(at)?,
             slots: agent.slots.clone(),
-            limits,
+            gate: gate.clone(),
+            limits: settings.limits,
         };
         let results = Results {
             kept: Kept::new(store.clone()),
@@ -226,11 +220,13 @@ impl Agent {
             gone_after: settings.repair_after,
         };
         let store_paths = StorePathServer::new(Database::open(&settings.nix_root));
-        agent.start_serving(parts, store, store_paths, fetcher, results, inbound);
+        let blocked = settings.owner.blocked.clone().into();
+        let terms = Terms { slots: agent.slots.clone(), gate, history, blocked };
+        agent.start_serving(parts, terms, store_paths, fetcher, results, inbound);
         if let Some(file) = &settings.ready_file {
             agent.say_ready(file)?;
         }
-        tracing::info!(peer = %agent.node.peer(), addresses = ?agent.addresses, n_slots = agent.slots.n_slots(), "lending");
+        tracing::info!(peer = %agent.node.peer(), addresses = ?agent.addresses, n_slots = agent.slots.n_slots(), mode = %settings.mode, "up");
         Ok(agent)
     }
 
@@ -285,15 +281,42 @@ impl Agent {
         Ok(())
     }
 
+    /// From here on nothing is lent that the owner does not leave over.
+    fn start_watch(
+        &self,
+        settings: &Settings,
+        state: &StateDir,
+        launcher: Launcher,
+        phase: watch::Sender<Phase>,
+        (history, to_write): (&History, ToWrite),
+    ) {
+        if settings.mode != Mode::Dedicated {
+            self.slots.lend(0);
+        }
+        let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let watch = Watch {
+            core: OwnerCore::new(Policy::of(settings, n_cores)),
+            mode: settings.mode,
+            signals: signals::all(settings, state, history, &self.tasks),
+            slots: self.slots.clone(),
+            launcher,
+            phase,
+            status_file: state.status(),
+        };
+        self.tasks.spawn("owner", watch_task(watch, self.tasks.token()));
+        self.tasks.spawn("history", history_task(to_write, state.path().to_owned()));
+    }
+
     fn start_serving(
         &self,
         parts: Parts,
-        store: Store,
+        terms: Terms,
         store_paths: StorePathServer,
         fetcher: Fetcher,
         results: Results,
         inbound: Inbound,
     ) {
+        let store = parts.store.clone();
         let Results { kept, to_announce, seen_file, gone_after } = results;
         let arriving = fetcher.arriving().clone();
         let (node, announcer) = (self.node.clone(), self.announcer.clone());
@@ -318,7 +341,7 @@ impl Agent {
             blobs: BlobServer::new(store.clone(), small.clone(), arriving.clone()),
             cache,
             store_paths,
-            sessions: Sessions::new(store, small, arriving, self.slots.clone(), executor, self.tasks.clone()),
+            sessions: Sessions::new(store, small, arriving, terms, executor, self.tasks.clone()),
         };
         self.tasks.spawn("accept", accept_task(inbound, servers, self.tasks.clone()));
     }
@@ -351,16 +374,8 @@ impl Agent {
 }
 
 fn slots(settings: &Settings, peer: PeerId) -> Result<Slots, ServeError> {
-    let n_slots = match settings.mode {
-        Mode::Dedicated => settings.n_slots,
-        Mode::Off => 0,
-        Mode::Idle | Mode::Proportional => {
-            tracing::warn!(mode = %settings.mode, "this version does not watch the machine's user yet: lending all the time");
-            settings.n_slots
-        }
-    };
     let boot_id = getrandom::u64().map_err(ServeError::Random)?;
-    Ok(Slots::new(Core::new(peer, boot_id, n_slots)))
+    Ok(Slots::new(Core::new(peer, boot_id, settings.n_slots)))
 }
 
 /// An empty folder where there may be leftovers of actions, with folders that their programs made inaccessible.
@@ -372,6 +387,34 @@ fn fresh_folder(dir: &Path) -> io::Result<PathBuf> {
     }
     fs::create_dir_all(dir)?;
     Ok(dir.to_owned())
+}
+
+/// What `join` kept.
+fn enrolled(state: &StateDir) -> Result<Enrolment, ServeError> {
+    let enrolment = Enrolment::load(&state.enrolment())?.ok_or(ServeError::NotJoined)?;
+    match enrolment.membership.value.role {
+        Role::Agent => Ok(enrolment),
+        role => Err(ServeError::Role { role }),
+    }
+}
+
+fn network(settings: &Settings, state: &StateDir, identity: &Identity, enrolment: &Enrolment) -> NodeConfig {
+    NodeConfig {
+        identity: identity.clone(),
+        membership: enrolment.membership.clone(),
+        roster: load_roster(&state.roster()),
+        listen: settings.listen.clone(),
+        mdns: settings.mdns,
+        accept_joins: false,
+    }
+}
+
+fn recorder(settings: &Settings, state: &StateDir) -> std::io::Result<Option<Recorder>> {
+    let recorder = Recorder::make(fresh_folder(&state.recorder())?, &settings.sandbox)?;
+    if recorder.is_none() {
+        tracing::warn!("{LIBRARY} is not beside buildbee-sandbox: no action is recorded");
+    }
+    Ok(recorder)
 }
 
 /// A place in memory for the folders of actions, if there is one in which the sandbox works.
@@ -441,14 +484,14 @@ async fn accept_task(mut inbound: Inbound, servers: Servers, tasks: Tasks) {
 impl Servers {
     async fn serve(&self, arrived: InboundStream) {
         let InboundStream { from, protocol, stream } = arrived;
-        let Sender::Member { peer, role, .. } = &from else { return };
+        let Sender::Member { peer, role, name } = &from else { return };
         match (protocol, role) {
             // Not the coordinator: it never sees content.
             (Protocol::Blob, Role::Client | Role::Agent) => self.blobs.serve(*peer, stream).await,
             (Protocol::Cache, Role::Client | Role::Agent) => self.cache.serve(&from, stream).await,
             (Protocol::StorePath, Role::Agent) => self.store_paths.serve(*peer, stream).await,
             // An agent's machine has users who build, too.
-            (Protocol::Action, Role::Client | Role::Agent) => self.sessions.serve(*peer, stream).await,
+            (Protocol::Action, Role::Client | Role::Agent) => self.sessions.serve(*peer, name, stream).await,
             _ => tracing::debug!(peer = %peer.short(), protocol = protocol.id(), "not served here"),
         }
     }

@@ -75,6 +75,21 @@ impl StateDir {
         self.0.join("recorder")
     }
 
+    /// The end of a pause.
+    pub fn pause(&self) -> PathBuf {
+        self.0.join("pause")
+    }
+
+    /// How the agent stands.
+    pub fn status(&self) -> PathBuf {
+        self.0.join("status.json")
+    }
+
+    /// The file that stands for an owner who is here, unless the settings name another.
+    pub fn owner_present(&self) -> PathBuf {
+        self.0.join("owner-present")
+    }
+
     /// Folders of running actions.
     pub fn workspaces(&self) -> PathBuf {
         self.0.join("work")

@@ -3,6 +3,7 @@
 //!
 //! Everything ends with the [`Farm`]: processes are killed, the folder goes.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
@@ -110,6 +111,8 @@ pub struct Farm {
     pub agents: Vec<Option<Process>>,
     /// How it was set up.
     pub options: Options,
+    /// Settings of agents that are not dedicated, by number; they count at the agent's next start.
+    pub agent_settings: BTreeMap<usize, String>,
     coordinator_address: String,
     programs: PathBuf,
     network: Option<Network>,
@@ -157,6 +160,7 @@ impl Farm {
             agents: Vec::new(),
             coordinator_address: String::new(),
             options,
+            agent_settings: BTreeMap::new(),
             programs,
             network,
             folder,
@@ -313,11 +317,16 @@ impl Farm {
         let ready = self.path(&format!("{name}.ready"));
         let _ = fs::remove_file(&ready);
         let mut serve = self.member(&name, "buildbee-agent");
-        serve.args(["serve", "--no-mdns", "--mode", "dedicated", "--listen", &self.any_port(&name)]);
+        serve.args(["serve", "--no-mdns", "--listen", &self.any_port(&name)]);
+        let of_its_own = self.agent_settings.get(&n);
+        if of_its_own.is_none() {
+            serve.args(["--mode", "dedicated"]);
+        }
         serve.args(["--slots", &self.options.n_slots.to_string()]).args(arguments);
         serve.arg("--state-dir").arg(self.path(&name)).arg("--ready-file").arg(&ready);
-        let settings = self.path("agents.toml");
-        fs::write(&settings, self.options.agent_settings).unwrap_or_else(|error| panic!("{error}"));
+        let settings = self.path(&format!("{name}.toml"));
+        let text = of_its_own.map_or(self.options.agent_settings, String::as_str);
+        fs::write(&settings, text).unwrap_or_else(|error| panic!("{}: {error}", settings.display()));
         serve.arg("--config").arg(settings);
         let process = Process::start(serve, &name, self.folder.path()).unwrap_or_else(|error| panic!("{error}"));
         self.agents[n] = Some(process);

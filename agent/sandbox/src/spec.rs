@@ -67,10 +67,12 @@ pub struct Limits {
     pub open_files: u64,
     /// Added to the priority of the helper: 0 changes nothing, 19 is the most modest.
     pub niceness: i32,
+    /// Whether it gives way to everybody: runs when no other program wants the processor or the disk, and goes first when memory runs out.
+    pub gives_way: bool,
 }
 
 impl Default for Limits {
-    /// Ten minutes, 16 GiB of address space, 512 processes, files of 4 GiB, streams of 64 MiB, 4096 descriptors, niceness 0.
+    /// Ten minutes, 16 GiB of address space, 512 processes, files of 4 GiB, streams of 64 MiB, 4096 descriptors, niceness 0, and it gives way to nobody.
     fn default() -> Self {
         Self {
             wall: Duration::from_secs(600),
@@ -81,6 +83,7 @@ impl Default for Limits {
             stream_bytes: 64 << 20,
             open_files: 4096,
             niceness: 0,
+            gives_way: false,
         }
     }
 }

@@ -26,6 +26,7 @@ use super::{Done, Executor, Job, Origin, Running, Watch, early, recorded};
 use crate::exchange::fetch::{Fetcher, Sources};
 use crate::exchange::small::Small;
 use crate::lease::slots::Slots;
+use crate::owner::gate::{Gate, handed_back};
 use crate::recorder::Recorder;
 use crate::standing::Early;
 use crate::toolchain::{Present, Toolchains};
@@ -59,6 +60,8 @@ pub struct Parts {
     pub recorder: Option<Recorder>,
     /// How much of this agent is at work.
     pub slots: Slots,
+    /// What has not begun is not begun while the machine's owner wants it.
+    pub gate: Gate,
     /// What any action may use; its own timeout shortens the time.
     pub limits: Limits,
 }
@@ -92,7 +95,11 @@ impl Sandboxed {
             let inputs = tree::load(store, small, fetcher, &sources, job.action.input_root).await?;
             Ok::<_, WireError>((toolchain, inputs))
         });
-        let (toolchain, inputs) = watch.cancel.run_until_cancelled(fetching).await.ok_or_else(cancelled)??;
+        let (toolchain, inputs) = tokio::select! {
+            fetched = fetching => fetched?,
+            () = watch.cancel.cancelled() => return Err(cancelled()),
+            () = self.parts.gate.closed() => return Err(handed_back()),
+        };
         let folder = self.parts.folders.fresh(inputs.n_bytes());
         let result = Box::pin(self.execute_in(&folder, job, watch, toolchain, inputs)).await;
         // The sandbox is gone whatever the result: it is not cancelled half way, and says so only when nothing is left of it.
@@ -127,6 +134,9 @@ impl Sandboxed {
             launcher.prepare(&spec).map_err(|error| sandbox_error(&error))
         })
         .await??;
+        if !self.parts.gate.is_open() {
+            return Err(handed_back());
+        }
         watch.progress.at(Stage::Executing);
         let completed =
             self.launch(prepared, (upper, &layers), job, watch).await.map_err(|error| sandbox_error(&error))?;

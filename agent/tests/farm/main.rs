@@ -9,6 +9,7 @@ mod farm;
 mod first;
 mod hostile;
 mod large;
+mod owner;
 mod process;
 mod recorded;
 mod results;

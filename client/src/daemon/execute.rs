@@ -221,7 +221,8 @@ impl<'a> Executor<'a> {
                             if matches!(&error, AttemptError::Refused(error) if error.retry == Retry::Never) {
                                 return self.fallback(last).await;
                             }
-                            let busy = matches!(&error, AttemptError::Refused(error) if error.code == ErrorCode::Busy);
+                            let busy = matches!(&error, AttemptError::Refused(error) if error.code == ErrorCode::Busy)
+                                || matches!(error, AttemptError::HandedBack(_));
                             if !busy {
                                 tried.push(peer);
                             }
@@ -511,6 +512,7 @@ fn went(error: &AttemptError) -> Went {
             ErrorCode::MissingBlob | ErrorCode::Limit | ErrorCode::Cancelled => Went::Well,
             _ => Went::Badly,
         },
+        AttemptError::HandedBack(_) => Went::HandedBack,
         _ => Went::Badly,
     }
 }

@@ -206,7 +206,13 @@ fn no_file_is_a_drawer() {
 
 #[test]
 fn pure_cores_know_no_runtime_and_no_clock() {
-    let pure = ["coordinator/src/scheduler/core.rs", "agent/src/lease/core.rs", "client/src/dispatch/board.rs"];
+    let pure = [
+        "coordinator/src/scheduler/core.rs",
+        "agent/src/lease/core.rs",
+        "agent/src/owner/core.rs",
+        "agent/src/owner/hours.rs",
+        "client/src/dispatch/board.rs",
+    ];
     let mut files: Vec<PathBuf> = pure.iter().map(|path| root().join(path)).collect();
     files.extend(["audit", "owed", "presence"].map(|name| root().join(format!("agent/src/exchange/{name}.rs"))));
     sources(&root().join("client/src/compiler"), &mut files);

@@ -138,3 +138,12 @@ async fn threads_that_are_asked_for() {
     assert_eq!(printed(Some(0), script).await, "there\n-j --jobserver-auth=100,101\n");
     assert_eq!(printed(None, script).await, "none\n");
 }
+
+#[tokio::test]
+async fn who_gives_way_is_behind_everybody() {
+    let place = place(|limits| limits.gives_way = true);
+    let script =
+        "read -r -a stat < /proc/self/stat; read -r oom < /proc/self/oom_score_adj; echo ${stat[18]} ${stat[40]} $oom";
+    // SCHED_IDLE is 5.
+    assert_eq!(place.text(script).await, "19 5 1000");
+}
