@@ -2,7 +2,7 @@
 //!
 //! Life cycle: one task for the life of the agent. It notes who is there ([`presence`](super::presence)), looks through all results when the pure
 //! [`audit`](super::audit) says so, a page at a time while the machine lends nothing, and through those that were just read every few seconds. What is
-//! found goes through the [`Announcer`], no faster than [`REPAIR_BYTES_PER_SECOND`].
+//! found goes through the [`Announcer`], no faster than `REPAIR_BYTES_PER_SECOND`.
 
 use std::collections::BTreeMap;
 use std::fs;
