@@ -11,10 +11,8 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 WRAPPER_FLAGS := -C target-feature=+crt-static -C relocation-model=static -C panic=abort
 # Preloaded into compilers, so it must need no other library. What is preloaded is the same in every build.
 RECORDER_FLAGS := -C panic=abort -C opt-level=3 -C debuginfo=0 -C strip=symbols -C link-arg=-nostdlib
-RECORDER := libbuildbee_recorder.so
-PROGRAMS := buildbee buildbee-cli buildbee-agent buildbee-coordinator buildbee-sandbox
 
-.PHONY: help demo test real board board-test lint bench install release debug packages tools advisories fmt clean
+.PHONY: help demo test real board board-test lint bench install uninstall deb release debug packages tools advisories fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,12 +62,14 @@ debug: ## the programs that tests run, in target/debug
 	$(CARGO) build --workspace --locked --bins
 	$(CARGO) rustc --locked -p buildbee-recorder --lib -- $(RECORDER_FLAGS)
 
-install: release ## programs into $(PREFIX)/bin, annotated settings files into $(PREFIX)/share/doc/buildbee
-	install -d "$(DESTDIR)$(PREFIX)/bin"
-	for program in $(PROGRAMS); do install -m 755 "$(TARGET_DIR)/release/$$program" "$(DESTDIR)$(PREFIX)/bin/"; done
-	install -m 644 "$(TARGET_DIR)/release/$(RECORDER)" "$(DESTDIR)$(PREFIX)/bin/"
-	install -d "$(DESTDIR)$(PREFIX)/share/doc/buildbee"
-	install -m 644 packaging/config/*.toml "$(DESTDIR)$(PREFIX)/share/doc/buildbee/"
+install: release ## programs, units, man pages, completions below $(PREFIX); DESTDIR as everywhere
+	packaging/install "$(TARGET_DIR)/release" "$(PREFIX)" "$(DESTDIR)"
+
+uninstall: ## what make install has put below $(PREFIX); state and settings stay
+	packaging/install --remove "$(PREFIX)" "$(DESTDIR)"
+
+deb: release ## Debian packages of client, agent and coordinator, in target/debian
+	packaging/deb "$(TARGET_DIR)/release" "$(TARGET_DIR)/debian"
 
 packages: ## system packages that demo and test need
 	packaging/packages

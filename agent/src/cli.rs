@@ -1,6 +1,7 @@
 //! The command line, as typed. [`config`](crate::config) makes settings of it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -21,6 +22,14 @@ pub enum CliCommand {
     Serve(ServeArguments),
     /// Join a farm with a ticket from `buildbee-coordinator invite`.
     Join(JoinArguments),
+    /// Lend nothing for a while: what runs is handed back.
+    Pause(PauseArguments),
+    /// End a pause.
+    Resume(PlaceArguments),
+    /// Say how much this machine lends now, and why.
+    Status(StatusArguments),
+    /// Say who used this machine, for what, how much.
+    History(HistoryArguments),
     /// Say whether this machine can lend, and what to do where it can't.
     Doctor(DoctorArguments),
     /// Looks after compilers that this machine lends to machines of another architecture.
@@ -67,7 +76,7 @@ pub struct ServeArguments {
     /// Where everything is.
     #[command(flatten)]
     pub place: PlaceArguments,
-    /// When to lend: idle, proportional, dedicated or off.
+    /// When to lend: idle (while nobody uses the machine), proportional (what its user leaves over), dedicated (always) or off.
     #[arg(long)]
     pub mode: Option<String>,
     /// How many actions may run at once.
@@ -88,6 +97,12 @@ pub struct ServeArguments {
     /// File that appears, with peer id and addresses, once the agent listens.
     #[arg(long, value_name = "PATH")]
     pub ready_file: Option<PathBuf>,
+    /// Loopback address at which Nix finds all agents' stores, as host:port.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub nix_cache: Option<String>,
+    /// Root folder of the system whose Nix store is shared.
+    #[arg(long, value_name = "DIR")]
+    pub nix_root: Option<PathBuf>,
     /// Name of this machine for people.
     #[arg(long)]
     pub name: Option<String>,
@@ -109,6 +124,7 @@ impl ServeArguments {
             "advertise" => !self.advertise.is_empty(),
             "cache_size" => self.cache_size.is_some(),
             "name" => self.name.is_some(),
+            "nix_cache" => self.nix_cache.is_some(),
             _ => false,
         }
     }
@@ -122,6 +138,45 @@ pub struct JoinArguments {
     /// Name of this machine for people.
     #[arg(long)]
     pub name: Option<String>,
+    /// Where everything is.
+    #[command(flatten)]
+    pub place: PlaceArguments,
+}
+
+/// For `pause`.
+#[derive(Clone, Debug, Args)]
+pub struct PauseArguments {
+    /// For how long, like "2h". Without it: until `buildbee-agent resume`.
+    #[arg(value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub length: Option<Duration>,
+    /// Where everything is.
+    #[command(flatten)]
+    pub place: PlaceArguments,
+}
+
+/// For `status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArguments {
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+    /// Where everything is.
+    #[command(flatten)]
+    pub place: PlaceArguments,
+}
+
+/// For `history`.
+#[derive(Clone, Debug, Args)]
+pub struct HistoryArguments {
+    /// For programs.
+    #[arg(long)]
+    pub json: bool,
+    /// Each action, the last first, and not what each client used.
+    #[arg(long)]
+    pub actions: bool,
+    /// Of this time only, like "24h". Without it: all that is kept, some ten thousand actions.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub since: Option<Duration>,
     /// Where everything is.
     #[command(flatten)]
     pub place: PlaceArguments,

@@ -2,11 +2,13 @@
 //!
 //! Order, later wins: built-in defaults, the settings file, the command line. The file is the one named by `--config` or
 //! `BUILDBEE_AGENT_CONFIG`, else `/etc/buildbee/agent.toml` for root, `$XDG_CONFIG_HOME/buildbee/agent.toml` for others, where there is
-//! one. `BUILDBEE_LOG` is a tracing filter, `info` if not set.
+//! one. A systemd unit says its folders by `CONFIGURATION_DIRECTORY` and `STATE_DIRECTORY`. `BUILDBEE_LOG` is a tracing filter, `info` if
+//! not set.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -18,12 +20,16 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::cli::{PlaceArguments, ServeArguments};
+use crate::owner::hours::Hours;
 
 /// Every key of the settings file with its meaning and default.
 pub const ANNOTATED: &str = include_str!("../../packaging/config/agent.toml");
 /// The keys of the settings file, for hints.
-const KEYS: &str = "action_memory, action_processes, action_timeout, advertise, bwrap, cache_size, listen, mdns, mode, name, sandbox, slots, \
-                    state_dir";
+const KEYS: &str = "action_memory, action_processes, action_timeout, advertise, blocked, bwrap, cache_size, claim_after, daily_cpu, \
+                    hand_back_after, hours, idle_after, listen, logind, mdns, memory_reserve, mode, name, nix_cache, nix_root, \
+                    on_battery, owner_file, repair_after, sandbox, slots, state_dir, system_root";
+/// The folder of the agent that is a service of this machine.
+pub const SERVICE_STATE_DIR: &str = "/var/lib/buildbee-agent";
 /// The fixed port of agents.
 pub const DEFAULT_LISTEN: &str = "0.0.0.0:7471";
 const DEFAULT_CACHE_BYTES: u64 = 20 << 30;
@@ -32,8 +38,21 @@ const MEMORY_PER_SLOT_BYTES: u64 = 1 << 30;
 const DEFAULT_ACTION_MEMORY_BYTES: u64 = 4 << 30;
 const DEFAULT_ACTION_TIMEOUT: Duration = Duration::from_secs(600);
 const DEFAULT_ACTION_PROCESSES: u64 = 512;
+/// Longer than a weekend.
+const DEFAULT_REPAIR_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+/// Who counts as gone sooner than they can come back would have everything copied for nothing.
+const MIN_REPAIR_AFTER: Duration = Duration::from_secs(1);
 /// The store is useless below this.
 const MIN_CACHE_BYTES: u64 = 64 << 20;
+
+const DEFAULT_IDLE_AFTER: Duration = Duration::from_secs(5 * 60);
+const DEFAULT_CLAIM_AFTER: Duration = Duration::from_secs(30);
+const DEFAULT_HAND_BACK_AFTER: Duration = Duration::from_millis(1500);
+/// Memory that stays free: this, or this part of a small machine's.
+const DEFAULT_RESERVE_BYTES: u64 = 1 << 30;
+const RESERVE_PART: u64 = 8;
+/// Members that are not lent to.
+const MAX_BLOCKED: usize = 256;
 
 /// When to lend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,12 +113,47 @@ pub struct Settings {
     pub ready_file: Option<PathBuf>,
     /// For people; empty: as in the membership.
     pub name: String,
+    /// Where Nix finds all agents' stores, on loopback; `None`: nowhere.
+    pub nix_cache: Option<SocketAddr>,
+    /// Root folder of the system whose Nix store is shared.
+    pub nix_root: PathBuf,
     /// The program buildbee-sandbox.
     pub sandbox: PathBuf,
     /// The program bwrap.
     pub bwrap: PathBuf,
     /// What one action may use.
     pub limits: Limits,
+    /// An agent that was away for as long is replaced as a keeper of results.
+    pub repair_after: Duration,
+    /// What the machine's owner allows.
+    pub owner: OwnerSettings,
+}
+
+/// What the machine's owner allows, besides mode and slots.
+#[derive(Clone, Debug)]
+pub struct OwnerSettings {
+    /// Who has not touched the machine for this long is away.
+    pub idle_after: Duration,
+    /// More is lent once it was possible for this long.
+    pub claim_after: Duration,
+    /// How long what runs is held before it is handed back.
+    pub hand_back_after: Duration,
+    /// When to lend.
+    pub hours: Hours,
+    /// Whether to lend on battery.
+    pub on_battery: bool,
+    /// Memory that stays free.
+    pub reserve_bytes: u64,
+    /// Stands for an owner who is here; `None`: the one in the state folder.
+    pub file: Option<PathBuf>,
+    /// Members that are not lent to, by name or id.
+    pub blocked: Vec<String>,
+    /// Whether to ask logind.
+    pub logind: bool,
+    /// Processor time of all actions of a day.
+    pub daily_cpu: Option<Duration>,
+    /// Where the system's files are.
+    pub system_root: PathBuf,
 }
 
 /// The settings file as written. Times are like "10m", sizes like "20GiB".
@@ -123,6 +177,10 @@ struct FileSettings {
     mdns: Option<bool>,
     /// Default: the name given at joining.
     name: Option<String>,
+    /// Default: none.
+    nix_cache: Option<String>,
+    /// Default "/".
+    nix_root: Option<PathBuf>,
     /// Default: `buildbee-sandbox` beside this program.
     sandbox: Option<PathBuf>,
     /// Default: `bwrap` in PATH.
@@ -133,6 +191,30 @@ struct FileSettings {
     action_memory: Option<String>,
     /// Processes and threads of one action. Default 512.
     action_processes: Option<u64>,
+    /// How long another agent may be away before its copies of results are made again elsewhere. Default "3days".
+    repair_after: Option<String>,
+    /// Who has not touched the machine for this long is away. Default "5m".
+    idle_after: Option<String>,
+    /// More is lent once it was possible for this long. Default "30s".
+    claim_after: Option<String>,
+    /// How long actions are held before they are handed back. Default "1500ms".
+    hand_back_after: Option<String>,
+    /// When to lend. Default: always.
+    hours: Option<String>,
+    /// Default false.
+    on_battery: Option<bool>,
+    /// Memory that stays free. Default "1GiB", or an eighth of the machine's where that is less.
+    memory_reserve: Option<String>,
+    /// Stands for an owner who is here. Default: `owner-present` in the state folder.
+    owner_file: Option<PathBuf>,
+    /// Members that are not lent to. Default: none.
+    blocked: Option<Vec<String>>,
+    /// Whether to ask logind which sessions are in use. Default true.
+    logind: Option<bool>,
+    /// Processor time of all actions of a day. Default: no limit.
+    daily_cpu: Option<String>,
+    /// Where the system's files are; for tests. Default "/".
+    system_root: Option<PathBuf>,
 }
 
 /// What is wrong with the settings. Each is the user's to mend.
@@ -213,9 +295,17 @@ impl Machine {
         self.get(variable).filter(|path| path.starts_with('/')).map_or_else(home, PathBuf::from)
     }
 
+    /// A folder that systemd made for this unit.
+    fn of_unit(&self, variable: &str) -> Option<PathBuf> {
+        // Several folders are separated by colons; then none of them is meant.
+        self.get(variable).filter(|path| path.starts_with('/') && !path.contains(':')).map(PathBuf::from)
+    }
+
     fn default_state_dir(&self) -> PathBuf {
-        if self.root {
-            PathBuf::from("/var/lib/buildbee-agent")
+        if let Some(folder) = self.of_unit("STATE_DIRECTORY") {
+            folder
+        } else if self.root {
+            PathBuf::from(SERVICE_STATE_DIR)
         } else {
             self.base("XDG_STATE_HOME", ".local/state").join("buildbee-agent")
         }
@@ -228,8 +318,8 @@ impl Machine {
 
     /// Where the settings file is if none is named.
     fn usual_file(&self) -> PathBuf {
-        let folder = if self.root { PathBuf::from("/etc") } else { self.base("XDG_CONFIG_HOME", ".config") };
-        folder.join("buildbee/agent.toml")
+        let usual = || if self.root { PathBuf::from("/etc") } else { self.base("XDG_CONFIG_HOME", ".config") };
+        self.of_unit("CONFIGURATION_DIRECTORY").unwrap_or_else(|| usual().join("buildbee")).join("agent.toml")
     }
 
     fn default_slots(&self) -> usize {
@@ -254,6 +344,11 @@ pub fn settings_file() -> PathBuf {
 /// The log's filter.
 pub fn log_filter() -> String {
     Machine::this().get("BUILDBEE_LOG").unwrap_or("info,libp2p_swarm=warn").to_owned()
+}
+
+/// `JOURNAL_STREAM`: where systemd's journal listens.
+pub fn journal_stream() -> Option<String> {
+    Machine::this().get("JOURNAL_STREAM").map(str::to_owned)
 }
 
 impl Settings {
@@ -287,13 +382,18 @@ impl Settings {
     }
 
     fn assemble(arguments: ServeArguments, file: FileSettings, machine: &Machine) -> Result<Self, ConfigError> {
-        let mode = arguments.mode.or(file.mode);
-        let listen = Some(arguments.listen).filter(|given| !given.is_empty()).or(file.listen);
-        let advertise = Some(arguments.advertise).filter(|given| !given.is_empty()).or(file.advertise);
+        let mode = arguments.mode.or(file.mode.clone());
+        let listen = Some(arguments.listen).filter(|given| !given.is_empty()).or(file.listen.clone());
+        let advertise = Some(arguments.advertise).filter(|given| !given.is_empty()).or(file.advertise.clone());
         let beside = || machine.executable.with_file_name("buildbee-sandbox");
-        let cache_size = arguments.cache_size.or(file.cache_size);
+        let cache_size = arguments.cache_size.or(file.cache_size.clone());
+        let mode = mode.map_or(Ok(Mode::Dedicated), |mode| parse("mode", &mode, Mode::from_str))?;
+        let owner = owner(&file, machine)?;
+        let mut limits = limits(file.action_timeout, file.action_memory, file.action_processes, machine)?;
+        // A dedicated machine has nobody to give way to.
+        limits.gives_way = mode != Mode::Dedicated;
         let settings = Self {
-            mode: mode.map_or(Ok(Mode::Dedicated), |mode| parse("mode", &mode, Mode::from_str))?,
+            mode,
             n_slots: arguments.slots.or(file.slots).unwrap_or_else(|| machine.default_slots()),
             listen: listen.unwrap_or_else(|| vec![DEFAULT_LISTEN.to_owned()]),
             advertise: advertise.unwrap_or_default(),
@@ -302,9 +402,17 @@ impl Settings {
             mdns: !arguments.no_mdns && file.mdns.unwrap_or(true),
             ready_file: arguments.ready_file,
             name: arguments.name.or(file.name).unwrap_or_default(),
+            nix_cache: match arguments.nix_cache.or(file.nix_cache).filter(|address| !address.is_empty()) {
+                Some(address) => Some(parse("nix_cache", &address, loopback)?),
+                None => None,
+            },
+            nix_root: arguments.nix_root.or(file.nix_root).unwrap_or_else(|| PathBuf::from("/")),
             sandbox: arguments.sandbox.or(file.sandbox).unwrap_or_else(beside),
             bwrap: file.bwrap.unwrap_or_else(|| machine.find_bwrap()),
-            limits: limits(file.action_timeout, file.action_memory, file.action_processes, machine)?,
+            limits,
+            repair_after: (file.repair_after)
+                .map_or(Ok(DEFAULT_REPAIR_AFTER), |time| parse("repair_after", &time, humantime::parse_duration))?,
+            owner,
         };
         settings.check()?;
         Ok(settings)
@@ -323,8 +431,14 @@ impl Settings {
                 format!("at least {} MiB are needed", MIN_CACHE_BYTES >> 20),
             );
         }
+        if self.repair_after < MIN_REPAIR_AFTER {
+            return bad("repair_after", format!("{:?}", self.repair_after), "at least \"1s\" is possible".to_owned());
+        }
         if self.name.len() > MAX_NAME_BYTES || self.name.chars().any(char::is_control) {
             return bad("name", self.name.clone(), format!("at most {MAX_NAME_BYTES} bytes, no control characters"));
+        }
+        if self.owner.blocked.len() > MAX_BLOCKED {
+            return bad("blocked", self.owner.blocked.len().to_string(), format!("at most {MAX_BLOCKED} members"));
         }
         for (key, addresses) in [("listen", &self.listen), ("advertise", &self.advertise)] {
             if addresses.len() > MAX_ADDRESSES_PER_PEER {
@@ -379,6 +493,38 @@ fn limits(
     })
 }
 
+/// What it offers is everybody's who can connect.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "an address is like \"127.0.0.1:7474\"".to_owned())?;
+    if address.ip().is_loopback() { Ok(address) } else { Err("only a loopback address is possible".to_owned()) }
+}
+
+fn owner(file: &FileSettings, machine: &Machine) -> Result<OwnerSettings, ConfigError> {
+    let time = |key, text: &Option<String>, default| {
+        text.as_ref().map_or(Ok(default), |text| parse(key, text, humantime::parse_duration))
+    };
+    let default_reserve = match machine.memory_bytes {
+        0 => DEFAULT_RESERVE_BYTES,
+        all => DEFAULT_RESERVE_BYTES.min(all / RESERVE_PART),
+    };
+    let size = |text: &String| parse("memory_reserve", text, size_bytes);
+    let no_limit = |text: &&String| !text.is_empty();
+    let daily_cpu = file.daily_cpu.as_ref().filter(no_limit);
+    Ok(OwnerSettings {
+        idle_after: time("idle_after", &file.idle_after, DEFAULT_IDLE_AFTER)?,
+        claim_after: time("claim_after", &file.claim_after, DEFAULT_CLAIM_AFTER)?,
+        hand_back_after: time("hand_back_after", &file.hand_back_after, DEFAULT_HAND_BACK_AFTER)?,
+        hours: parse("hours", file.hours.as_deref().unwrap_or_default(), Hours::from_str)?,
+        on_battery: file.on_battery.unwrap_or(false),
+        reserve_bytes: file.memory_reserve.as_ref().map_or(Ok(default_reserve), size)?,
+        file: file.owner_file.clone().filter(|file| !file.as_os_str().is_empty()),
+        blocked: file.blocked.clone().unwrap_or_default(),
+        logind: file.logind.unwrap_or(true),
+        daily_cpu: daily_cpu.map(|text| parse("daily_cpu", text, humantime::parse_duration)).transpose()?,
+        system_root: file.system_root.clone().unwrap_or_else(|| PathBuf::from("/")),
+    })
+}
+
 fn size_bytes(text: &str) -> Result<u64, String> {
     text.parse::<bytesize::ByteSize>().map(|size| size.as_u64())
 }
@@ -429,6 +575,17 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_says_its_folders() {
+        let units = [("STATE_DIRECTORY", "/var/lib/a"), ("CONFIGURATION_DIRECTORY", "/etc/b")];
+        let environment = units.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let unit = Machine { environment, ..machine() };
+        assert_eq!(resolve(&[], None, &unit).unwrap().state_dir, Path::new("/var/lib/a"));
+        assert_eq!(unit.usual_file(), Path::new("/etc/b/agent.toml"));
+        let file = Some("state_dir = \"/data\"\n");
+        assert_eq!(resolve(&[], file, &unit).unwrap().state_dir, Path::new("/data"), "the file wins");
+    }
+
+    #[test]
     fn the_command_line_wins_over_the_file() {
         let file = Some("slots = 2\nmode = \"off\"\nlisten = [\"127.0.0.1:1\"]\ncache_size = \"1GiB\"\nmdns = true\n");
         let words = ["--slots", "5", "--no-mdns", "--listen", "127.0.0.1:0", "--listen", "[::1]:0"];
@@ -453,6 +610,9 @@ mod tests {
             ("slots = -1\n", 1, "slots"),
             ("\n cache_size=\"1\"\n", 2, "cache_size"),
             ("action_timeout = \"soon\"\n", 1, "action_timeout"),
+            ("idle_after = \"long\"\n", 1, "idle_after"),
+            ("hours = \"nights\"\n", 1, "hours"),
+            ("memory_reserve = \"much\"\n", 1, "memory_reserve"),
         ] {
             let error = resolve(&["--config", "/c.toml"], Some(text), &machine()).unwrap_err().to_string();
             assert!(error.starts_with(&format!("/c.toml:{line}: {key}: ")) && error.contains("\nhint: "), "{error}");

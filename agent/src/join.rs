@@ -39,6 +39,12 @@ pub enum JoinFailure {
         /// Where the membership is kept.
         file: PathBuf,
     },
+    /// Somebody means this machine's agent, and would have joined with one of their own.
+    #[error(
+        "this machine's agent is a service, for which root joins\nhint: run `sudo buildbee-agent join TICKET`; for an agent of your own, \
+         name its folder with --state-dir"
+    )]
+    Service,
     /// The state folder is of no use.
     #[error(transparent)]
     State(#[from] StateError),
@@ -56,7 +62,7 @@ pub enum JoinFailure {
 impl JoinFailure {
     /// Whether the user can mend it by asking for something else.
     pub fn is_users(&self) -> bool {
-        matches!(self, Self::NoTicket(_) | Self::Role(_) | Self::OtherFarm { .. })
+        matches!(self, Self::NoTicket(_) | Self::Role(_) | Self::OtherFarm { .. } | Self::Service)
     }
 }
 

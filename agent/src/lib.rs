@@ -10,6 +10,7 @@
 //! | `supply` | what a client sends along with an action |
 //! | [`lease`] | slots, and what the coordinator is told of them |
 //! | [`executor`] | gets an action's result |
+//! | [`owner`] | the machine's owner comes first |
 //! | [`workspace`] | trees to folders, outputs to blobs |
 //! | [`toolchain`] | toolchains as folders |
 //! | [`exchange`] | blobs and results between peers |
@@ -32,6 +33,8 @@ pub mod executor;
 pub mod flight;
 pub mod join;
 pub mod lease;
+pub mod nix_cache;
+pub mod owner;
 pub mod recorder;
 pub mod serve;
 pub mod session;

@@ -8,14 +8,15 @@ use std::time::{Duration, SystemTime};
 use anyhow::anyhow;
 use buildbee_agent::add;
 use buildbee_agent::cli::{Cli, CliCommand, DoctorArguments, JoinArguments, ServeArguments, ToolchainCommand};
-use buildbee_agent::config::{self, ConfigError, Settings};
+use buildbee_agent::config::{self, ConfigError, SERVICE_STATE_DIR, Settings};
 use buildbee_agent::doctor;
 use buildbee_agent::join::{JoinFailure, join};
+use buildbee_agent::owner::words::{self, WordsError};
 use buildbee_agent::serve::Agent;
+use buildbee_p2p::log;
 use buildbee_proto::membership::UnixSeconds;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// Exit code: the user asked for something that can't be.
 const EXIT_USER: u8 = 2;
@@ -50,8 +51,8 @@ const MORE_INFORMATION: &str = "For more information, try '--help'.";
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let filter = config::log_filter();
-    let filter = EnvFilter::try_new(&filter).map_err(|error| ConfigError::Log { filter, error: error.to_string() })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    log::start(&filter, config::journal_stream().as_deref())
+        .map_err(|error| ConfigError::Log { filter, error: error.to_string() })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -62,11 +63,24 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             CliCommand::Join(arguments) => Box::pin(join_farm(arguments)).await,
             CliCommand::Doctor(arguments) => Box::pin(examine(arguments)).await,
             CliCommand::Toolchain(command) => toolchain(command),
+            CliCommand::Pause(arguments) => told(words::pause(&arguments, SystemTime::now())),
+            CliCommand::Resume(place) => told(words::resume(&place)),
+            CliCommand::Status(arguments) => told(words::status(&arguments, SystemTime::now())),
+            CliCommand::History(arguments) => told(words::history(&arguments, SystemTime::now())),
         }
     });
     // Work that blocks on a dead disk must not keep the process.
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
+}
+
+fn told(text: Result<String, WordsError>) -> anyhow::Result<ExitCode> {
+    match text {
+        Ok(text) => say(&text),
+        Err(WordsError::Config(error)) => return Err(error.into()),
+        Err(error) => return Err(error.into()),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
@@ -92,6 +106,10 @@ async fn serve(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
 
 async fn join_farm(arguments: JoinArguments) -> anyhow::Result<ExitCode> {
     let settings = Settings::load_places(&arguments.place, None)?;
+    let service = Path::new(SERVICE_STATE_DIR);
+    if arguments.place.state_dir.is_none() && settings.state_dir != service && service.is_dir() {
+        return Err(JoinFailure::Service.into());
+    }
     let host_name = || nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     let name = arguments.name.or_else(host_name).unwrap_or_else(|| "agent".to_owned());
     let (enrolment, peer) = join(&settings.state_dir, &arguments.ticket, &name, now()).await?;

@@ -1,10 +1,12 @@
 //! The agent as a whole: opens what it needs in order, starts its tasks, stops them in order.
 //!
 //! Start: state folder, key, membership, store, sandbox (tried out for real), node, toolchains; then it listens, and says so. Stop:
-//! nothing more is admitted, what runs is cancelled and gone, the node closes, the store last. Not here: what any part does.
+//! nothing more is admitted, results that nobody else has are handed on, what runs is cancelled and gone, the node closes, the store
+//! last. Not here: what any part does.
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,26 +28,38 @@ use buildbee_sandbox::launcher::{self, Launcher};
 use buildbee_sandbox::probe::{ProbeFailure, probe};
 use buildbee_store::{Durability, OpenError, Options, Store};
 use thiserror::Error;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
 
 use crate::compose;
 use crate::config::{Mode, Settings};
 use crate::doubles::{Doubles, keep_task};
-use crate::exchange::adopt::{MAX_ANNOUNCED, adopt_task};
-use crate::exchange::announce::{announce_task, announcer};
+use crate::exchange::adopt::{adopt_task, adopter};
+use crate::exchange::announce::{Announcer, ToAnnounce, announce_task, announcer};
 use crate::exchange::cache::CacheServer;
 use crate::exchange::fetch::Fetcher;
+use crate::exchange::kept::Kept;
+use crate::exchange::repair::{Repair, repair_task};
 use crate::exchange::serve::BlobServer;
 use crate::exchange::small::Small;
-use crate::executor::sandboxed::Parts;
+use crate::executor::sandboxed::{Holders, Parts};
 use crate::lease::actor::{Heartbeat, heartbeat_task};
 use crate::lease::core::Core;
 use crate::lease::slots::Slots;
+use crate::nix_cache::ask::Askers;
+use crate::nix_cache::database::Database;
+use crate::nix_cache::http;
+use crate::nix_cache::serve::StorePathServer;
+use crate::owner::core::{Core as OwnerCore, Phase, Policy};
+use crate::owner::gate::Gate;
+use crate::owner::history::{History, ToWrite, history_task};
+use crate::owner::signals;
+use crate::owner::watch::{Watch, watch_task};
 use crate::recorder::Recorder;
-use crate::session::Sessions;
+use crate::session::{Sessions, Terms};
 use crate::shares::Shares;
 use crate::state::{StateDir, StateError};
-use crate::toolchain::{Changed, Toolchains, host};
+use crate::toolchain::{Changed, Making, Toolchains, host};
 use crate::workspace::folders::Folders;
 use crate::workspace::memory::{MemoryFolder, SHARED_MEMORY};
 
@@ -53,6 +67,8 @@ use crate::workspace::memory::{MemoryFolder, SHARED_MEMORY};
 const MAX_STREAMS: usize = 1024;
 /// Those of one peer, so that no single one can take them all.
 const MAX_STREAMS_PER_PEER: usize = 256;
+/// How long others may take to store what this agent alone has.
+const HAND_OFF_GRACE: Duration = Duration::from_secs(1);
 /// How long what runs may take to be gone.
 const STOP_GRACE: Duration = Duration::from_millis(1500);
 /// How long the connections may take to close.
@@ -100,6 +116,16 @@ pub enum ServeError {
     /// No random numbers.
     #[error("no random numbers: {0}\nhint: the kernel must offer getrandom")]
     Random(getrandom::Error),
+    /// Nix's address can't be listened at.
+    #[error(
+        "cannot serve Nix at {address}: {source}\nhint: another program may be there; set nix_cache to another port"
+    )]
+    NixCache {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The ready file can't be written.
     #[error("ready file {}: {source}\nhint: check the folder that --ready-file names", file.display())]
     Ready {
@@ -115,8 +141,24 @@ pub enum ServeError {
 pub struct Agent {
     node: Node,
     slots: Slots,
+    announcer: Announcer,
     tasks: Tasks,
     addresses: Vec<String>,
+    nix_cache: Option<SocketAddr>,
+}
+
+/// What looks after results.
+struct Results {
+    kept: Kept,
+    to_announce: ToAnnounce,
+    seen_file: PathBuf,
+    gone_after: Duration,
+}
+
+/// What this agent's machine has for others besides blobs and results.
+struct Answers {
+    store_paths: StorePathServer,
+    doubles: Doubles,
 }
 
 #[derive(Debug)]
@@ -138,10 +180,7 @@ impl Agent {
             drop(fs::remove_file(file));
         }
         let identity = Identity::load_or_create(&state.identity())?;
-        let enrolment = Enrolment::load(&state.enrolment())?.ok_or(ServeError::NotJoined)?;
-        if enrolment.membership.value.role != Role::Agent {
-            return Err(ServeError::Role { role: enrolment.membership.value.role });
-        }
+        let enrolment = enrolled(&state)?;
         let options = Options { max_bytes: settings.cache_bytes, durability: Durability::Lazy };
         let (store, recovery) = Store::open_packed(&state.store(), &options)?;
         tracing::info!(?recovery, "store is open");
@@ -150,30 +189,23 @@ impl Agent {
         tracing::info!(?capabilities, "the sandbox works");
         let memory = memory_folder(settings).await;
         let launcher = Launcher::start(&settings.sandbox, &settings.bwrap).await?;
-        let (node, inbound) = node::start(NodeConfig {
-            identity: identity.clone(),
-            membership: enrolment.membership.clone(),
-            roster: load_roster(&state.roster()),
-            listen: settings.listen.clone(),
-            mdns: settings.mdns,
-            accept_joins: false,
-        })
-        .await?;
+        let (node, inbound) = node::start(network(settings, &state, &identity, &enrolment)).await?;
         let tasks = Tasks::new();
         let slots = slots(settings, node.peer())?;
         let boot = fs::read_to_string(BOOT_ID).map_err(at)?;
         let ring = Box::new(RingSlots(slots.clone()));
-        let toolchains = Toolchains::open(&state.toolchains(), boot, store.clone(), tasks.clone(), ring).map_err(at)?;
+        let (phase, gate) = Gate::new();
+        let making = Making { store: store.clone(), tasks: tasks.clone(), gate: gate.clone(), changed: ring };
+        let toolchains = Toolchains::open(&state.toolchains(), boot, making).map_err(at)?;
         let addresses = addresses(settings, &node);
-        let agent = Self { node, slots, tasks, addresses };
+        let (announcer, to_announce) = announcer();
+        let mut agent = Self { node, slots, announcer, tasks, addresses, nix_cache: None };
         let (neighbours, holders) = watch::channel(Arc::default());
         let fetcher = Fetcher::new(agent.node.clone(), store.clone());
+        agent.start_nix_cache(settings, &holders).await?;
         agent.start_heartbeat(settings, &enrolment, &state, toolchains.clone(), neighbours);
-        let limits = settings.limits;
-        let recorder = Recorder::make(fresh_folder(&state.recorder()).map_err(at)?, &settings.sandbox).map_err(at)?;
-        if recorder.is_none() {
-            tracing::warn!("{LIBRARY} is not beside buildbee-sandbox: no action is recorded");
-        }
+        let (history, to_write) = History::open(state.path());
+        agent.start_watch(settings, &state, launcher.clone(), phase, (&history, to_write));
         let doubles = Doubles::new(state.doubles(), store.clone());
         let keeping = keep_task(doubles.clone(), toolchains.clone(), fetcher.clone(), agent.tasks.token());
         agent.tasks.spawn("doubles", keeping);
@@ -186,14 +218,25 @@ impl Agent {
             launcher,
             holders,
             folders: Folders::new(workspaces, memory, &agent.tasks),
-            recorder,
-            limits,
+            recorder: recorder(settings, &state).map_err(at)?,
+            slots: agent.slots.clone(),
+            gate: gate.clone(),
+            limits: settings.limits,
         };
-        agent.start_serving(parts, (store, doubles), fetcher, inbound);
+        let results = Results {
+            kept: Kept::new(store.clone()),
+            to_announce,
+            seen_file: state.seen(),
+            gone_after: settings.repair_after,
+        };
+        let answers = Answers { store_paths: StorePathServer::new(Database::open(&settings.nix_root)), doubles };
+        let blocked = settings.owner.blocked.clone().into();
+        let terms = Terms { slots: agent.slots.clone(), gate, history, blocked };
+        agent.start_serving(parts, terms, answers, fetcher, results, inbound);
         if let Some(file) = &settings.ready_file {
             agent.say_ready(file)?;
         }
-        tracing::info!(peer = %agent.node.peer(), addresses = ?agent.addresses, n_slots = agent.slots.n_slots(), "lending");
+        tracing::info!(peer = %agent.node.peer(), addresses = ?agent.addresses, n_slots = agent.slots.n_slots(), mode = %settings.mode, "up");
         Ok(agent)
     }
 
@@ -237,32 +280,103 @@ impl Agent {
         self.tasks.spawn("heartbeat", heartbeat_task(heartbeat, self.tasks.token()));
     }
 
-    fn start_serving(&self, parts: Parts, (store, doubles): (Store, Doubles), fetcher: Fetcher, inbound: Inbound) {
-        let (announcer, to_announce) = announcer();
+    async fn start_nix_cache(&mut self, settings: &Settings, agents: &Holders) -> Result<(), ServeError> {
+        let Some(address) = settings.nix_cache else { return Ok(()) };
+        let failed = |source| ServeError::NixCache { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        self.nix_cache = Some(listener.local_addr().map_err(failed)?);
+        let askers = Askers::new(self.node.clone(), agents.clone(), self.tasks.clone());
+        let serve = http::serve_task(listener, askers, self.tasks.clone(), self.tasks.token());
+        self.tasks.spawn("binary caches", serve);
+        Ok(())
+    }
+
+    /// From here on nothing is lent that the owner does not leave over.
+    fn start_watch(
+        &self,
+        settings: &Settings,
+        state: &StateDir,
+        launcher: Launcher,
+        phase: watch::Sender<Phase>,
+        (history, to_write): (&History, ToWrite),
+    ) {
+        if settings.mode != Mode::Dedicated {
+            self.slots.lend(0);
+        }
+        let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let watch = Watch {
+            core: OwnerCore::new(Policy::of(settings, n_cores)),
+            mode: settings.mode,
+            signals: signals::all(settings, state, history, &self.tasks),
+            slots: self.slots.clone(),
+            launcher,
+            phase,
+            status_file: state.status(),
+        };
+        self.tasks.spawn("owner", watch_task(watch, self.tasks.token()));
+        self.tasks.spawn("history", history_task(to_write, state.path().to_owned()));
+    }
+
+    fn start_serving(
+        &self,
+        parts: Parts,
+        terms: Terms,
+        answers: Answers,
+        fetcher: Fetcher,
+        results: Results,
+        inbound: Inbound,
+    ) {
+        let store = parts.store.clone();
+        let Answers { store_paths, doubles } = answers;
+        let Results { kept, to_announce, seen_file, gone_after } = results;
         let arriving = fetcher.arriving().clone();
-        let (noted, to_adopt) = mpsc::channel(MAX_ANNOUNCED);
+        let (node, announcer) = (self.node.clone(), self.announcer.clone());
         let stop = || self.tasks.token();
-        self.tasks.spawn("announce", announce_task(self.node.clone(), parts.small.clone(), to_announce, stop()));
-        self.tasks.spawn("adopt", adopt_task(self.node.clone(), store.clone(), fetcher, to_adopt, stop()));
         let small = parts.small.clone();
-        let executor = compose::executor(parts, store.clone(), announcer, self.node.clone(), self.tasks.clone());
+        let announcing = announce_task(node.clone(), store.clone(), small.clone(), kept.clone(), to_announce, stop());
+        self.tasks.spawn("announce", announcing);
+        let (adopter, to_adopt) = adopter(node.clone(), store.clone(), kept.clone());
+        self.tasks.spawn("adopt", adopt_task(adopter.clone(), fetcher, to_adopt, stop()));
+        let (cache, was_read) = CacheServer::new(store.clone(), adopter, kept.clone(), doubles);
+        let repair = Repair {
+            node: node.clone(),
+            store: store.clone(),
+            announcer: announcer.clone(),
+            slots: self.slots.clone(),
+            seen_file,
+            gone_after,
+        };
+        self.tasks.spawn("repair", repair_task(repair, was_read, stop()));
+        let executor = compose::executor(parts, store.clone(), announcer, kept, node, self.tasks.clone());
         let servers = Servers {
             blobs: BlobServer::new(store.clone(), small.clone(), arriving.clone()),
-            cache: CacheServer::new(store.clone(), noted, doubles),
-            sessions: Sessions::new(store, small, arriving, self.slots.clone(), executor, self.tasks.clone()),
+            cache,
+            store_paths,
+            sessions: Sessions::new(store, small, arriving, terms, executor, self.tasks.clone()),
         };
         self.tasks.spawn("accept", accept_task(inbound, servers, self.tasks.clone()));
     }
 
     fn say_ready(&self, file: &Path) -> Result<(), ServeError> {
-        let ready = serde_json::json!({ "peer": self.peer().to_string(), "addresses": self.addresses });
+        let ready = serde_json::json!({ "peer": self.peer().to_string(), "addresses": self.addresses, "nix_cache": self.nix_cache });
         let failed = |source| ServeError::Ready { file: file.to_owned(), source };
         private_file::replace(file, format!("{ready}\n").as_bytes()).map_err(failed)
     }
 
-    /// Admits nothing more, ends what runs, closes. Takes about two seconds at most.
+    /// Gives results that are nowhere else yet to those who should have them: before an end, or before the machine sleeps. Takes a
+    /// second at most, and no time where there are none.
+    pub async fn hand_off(&self) {
+        match tokio::time::timeout(HAND_OFF_GRACE, self.announcer.hand_off()).await {
+            Ok(0) => {}
+            Ok(n_owed) => tracing::info!(n_owed, "results stay with this agent alone: nobody is there to take them"),
+            Err(_) => tracing::info!("not all results could be handed on in time"),
+        }
+    }
+
+    /// Admits nothing more, hands on what nobody else has, ends what runs, closes. Takes about three seconds at most.
     pub async fn stop(self) {
         self.slots.drain();
+        self.hand_off().await;
         self.tasks.stop(STOP_GRACE).await;
         if tokio::time::timeout(CLOSE_GRACE, self.node.shutdown()).await.is_err() {
             tracing::debug!("connections did not close in time");
@@ -271,16 +385,8 @@ impl Agent {
 }
 
 fn slots(settings: &Settings, peer: PeerId) -> Result<Slots, ServeError> {
-    let n_slots = match settings.mode {
-        Mode::Dedicated => settings.n_slots,
-        Mode::Off => 0,
-        Mode::Idle | Mode::Proportional => {
-            tracing::warn!(mode = %settings.mode, "this version does not watch the machine's user yet: lending all the time");
-            settings.n_slots
-        }
-    };
     let boot_id = getrandom::u64().map_err(ServeError::Random)?;
-    Ok(Slots::new(Core::new(peer, boot_id, n_slots)))
+    Ok(Slots::new(Core::new(peer, boot_id, settings.n_slots)))
 }
 
 /// An empty folder where there may be leftovers of actions, with folders that their programs made inaccessible.
@@ -292,6 +398,34 @@ fn fresh_folder(dir: &Path) -> io::Result<PathBuf> {
     }
     fs::create_dir_all(dir)?;
     Ok(dir.to_owned())
+}
+
+/// What `join` kept.
+fn enrolled(state: &StateDir) -> Result<Enrolment, ServeError> {
+    let enrolment = Enrolment::load(&state.enrolment())?.ok_or(ServeError::NotJoined)?;
+    match enrolment.membership.value.role {
+        Role::Agent => Ok(enrolment),
+        role => Err(ServeError::Role { role }),
+    }
+}
+
+fn network(settings: &Settings, state: &StateDir, identity: &Identity, enrolment: &Enrolment) -> NodeConfig {
+    NodeConfig {
+        identity: identity.clone(),
+        membership: enrolment.membership.clone(),
+        roster: load_roster(&state.roster()),
+        listen: settings.listen.clone(),
+        mdns: settings.mdns,
+        accept_joins: false,
+    }
+}
+
+fn recorder(settings: &Settings, state: &StateDir) -> std::io::Result<Option<Recorder>> {
+    let recorder = Recorder::make(fresh_folder(&state.recorder())?, &settings.sandbox)?;
+    if recorder.is_none() {
+        tracing::warn!("{LIBRARY} is not beside buildbee-sandbox: no action is recorded");
+    }
+    Ok(recorder)
 }
 
 /// A place in memory for the folders of actions, if there is one in which the sandbox works.
@@ -333,6 +467,7 @@ fn addresses(settings: &Settings, node: &Node) -> Vec<String> {
 struct Servers {
     blobs: BlobServer,
     cache: CacheServer,
+    store_paths: StorePathServer,
     sessions: Sessions,
 }
 
@@ -360,13 +495,14 @@ async fn accept_task(mut inbound: Inbound, servers: Servers, tasks: Tasks) {
 impl Servers {
     async fn serve(&self, arrived: InboundStream) {
         let InboundStream { from, protocol, stream } = arrived;
-        let Sender::Member { peer, role, .. } = &from else { return };
+        let Sender::Member { peer, role, name } = &from else { return };
         match (protocol, role) {
             // Not the coordinator: it never sees content.
             (Protocol::Blob, Role::Client | Role::Agent) => self.blobs.serve(*peer, stream).await,
             (Protocol::Cache, Role::Client | Role::Agent) => self.cache.serve(&from, stream).await,
+            (Protocol::StorePath, Role::Agent) => self.store_paths.serve(*peer, stream).await,
             // An agent's machine has users who build, too.
-            (Protocol::Action, Role::Client | Role::Agent) => self.sessions.serve(*peer, stream).await,
+            (Protocol::Action, Role::Client | Role::Agent) => self.sessions.serve(*peer, name, stream).await,
             _ => tracing::debug!(peer = %peer.short(), protocol = protocol.id(), "not served here"),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use buildbee_p2p::frames::{read_message, write_message};
 use buildbee_p2p::tasks::Tasks;
@@ -29,10 +29,13 @@ use crate::exchange::arriving::Arriving;
 use crate::exchange::blobs_of;
 use crate::exchange::pump::{Framing, write_blobs};
 use crate::exchange::small::{MAX_SMALL_BYTES, Small};
-use crate::executor::{Done, Executor, Job, Watch};
+use crate::executor::{Done, Executor, Job, Origin, Watch};
 use crate::flight::{Flights, Passenger};
 use crate::lease::core::AttemptId;
 use crate::lease::slots::{SlotGuard, Slots};
+use crate::owner::gate::{Gate, handed_back};
+use crate::owner::history::{Entry, History};
+use crate::owner::pause::unix_seconds;
 use crate::standing::Early;
 use crate::supply::Lack;
 
@@ -63,11 +66,31 @@ struct Inner {
     store: Store,
     small: Small,
     coming: Arriving,
-    slots: Slots,
+    terms: Terms,
     executor: Arc<dyn Executor>,
     attempts: Flights<Key, Outcome>,
     ended: Arc<Ended>,
     arriving: Semaphore,
+}
+
+/// On what terms this machine lends.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// How much.
+    pub slots: Slots,
+    /// Until its owner wants it.
+    pub gate: Gate,
+    /// Who had what.
+    pub history: History,
+    /// Who gets nothing, by name or id.
+    pub blocked: Arc<[String]>,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+struct Client<'a> {
+    peer: PeerId,
+    name: &'a str,
 }
 
 /// The last results, without anything that keeps their blobs.
@@ -100,12 +123,12 @@ struct Checked {
 }
 
 impl Sessions {
-    /// Admits to `slots`, runs on `executor`. What comes along goes to `small` or `store`, and results come from either.
+    /// Admits on `terms`, runs on `executor`. What comes along goes to `small` or `store`, and results come from either.
     pub fn new(
         store: Store,
         small: Small,
         coming: Arriving,
-        slots: Slots,
+        terms: Terms,
         executor: Arc<dyn Executor>,
         tasks: Tasks,
     ) -> Self {
@@ -115,7 +138,7 @@ impl Sessions {
                 store,
                 small,
                 coming,
-                slots,
+                terms,
                 executor,
                 attempts,
                 ended: Arc::default(),
@@ -124,8 +147,8 @@ impl Sessions {
         }
     }
 
-    /// Serves one stream of `client` to its end.
-    pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(&self, client: PeerId, stream: S) {
+    /// Serves one stream of `client`, whom people know by `name`, to its end.
+    pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(&self, client: PeerId, name: &str, stream: S) {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let arriving = async {
             // Never closed.
@@ -144,7 +167,7 @@ impl Sessions {
                 return;
             }
         };
-        let sent = match self.inner.attempt(client, request, &mut reader, &mut writer).await {
+        let sent = match self.inner.attempt(Client { peer: client, name }, request, &mut reader, &mut writer).await {
             Ok(sent) => sent,
             Err(error) => send(&mut writer, &ActionUpdate::Failed(error)).await,
         };
@@ -160,7 +183,7 @@ impl Inner {
     /// Whether all was said that was to be said. An error is still to be said.
     async fn attempt<R, W>(
         &self,
-        client: PeerId,
+        from: Client<'_>,
         request: ActionRequest,
         reader: &mut R,
         writer: &mut W,
@@ -169,14 +192,16 @@ impl Inner {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
+        let client = from.peer;
         let mut checked = check(client, request)?;
+        self.terms.check(from)?;
         let key = (client, checked.attempt);
         if let Some(result) = self.ended.find(&key) {
             return Ok(send(writer, &ActionUpdate::Accepted).await && self.finish(&result, writer).await);
         }
         // Before the run starts, which would fetch what the client is about to send.
         let lack = Lack::of(std::mem::take(&mut checked.offered), &self.store, &self.coming);
-        let mut passenger = self.board(key, checked)?;
+        let mut passenger = self.board(key, from.name, checked)?;
         if !send(writer, &lack.as_ref().map_or(ActionUpdate::Accepted, Lack::told)).await {
             return Ok(false);
         }
@@ -199,19 +224,22 @@ impl Inner {
     }
 
     /// Joins the run of an attempt, or takes a slot and starts it.
-    fn board(&self, key: Key, checked: Checked) -> Result<Passenger<Key, Outcome>, WireError> {
+    fn board(&self, key: Key, name: &str, checked: Checked) -> Result<Passenger<Key, Outcome>, WireError> {
         let mut refused = None;
         let passenger = self.attempts.join(key, |cancel, progress| {
-            let slot = self.slots.admit(key.0, checked.token, checked.attempt);
+            let slot = self.terms.slots.admit(key.0, checked.token, checked.attempt);
             if let Err(error) = &slot {
                 refused = Some(error.clone());
             }
             let (store, small) = (self.store.clone(), self.small.clone());
             let (executor, ended) = (Arc::clone(&self.executor), Arc::clone(&self.ended));
+            let (terms, name) = (self.terms.clone(), name.to_owned());
             async move {
                 let slot = slot?;
                 let watch = Watch { progress, cancel };
-                let outcome = run(&store, &small, executor, checked, &watch, slot).await;
+                let job = Arc::clone(&checked.job);
+                let outcome = run(&store, &small, executor, checked, &watch, (slot, &terms.gate)).await;
+                terms.note(name, &job, &outcome);
                 if let Ok(done) = &outcome {
                     ended.remember(key, Arc::clone(&done.result));
                 }
@@ -246,15 +274,55 @@ async fn run(
     executor: Arc<dyn Executor>,
     checked: Checked,
     watch: &Watch,
-    slot: SlotGuard,
+    (slot, gate): (SlotGuard, &Gate),
 ) -> Outcome {
     let Checked { job, inline, .. } = checked;
     let pins = put_inline(store, small, inline).await?;
-    let outcome = executor.run(&job, watch).await;
+    let mut running = executor.run(&job, watch);
+    let outcome = tokio::select! {
+        outcome = &mut running => outcome,
+        () = gate.handed_back() => {
+            watch.cancel.cancel();
+            // Whatever else it says of having been ended, that is why.
+            running.await.map_err(|_| handed_back())
+        }
+    };
     drop(pins);
     // Before anybody hears of the result, so that who then asks for the same slot gets it.
     drop(slot);
     outcome
+}
+
+impl Terms {
+    fn check(&self, from: Client<'_>) -> Result<(), WireError> {
+        let id = from.peer.to_string();
+        if self.blocked.iter().any(|blocked| blocked == from.name || *blocked == id) {
+            return Err(WireError::new(
+                ErrorCode::Refused,
+                Retry::OtherAgent,
+                "this machine does not lend to this client",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Notes what was run for a client, not what was there already.
+    fn note(&self, client: String, job: &Job, outcome: &Outcome) {
+        let Some(done) = outcome.as_ref().ok().filter(|done| done.origin == Origin::Ran) else { return };
+        let result = &done.result.result;
+        let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+        let program = job.command.argv.first().map_or_else(String::new, |program| last(program));
+        let output = job.command.output_files.first().map_or_else(String::new, |path| last(&path.to_string()));
+        self.history.note(Entry {
+            at: unix_seconds(SystemTime::now()),
+            client,
+            peer: job.client.to_string(),
+            what: format!("{program} {output}"),
+            exit: Some(result.exit_code),
+            cpu_ms: result.provenance.cpu_ms,
+            wall_ms: result.provenance.wall_ms,
+        });
+    }
 }
 
 /// A few small blobs, as they come along unasked, stay in memory; more goes to the store.

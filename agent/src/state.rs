@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use buildbee_p2p::owner::act_as_owner_of;
 use buildbee_p2p::private_file::make_folder;
 use thiserror::Error;
 
@@ -25,10 +26,13 @@ pub struct StateError {
 pub struct StateDir(PathBuf);
 
 impl StateDir {
-    /// Opens `dir`, making it, for this user alone, if need be.
+    /// Opens `dir`, making it, for this user alone, if need be. Root becomes the owner of one that is there.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
-        let opened = make_folder(dir).and_then(|()| fs::canonicalize(dir));
-        opened.map(Self).map_err(|source| StateError { dir: dir.to_owned(), source })
+        let owned = act_as_owner_of(dir).and_then(|_| make_folder(dir));
+        owned
+            .and_then(|()| fs::canonicalize(dir))
+            .map(Self)
+            .map_err(|source| StateError { dir: dir.to_owned(), source })
     }
 
     /// The folder itself.
@@ -51,6 +55,11 @@ impl StateDir {
         self.0.join("roster")
     }
 
+    /// When the other agents were seen last.
+    pub fn seen(&self) -> PathBuf {
+        self.0.join("seen")
+    }
+
     /// Blobs, results.
     pub fn store(&self) -> PathBuf {
         self.0.join("store")
@@ -69,6 +78,21 @@ impl StateDir {
     /// What a sandbox gets to note programs' questions.
     pub fn recorder(&self) -> PathBuf {
         self.0.join("recorder")
+    }
+
+    /// The end of a pause.
+    pub fn pause(&self) -> PathBuf {
+        self.0.join("pause")
+    }
+
+    /// How the agent stands.
+    pub fn status(&self) -> PathBuf {
+        self.0.join("status.json")
+    }
+
+    /// The file that stands for an owner who is here, unless the settings name another.
+    pub fn owner_present(&self) -> PathBuf {
+        self.0.join("owner-present")
     }
 
     /// Folders of running actions.

@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use crate::exchange::fetch::{Fetcher, Sources};
 use crate::exchange::small::Small;
 use crate::flight::{Flights, Passenger};
+use crate::owner::gate::{Gate, handed_back};
 use crate::workspace::materialise::materialise;
 use crate::workspace::tree::{self, Tree};
 
@@ -71,6 +72,20 @@ pub struct Toolchains {
     making: Arc<Flights<ToolchainId, Made>>,
     kept: Arc<Semaphore>,
     tasks: Tasks,
+    gate: Gate,
+}
+
+/// What toolchains are made with.
+#[derive(Debug)]
+pub struct Making {
+    /// Where their content goes.
+    pub store: Store,
+    /// Where they are made.
+    pub tasks: Tasks,
+    /// Nothing is made for others while the machine's owner wants it.
+    pub gate: Gate,
+    /// Told what comes and goes.
+    pub changed: Box<dyn Changed>,
 }
 
 #[derive(Debug)]
@@ -98,7 +113,8 @@ struct Held {
 
 impl Toolchains {
     /// Opens `dir`, making it if need be: takes up what is good there and removes the rest. Touches the disk.
-    pub fn open(dir: &Path, boot: String, store: Store, tasks: Tasks, changed: Box<dyn Changed>) -> io::Result<Self> {
+    pub fn open(dir: &Path, boot: String, making: Making) -> io::Result<Self> {
+        let Making { store, tasks, gate, changed } = making;
         fs::create_dir_all(dir)?;
         let held = Mutex::default();
         let inner = Inner { dir: dir.to_owned(), boot, store, held, clock: AtomicU64::new(0), changed };
@@ -113,7 +129,7 @@ impl Toolchains {
             }
         }
         let making = Arc::new(Flights::new("toolchain", tasks.clone()));
-        Ok(Self { inner: Arc::new(inner), making, kept: Arc::new(Semaphore::new(MAX_KEPT)), tasks })
+        Ok(Self { inner: Arc::new(inner), making, kept: Arc::new(Semaphore::new(MAX_KEPT)), tasks, gate })
     }
 
     /// Those that are wholly present, in order.
@@ -138,14 +154,19 @@ impl Toolchains {
             }
             let mut passenger = self.making.join(id, |cancel, _progress| {
                 let (inner, fetcher, sources) = (Arc::clone(&self.inner), fetcher.clone(), sources.clone());
-                let toolchain = toolchain.clone();
+                let (toolchain, gate) = (toolchain.clone(), self.gate.clone());
                 async move {
                     // The run before this one may have ended between the look above and now.
                     if let Some(present) = inner.touch(id) {
                         return Ok(present);
                     }
                     let making = Box::pin(inner.make(id, toolchain, &fetcher, &sources));
-                    cancel.run_until_cancelled(making).await.unwrap_or_else(|| Err(cancelled()))
+                    tokio::select! {
+                        made = making => made,
+                        () = cancel.cancelled() => Err(cancelled()),
+                        // What came stays, and the next time goes on from there.
+                        () = gate.closed() => Err(handed_back()),
+                    }
                 }
             });
             if passenger.pilot {

@@ -13,11 +13,13 @@
 //! | `BUILDBEE_CACHE_SIZE` | `cache_size` | `20 GiB` |
 //! | `BUILDBEE_LOCAL_SLOTS` | `local_slots` | number of processor threads |
 //! | `BUILDBEE_RACING` | `racing` | `tail` |
+//! | `BUILDBEE_CLASS` | `class` | `interactive` |
 //! | `BUILDBEE_COMPILERS` | `compilers` | `alike` |
 //! | `BUILDBEE_PATHS` | `paths` | `portable` (the variable is read for each compile, of Rust and below build scripts, from its own environment) |
 //! | `BUILDBEE_BUILD_SCRIPTS` | `build_scripts` | `false` (the variable is read for each build from its own environment) |
 //! | `BUILDBEE_IDLE_TIMEOUT` | `idle_timeout` | `1h` |
 //! | `BUILDBEE_MDNS` | `mdns` | `true` |
+//! | | `outboard` | Nix's store (`toolchain::outboard`) |
 //! | `BUILDBEE_LOG` | | `info` (a tracing filter, for the daemon's log file) |
 //! | `BUILDBEE_BASE_DIR` | | none (read by the wrapper for each compile: see `wrapper/base_dir.rs`) |
 //! | `BUILDBEE` | | `off`: run the compiler at once; `strict`: fail where a farm failure would end in a local run |
@@ -29,20 +31,22 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use buildbee_proto::control::Class;
 use buildbee_proto::settings_file::{Complaint, line_of_key};
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::cli::shell;
 use crate::rust::roots::PathSetting;
+use crate::toolchain::outboard::Store;
 use crate::wrapper::socket::{self, MAX_SOCKET_PATH_BYTES};
 
 /// Whether the build scripts of one build are kept, whatever the daemon's setting.
 pub const BUILD_SCRIPTS_VARIABLE: &str = "BUILDBEE_BUILD_SCRIPTS";
 
 /// The keys of the settings file, for hints.
-const KEYS: &str =
-    "build_scripts, cache_dir, cache_size, compilers, idle_timeout, local_slots, mdns, paths, racing, state_dir";
+const KEYS: &str = "build_scripts, cache_dir, cache_size, class, compilers, idle_timeout, local_slots, mdns, outboard, paths, racing, \
+     state_dir";
 
 /// Every key with its meaning and default.
 pub const ANNOTATED: &str = include_str!("../../packaging/config/config.toml");
@@ -119,6 +123,8 @@ pub struct Settings {
     pub local_slots: usize,
     /// When to race.
     pub racing: Racing,
+    /// How urgent this user's builds are to the farm.
+    pub class: Class,
     /// Which compilers agents may run.
     pub compilers: Compilers,
     /// Whether what compiles of Rust, and of C below build scripts, leave behind holds names in place of folders.
@@ -129,6 +135,8 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Whether to look for the coordinator by mDNS where its known addresses fail.
     pub mdns: bool,
+    /// Stores out of which compilers come with all that they need.
+    pub outboard: Vec<Store>,
     /// Filter of the daemon's log.
     pub log: String,
 }
@@ -226,6 +234,10 @@ impl Settings {
                 Some(racing) => parse_value("racing", &racing, Racing::from_str)?,
                 None => Racing::Tail,
             },
+            class: match text("BUILDBEE_CLASS", written.class) {
+                Some(class) => parse_value("class", &class, parse_class)?,
+                None => Class::default(),
+            },
             compilers: match text("BUILDBEE_COMPILERS", written.compilers) {
                 Some(compilers) => parse_value("compilers", &compilers, Compilers::from_str)?,
                 None => Compilers::default(),
@@ -244,6 +256,7 @@ impl Settings {
                 Some(word) => flag("mdns", word)?,
                 None => written.mdns.unwrap_or(true),
             },
+            outboard: outboard(written.outboard)?,
             log: get("BUILDBEE_LOG").unwrap_or("info").to_owned(),
         })
     }
@@ -314,8 +327,10 @@ struct FileSettings {
     local_slots: Option<usize>,
     paths: Option<String>,
     racing: Option<String>,
+    class: Option<String>,
     idle_timeout: Option<String>,
     mdns: Option<bool>,
+    outboard: Option<Vec<Store>>,
 }
 
 fn parse_file(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
@@ -324,6 +339,14 @@ fn parse_file(file: &Path, text: &str) -> Result<FileSettings, ConfigError> {
         let Complaint { line, message } = Complaint::new(text, at, error.message());
         ConfigError::Malformed { file: file.to_owned(), line, error: message }
     })
+}
+
+fn parse_class(word: &str) -> Result<Class, &'static str> {
+    match word {
+        "interactive" => Ok(Class::Interactive),
+        "batch" => Ok(Class::Batch),
+        _ => Err("it is neither \"interactive\" nor \"batch\""),
+    }
 }
 
 fn parse_value<T, E: std::fmt::Display>(
@@ -356,6 +379,18 @@ fn paths(variable: Option<&str>, written: Option<&str>) -> Result<PathSetting, C
     };
     variable.map(parse).transpose()?;
     Ok(written.map(parse).transpose()?.unwrap_or_default())
+}
+
+fn outboard(written: Option<Vec<Store>>) -> Result<Vec<Store>, ConfigError> {
+    let Some(stores) = written else { return Ok(vec![Store::nix()]) };
+    let odd = |store: &&Store| !store.prefix.is_absolute() || store.prefix.parent().is_none();
+    match stores.iter().find(odd) {
+        None => Ok(stores),
+        Some(store) => {
+            let (value, error) = (store.prefix.display().to_string(), "a store is an absolute path below /".to_owned());
+            Err(ConfigError::Value { key: "outboard", value, error })
+        }
+    }
 }
 
 /// What is wrong with the settings. Each is the user's to mend.

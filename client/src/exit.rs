@@ -6,7 +6,7 @@
 //! | 1 | something outside is wrong: no daemon, no network, a full disk; or `doctor` found a failure |
 //! | 2 | the command line or a setting is wrong: the user's to mend |
 //!
-//! `farm up` has its command's exit code instead once that has run.
+//! `farm up` and `run` have their command's exit code instead once that has run.
 
 use std::fmt;
 

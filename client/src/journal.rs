@@ -3,10 +3,12 @@
 //! Owned by the daemon; written once an action, read by the command line. Bounded. What a miss is compared with is found when somebody
 //! asks ([`explain`]), from the questions met before ([`history`]) and the read sets in the cache: a compile pays for none of it.
 
+pub mod activity;
 pub mod difference;
 pub mod explain;
 pub mod hint;
 pub mod history;
+pub mod lanes;
 pub mod question;
 pub mod stages;
 
@@ -20,12 +22,14 @@ use serde::{Deserialize, Serialize};
 use crate::compiler::places::absolute;
 use history::{Earlier, History};
 use question::Question;
-use stages::Stages;
+use stages::{Span, Stages};
 
 /// Actions kept for `explain`.
 const MAX_RECORDS: usize = 10_000;
 /// Different reasons and agents counted; further ones are counted as `other`.
 const MAX_NAMES: usize = 1_000;
+/// Runs of `buildbee run` that are counted by themselves; the one that began longest ago makes way.
+const MAX_RUNS: usize = 16;
 
 /// Where an action's result came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -77,6 +81,21 @@ pub struct Record {
     pub sent_bytes: u64,
     /// Bytes of the result that came from a peer.
     pub received_bytes: u64,
+    /// What its compiler took where it ran, for what did not run here: processor time where that is known, else wall time.
+    #[serde(skip)]
+    pub saved_ms: u64,
+    /// When it began, in microseconds after the daemon did.
+    #[serde(skip)]
+    pub started_us: u64,
+    /// When it ended, likewise.
+    #[serde(skip)]
+    pub ended_us: u64,
+    /// Its parts in their order, from its beginning on.
+    #[serde(skip)]
+    pub spans: Box<[Span]>,
+    /// Which `buildbee run` it belongs to.
+    #[serde(skip)]
+    pub run: Option<Arc<str>>,
     /// What was asked, by its key.
     #[serde(skip)]
     pub question: Option<Digest>,
@@ -120,6 +139,11 @@ impl Record {
             inputs: None,
             sent_bytes: 0,
             received_bytes: 0,
+            saved_ms: 0,
+            started_us: 0,
+            ended_us: 0,
+            spans: Box::default(),
+            run: None,
             question: None,
             sequence: 0,
         }
@@ -159,6 +183,8 @@ pub struct Stats {
     pub bytes_sent: u64,
     /// Bytes received from peers: results.
     pub bytes_received: u64,
+    /// What the compilers of cached and remote actions took where they ran, in milliseconds.
+    pub saved_ms: u64,
     /// Since when, in seconds since the Unix epoch.
     pub since_unix: u64,
 }
@@ -169,6 +195,39 @@ struct Book {
     records: VecDeque<Record>,
     history: History,
     n_records: u64,
+    /// Newest last.
+    runs: VecDeque<(Arc<str>, Stats)>,
+}
+
+impl Book {
+    /// The counts of a run, which may be a new one.
+    fn run(&mut self, id: &Arc<str>) -> Option<&mut Stats> {
+        let at = self.runs.iter().rposition(|(known, _)| known == id).unwrap_or_else(|| {
+            if self.runs.len() >= MAX_RUNS {
+                self.runs.pop_front();
+            }
+            self.runs.push_back((Arc::clone(id), Stats::default()));
+            self.runs.len() - 1
+        });
+        self.runs.get_mut(at).map(|(_, stats)| stats)
+    }
+}
+
+impl Stats {
+    fn add(&mut self, record: &Record) {
+        match record.r#where {
+            Where::Cached => self.cached += 1,
+            Where::Remote => self.remote += 1,
+            Where::Local => self.local += 1,
+        }
+        self.saved_ms = self.saved_ms.saturating_add(record.saved_ms);
+        if let (Where::Remote, Some(agent)) = (record.r#where, &record.agent) {
+            count(&mut self.agents, agent);
+        }
+        if let Some(reason) = &record.reason {
+            count(&mut self.reasons, reason);
+        }
+    }
 }
 
 /// The journal. Cheap to clone; all clones are one.
@@ -191,16 +250,9 @@ impl Journal {
     /// Counts an action that has ended.
     pub fn ended(&self, record: Record) {
         let mut book = self.book();
-        match record.r#where {
-            Where::Cached => book.stats.cached += 1,
-            Where::Remote => book.stats.remote += 1,
-            Where::Local => book.stats.local += 1,
-        }
-        if let (Where::Remote, Some(agent)) = (record.r#where, &record.agent) {
-            count(&mut book.stats.agents, agent);
-        }
-        if let Some(reason) = &record.reason {
-            count(&mut book.stats.reasons, reason);
+        book.stats.add(&record);
+        if let Some(stats) = record.run.as_ref().and_then(|run| book.run(run)) {
+            stats.add(&record);
         }
         if book.records.len() >= MAX_RECORDS {
             book.records.pop_front();
@@ -230,6 +282,20 @@ impl Journal {
             book.stats = Stats { since_unix: now, ..Stats::default() };
         }
         stats
+    }
+
+    /// The counts of one run; none where it had no action, or was forgotten.
+    pub fn run_stats(&self, id: &str) -> Stats {
+        let book = self.book();
+        book.runs.iter().rfind(|(known, _)| **known == *id).map(|(_, stats)| stats.clone()).unwrap_or_default()
+    }
+
+    /// The last actions after the one with the number `after`, at most `limit`, oldest first, each through `see`; and the number of the last.
+    pub fn since<T>(&self, after: u64, limit: usize, see: impl Fn(&Record) -> T) -> (Vec<T>, u64) {
+        let book = self.book();
+        let newer = book.records.iter().rev().take_while(|record| record.sequence > after).count().min(limit);
+        let first = book.records.len() - newer;
+        (book.records.range(first..).map(see).collect(), book.n_records)
     }
 
     /// Remembers what was asked about `source` (absolute), under the question's `key`.
@@ -289,6 +355,36 @@ mod tests {
         assert_eq!(journal.stats(false, 9).local, 0);
         assert_eq!(journal.last(Some("a.c"), 2).len(), 2);
         assert!(journal.last(Some("b.c"), 2).is_empty());
+    }
+
+    #[test]
+    fn runs_are_counted_by_themselves() {
+        let journal = Journal::new(0);
+        for n in 0..MAX_RUNS + 3 {
+            let run: Option<Arc<str>> = Some(n.to_string().into());
+            journal.ended(Record { run: run.clone(), saved_ms: 7, ..record(Where::Cached, None) });
+            journal.ended(Record { run, ..record(Where::Local, Some("link")) });
+        }
+        assert_eq!(journal.run_stats("0"), Stats::default(), "forgotten");
+        let stats = journal.run_stats("18");
+        assert_eq!(
+            (stats.cached, stats.local, stats.saved_ms, &stats.reasons),
+            (1, 1, 7, &[("link".into(), 1)].into())
+        );
+        assert_eq!(journal.book().runs.len(), MAX_RUNS);
+    }
+
+    #[test]
+    fn what_is_new_is_told_once() {
+        let journal = Journal::new(0);
+        for n in 0..5 {
+            journal.ended(Record { wall_ms: n, ..record(Where::Cached, None) });
+        }
+        let since = |after, limit| journal.since(after, limit, |record| record.wall_ms);
+        assert_eq!(since(0, 9), (vec![0, 1, 2, 3, 4], 5));
+        assert_eq!(since(3, 9), (vec![3, 4], 5));
+        assert_eq!(since(0, 2), (vec![3, 4], 5), "the latest ones");
+        assert_eq!(since(5, 9), (vec![], 5));
     }
 
     #[test]

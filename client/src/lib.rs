@@ -17,7 +17,8 @@
 //! | [`cli`] | the command line: questions to the daemon, joining a farm, starting the daemon |
 //! | [`ui`], [`exit`] | how answers look; exit codes |
 //! | [`doctor`] | what keeps this machine from building well |
-//! | [`farm_up`] | throw-away farms on one machine |
+//! | [`farm_up`], [`guest`] | throw-away farms on one machine; commands run in the foreground |
+//! | [`top`], [`trace`] | the farm at work, live and as a file for trace viewers |
 //! | [`wrapper`] | the millisecond path, shared with the wrapper's executable |
 //!
 //! The wrapper itself (`src/bin/buildbee.rs`) uses none of this but [`wrapper`]: it starts for every compile and links no runtime.
@@ -31,6 +32,7 @@ pub mod doctor;
 pub mod doubles;
 pub mod exit;
 pub mod farm_up;
+pub mod guest;
 pub mod inputs;
 pub mod journal;
 pub mod locale;
@@ -38,5 +40,7 @@ pub mod portable;
 pub mod reason;
 pub mod rust;
 pub mod toolchain;
+pub mod top;
+pub mod trace;
 pub mod ui;
 pub mod wrapper;

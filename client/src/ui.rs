@@ -91,6 +91,9 @@ pub fn stats(stats: &Stats) -> String {
     }
     line(&mut out, "sent", &size(stats.bytes_sent));
     line(&mut out, "received", &size(stats.bytes_received));
+    if stats.saved_ms > 0 {
+        line(&mut out, "saved", &format!("{} of compilers' time", duration(stats.saved_ms)));
+    }
     table(&mut out, &["AGENT", "ACTIONS"], &counts(&stats.agents));
     table(&mut out, &["REASON", "COUNT"], &counts(&stats.reasons));
     out
@@ -225,7 +228,7 @@ fn connected(connected: bool) -> &'static str {
     if connected { "connected" } else { "not connected" }
 }
 
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     ByteSize::b(bytes).display().iec().to_string()
 }
 
@@ -233,7 +236,38 @@ fn seconds(milliseconds: u64) -> String {
     format!("{}.{:03} s", milliseconds / 1000, milliseconds % 1000)
 }
 
-fn plural(count: u64, what: &str) -> String {
+/// To tenths of a second, then to seconds.
+fn duration(milliseconds: u64) -> String {
+    if milliseconds < 60_000 {
+        return format!("{}.{} s", milliseconds / 1000, milliseconds / 100 % 10);
+    }
+    humantime::format_duration(Duration::from_secs(milliseconds / 1000)).to_string()
+}
+
+/// What `run` says at the end.
+pub fn run(stats: &Stats, wall_ms: u64) -> String {
+    let total = stats.cached + stats.remote + stats.local;
+    let wall = duration(wall_ms);
+    if total == 0 {
+        return format!("buildbee: no compile came this way in {wall}; does the build use CC, CXX or RUSTC_WRAPPER?\n");
+    }
+    let Stats { cached, remote, local, .. } = stats;
+    let mut out =
+        format!("buildbee: {}: {cached} cached, {remote} remote, {local} local; {wall}", plural(total, "action"));
+    if stats.saved_ms > 0 {
+        let _ = write!(out, ", {} of compilers' time saved", duration(stats.saved_ms));
+    }
+    out.push('\n');
+    // The most frequent reason alone: `stats` has them all.
+    if let Some((reason, count)) = stats.reasons.iter().max_by_key(|(name, count)| (**count, std::cmp::Reverse(*name)))
+        && *local > 0
+    {
+        let _ = writeln!(out, "buildbee: local mostly for {} ({count}); `buildbee explain` says more", clean(reason));
+    }
+    out
+}
+
+pub(crate) fn plural(count: u64, what: &str) -> String {
     if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
@@ -242,7 +276,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// Without control characters, which could make a terminal do anything.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 

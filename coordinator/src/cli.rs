@@ -7,6 +7,8 @@ use std::time::Duration;
 use buildbee_proto::peer::Role;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::StatusAddress;
+
 /// The coordinator of a buildbee farm: lets machines in and deals out their idle slots.
 #[derive(Debug, Parser)]
 #[command(name = "buildbee-coordinator", version, arg_required_else_help = true)]
@@ -52,6 +54,9 @@ pub struct ServeArgs {
     /// Address and port to listen on; port 0 is any free one [default: 0.0.0.0:7470]
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<SocketAddr>,
+    /// Address and port of the status page and of /metrics, or "off" [default: 127.0.0.1:7472]
+    #[arg(long, value_name = "ADDR")]
+    pub status: Option<StatusAddress>,
     /// Don't answer to peers that look for the coordinator by multicast on the local network.
     #[arg(long)]
     pub no_mdns: bool,

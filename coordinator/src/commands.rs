@@ -17,6 +17,7 @@ use crate::config::{ConfigError, Settings};
 use crate::membership::farm::{Farm, FarmError};
 use crate::membership::register::Member;
 use crate::serve::{Coordinator, ServeError};
+use crate::status::host::OwnNames;
 
 /// Exit code: the user asked for something that can't be.
 const EXIT_USER: u8 = 2;
@@ -167,8 +168,12 @@ pub async fn serve(settings: &Settings, args: &ServeArgs, notes: &mut impl Write
     }
     let (farm_id, peer) = (farm.id(), farm.identity().peer());
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    let coordinator = Coordinator::start(farm, settings.listen, settings.mdns, &name, now).await?;
+    let mut coordinator = Coordinator::start(farm, settings.listen, settings.mdns, &name, now).await?;
     tracing::info!("listening on {} as {peer} of farm {farm_id}", coordinator.addresses().join(", "));
+    if let Some(address) = settings.status.0 {
+        let names = OwnNames::new(&name, settings.addresses.iter().chain(&settings.status_hosts));
+        coordinator.show_status(address, names)?;
+    }
     if let Some(file) = &args.ready_file {
         coordinator.write_ready_file(file)?;
     }
@@ -220,6 +225,8 @@ mod tests {
             state_dir: folder.join("state"),
             addresses: vec![],
             mdns: false,
+            status: crate::config::StatusAddress(None),
+            status_hosts: vec![],
             log: "info,libp2p_swarm=warn".to_owned(),
         }
     }

@@ -5,28 +5,37 @@
 //! | `BUILDBEE_COORDINATOR_CONFIG` | settings file, like `--config` |
 //! | `BUILDBEE_COORDINATOR_STATE_DIR` | state folder, like `--state-dir` |
 //! | `BUILDBEE_COORDINATOR_LOG` | what is logged, like the `log` setting |
+//! | `CONFIGURATION_DIRECTORY`, `STATE_DIRECTORY` | a systemd unit's own folders, in place of the usual ones |
+//! | `JOURNAL_STREAM` | set by systemd: where its journal listens |
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use buildbee_proto::limits::MAX_ADDRESSES_PER_PEER;
 use buildbee_proto::settings_file::{Complaint, line_of_key};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::cli::{ServeArgs, Sources};
 
 /// The coordinator's documented port.
 pub const DEFAULT_PORT: u16 = 7470;
+/// The documented port of the status page.
+pub const DEFAULT_STATUS_PORT: u16 = 7472;
+/// Names under which the status page may be asked for, at most.
+const MAX_STATUS_HOSTS: usize = 16;
 /// Largest settings file in bytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
 /// Every key of the settings file with its meaning and default.
 pub const ANNOTATED: &str = include_str!("../../packaging/config/coordinator.toml");
 /// The keys of a settings file, for hints.
-const KEYS: &str = "addresses, listen, log, mdns, state_dir";
+const KEYS: &str = "addresses, listen, log, mdns, state_dir, status, status_hosts";
+/// The word for no status page.
+const OFF: &str = "off";
 
 /// Why there are no settings.
 #[derive(Debug, Error)]
@@ -70,6 +79,41 @@ pub struct ConfigFile {
     pub mdns: bool,
     /// What is logged, as a `tracing` filter. Default: `"info,libp2p=warn"`.
     pub log: String,
+    /// Where the status page and `/metrics` are. Default: `"127.0.0.1:7472"`.
+    pub status: StatusAddress,
+    /// Further names under which the page may be asked for. Default: none.
+    pub status_hosts: Vec<String>,
+}
+
+/// Where the status page is; nowhere where it is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct StatusAddress(pub Option<SocketAddr>);
+
+impl FromStr for StatusAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == OFF {
+            return Ok(Self(None));
+        }
+        let wrong = |_| format!("{text:?} is neither \"{OFF}\" nor an address with a port, like \"127.0.0.1:7472\"");
+        text.parse().map(|address| Self(Some(address))).map_err(wrong)
+    }
+}
+
+impl TryFrom<String> for StatusAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<StatusAddress> for String {
+    fn from(address: StatusAddress) -> Self {
+        address.0.map_or_else(|| OFF.to_owned(), |address| address.to_string())
+    }
 }
 
 impl Default for ConfigFile {
@@ -80,6 +124,8 @@ impl Default for ConfigFile {
             addresses: Vec::new(),
             mdns: true,
             log: "info,libp2p=warn".to_owned(),
+            status: StatusAddress(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), DEFAULT_STATUS_PORT))),
+            status_hosts: Vec::new(),
         }
     }
 }
@@ -97,6 +143,10 @@ pub struct Settings {
     pub mdns: bool,
     /// What is logged.
     pub log: String,
+    /// Where the status page is.
+    pub status: StatusAddress,
+    /// Further names of it.
+    pub status_hosts: Vec<String>,
 }
 
 /// What is taken from the environment.
@@ -108,6 +158,9 @@ pub struct Environment {
     home: Option<PathBuf>,
     state_home: Option<PathBuf>,
     config_home: Option<PathBuf>,
+    unit_state: Option<PathBuf>,
+    unit_config: Option<PathBuf>,
+    journal_stream: Option<String>,
     is_root: bool,
 }
 
@@ -121,6 +174,10 @@ impl Environment {
     fn from_variables(get: impl Fn(&str) -> Option<OsString>, is_root: bool) -> Self {
         // An empty variable is an unset one.
         let path = |name: &str| get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        // Several folders are separated by colons; then none of them is meant.
+        let of_unit = |name: &str| {
+            path(name).filter(|path| path.is_absolute() && !path.as_os_str().as_encoded_bytes().contains(&b':'))
+        };
         Self {
             config: path("BUILDBEE_COORDINATOR_CONFIG"),
             state_dir: path("BUILDBEE_COORDINATOR_STATE_DIR"),
@@ -130,8 +187,16 @@ impl Environment {
             home: path("HOME"),
             state_home: path("XDG_STATE_HOME"),
             config_home: path("XDG_CONFIG_HOME"),
+            unit_state: of_unit("STATE_DIRECTORY"),
+            unit_config: of_unit("CONFIGURATION_DIRECTORY"),
+            journal_stream: get("JOURNAL_STREAM").and_then(|value| value.into_string().ok()),
             is_root,
         }
+    }
+
+    /// `JOURNAL_STREAM`: where systemd's journal listens.
+    pub fn journal_stream(&self) -> Option<&str> {
+        self.journal_stream.as_deref()
     }
 
     /// Where the settings file is, or would be.
@@ -140,6 +205,9 @@ impl Environment {
     }
 
     fn default_config(&self) -> Option<PathBuf> {
+        if let Some(folder) = &self.unit_config {
+            return Some(folder.join("coordinator.toml"));
+        }
         if self.is_root {
             return Some(PathBuf::from("/etc/buildbee/coordinator.toml"));
         }
@@ -148,6 +216,9 @@ impl Environment {
     }
 
     fn default_state_dir(&self) -> Option<PathBuf> {
+        if self.unit_state.is_some() {
+            return self.unit_state.clone();
+        }
         if self.is_root {
             return Some(PathBuf::from("/var/lib/buildbee-coordinator"));
         }
@@ -172,6 +243,8 @@ impl Settings {
             addresses: file.addresses,
             mdns: file.mdns && !serve.no_mdns,
             log: environment.log.clone().unwrap_or(file.log),
+            status: serve.status.unwrap_or(file.status),
+            status_hosts: file.status_hosts,
         })
     }
 }
@@ -201,6 +274,10 @@ fn parse(file: &Path, text: &str) -> Result<ConfigFile, ConfigError> {
     if config.addresses.len() > MAX_ADDRESSES_PER_PEER {
         let line = line_of_key(text, "addresses").unwrap_or(1);
         return Err(invalid(line, format!("addresses: more than {MAX_ADDRESSES_PER_PEER} are given")));
+    }
+    if config.status_hosts.len() > MAX_STATUS_HOSTS {
+        let line = line_of_key(text, "status_hosts").unwrap_or(1);
+        return Err(invalid(line, format!("status_hosts: more than {MAX_STATUS_HOSTS} are given")));
     }
     Ok(config)
 }
@@ -234,6 +311,10 @@ mod tests {
         assert!(shown.starts_with("/etc/c.toml:2: listen: invalid socket address"), "{shown}");
         let shown = error("mdns = true\nlisten = [\n");
         assert!(shown.starts_with("/etc/c.toml:2"), "{shown}");
+        let shown = error("status = \"yes\"\n");
+        assert!(shown.starts_with("/etc/c.toml:1: status: \"yes\" is neither"), "{shown}");
+        let shown = error(&format!("status_hosts = [{}]", "\"a\",".repeat(17)));
+        assert!(shown.starts_with("/etc/c.toml:1: status_hosts: more than 16 are given"), "{shown}");
         let shown = error(&format!("addresses = [{}]", "\"a:1\",".repeat(17)));
         assert!(shown.starts_with("/etc/c.toml:1: addresses: more than 16 are given"), "{shown}");
     }
@@ -277,6 +358,9 @@ mod tests {
         let settings = Settings::load(&sources, &serve, &environment(&more, true)).unwrap();
         assert_eq!((settings.state_dir.to_str(), settings.listen.port()), (Some("/cli"), 9));
         assert!(!settings.mdns);
+        assert_eq!(settings.status, StatusAddress(Some("127.0.0.1:7472".parse().unwrap())));
+        let off = ServeArgs { status: Some(StatusAddress(None)), ..ServeArgs::default() };
+        assert_eq!(Settings::load(&sources, &off, &environment(&[], true)).unwrap().status, StatusAddress(None));
     }
 
     #[test]
@@ -289,6 +373,13 @@ mod tests {
         let xdg = [("HOME", "/home/a"), ("XDG_STATE_HOME", "/s")];
         assert_eq!(folder(&environment(&xdg, false)), Path::new("/s/buildbee-coordinator"));
         assert!(matches!(load(&environment(&[("HOME", "")], false)), Err(ConfigError::NoStateDir)));
+        let unit = environment(&[("STATE_DIRECTORY", "/s"), ("CONFIGURATION_DIRECTORY", "/c")], false);
+        assert_eq!(folder(&unit), Path::new("/s"));
+        assert_eq!(unit.settings_file().as_deref(), Some(Path::new("/c/coordinator.toml")));
+        assert_eq!(
+            folder(&environment(&[("STATE_DIRECTORY", "/s:/t")], true)),
+            Path::new("/var/lib/buildbee-coordinator")
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | [`membership`] | tickets, enrolment, revocation, the signed roster |
 //! | [`rpc`] | streams from peers to calls on the two above |
 //! | [`offer`] | what agents say of themselves, made fit to be passed on |
+//! | [`status`] | page, JSON and metrics over HTTP |
 //! | [`serve`] | the running coordinator, composed |
 //! | [`cli`], [`config`], [`commands`], [`addresses`] | the program around it |
 //! | [`state_dir`], [`clock`] | disk and time |
@@ -24,3 +25,4 @@ pub mod rpc;
 pub mod scheduler;
 pub mod serve;
 pub mod state_dir;
+pub mod status;

@@ -1,6 +1,6 @@
 //! `buildbee-coordinator`: command line, settings, log, runtime. Wiring only.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use buildbee_coordinator::cli::{Cli, Command, ServeArgs};
 use buildbee_coordinator::commands::{self, CommandError};
 use buildbee_coordinator::config::{self, Environment, Settings};
 use buildbee_coordinator::serve::ServeError;
+use buildbee_p2p::log;
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
 
 /// How long work on the disk may go on after everything else has stopped.
 const DISK_GRACE: Duration = Duration::from_millis(200);
@@ -49,11 +49,12 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<(), CommandError> {
     let defaults = ServeArgs::default();
     let serve = if let Command::Serve(serve) = &cli.command { serve } else { &defaults };
-    let settings = Settings::load(&cli.sources, serve, &Environment::read())?;
+    let environment = Environment::read();
+    let settings = Settings::load(&cli.sources, serve, &environment)?;
     let (mut out, mut notes) = (io::stdout().lock(), io::stderr());
     match &cli.command {
         Command::Serve(args) => {
-            start_log(&settings.log)?;
+            start_log(&settings.log, &environment)?;
             if args.check_config {
                 return Ok(());
             }
@@ -76,13 +77,7 @@ fn run_serve(settings: &Settings, args: &ServeArgs) -> Result<(), CommandError> 
     result
 }
 
-fn start_log(filter: &str) -> Result<(), CommandError> {
-    let filter = EnvFilter::try_new(filter)
-        .map_err(|error| CommandError::Log { filter: filter.to_owned(), reason: error.to_string() })?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
-    Ok(())
+fn start_log(filter: &str, environment: &Environment) -> Result<(), CommandError> {
+    log::start(filter, environment.journal_stream())
+        .map_err(|error| CommandError::Log { filter: filter.to_owned(), reason: error.to_string() })
 }

@@ -16,13 +16,15 @@ use buildbee_p2p::tasks::Tasks;
 use buildbee_proto::membership::UnixSeconds;
 use serde::Serialize;
 use thiserror::Error;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::membership::farm::{Farm, FarmError};
 use crate::rpc::{self, Rpc};
 use crate::scheduler::actor;
 use crate::scheduler::handle::SchedulerHandle;
+use crate::status::host::OwnNames;
+use crate::status::server::{Source, StatusServer};
 
 /// How often to look whether another process changed the roster.
 const ROSTER_POLL: Duration = Duration::from_secs(1);
@@ -67,6 +69,8 @@ struct Ready<'a> {
     peer: String,
     farm: String,
     addresses: &'a [String],
+    /// Where the status page is, if it could be put there at once.
+    status: Option<String>,
 }
 
 /// A coordinator that listens.
@@ -76,6 +80,7 @@ pub struct Coordinator {
     scheduler: SchedulerHandle,
     accepting: CancellationToken,
     tasks: Tasks,
+    status: Option<StatusServer>,
 }
 
 impl Coordinator {
@@ -112,7 +117,23 @@ impl Coordinator {
             accept.await;
             ended.cancel();
         });
-        Ok(Self { node, scheduler, accepting, tasks })
+        Ok(Self { node, scheduler, accepting, tasks, status: None })
+    }
+
+    /// Shows what goes on at `address`, to those who ask for this machine.
+    pub fn show_status(&mut self, address: SocketAddr, names: OwnNames) -> Result<(), ServeError> {
+        let (scheduler, node) = (self.scheduler.clone(), self.node.clone());
+        let name = node.membership().name.clone();
+        let source = Source { scheduler, node, name, started: Instant::now() };
+        let what = "starting the status page";
+        let started = StatusServer::start(address, names, source);
+        self.status = Some(started.map_err(|source| ServeError::System { what, source })?);
+        Ok(())
+    }
+
+    /// Where the status page is, if it could be put there at once.
+    pub fn status_address(&self) -> Option<SocketAddr> {
+        self.status.as_ref()?.address()
     }
 
     /// Where it listens, as `host:port` with real ports.
@@ -129,8 +150,12 @@ impl Coordinator {
     pub fn write_ready_file(&self, file: &Path) -> Result<(), ServeError> {
         let membership = self.node.membership();
         let addresses = self.addresses();
-        let ready =
-            Ready { peer: self.node.peer().to_string(), farm: membership.farm.to_string(), addresses: &addresses };
+        let ready = Ready {
+            peer: self.node.peer().to_string(),
+            farm: membership.farm.to_string(),
+            addresses: &addresses,
+            status: self.status_address().map(|address| address.to_string()),
+        };
         let failed = |source| ServeError::ReadyFile { file: file.to_owned(), source };
         let mut text = serde_json::to_vec(&ready).map_err(|error| failed(error.into()))?;
         text.push(b'\n');
@@ -146,6 +171,9 @@ impl Coordinator {
     /// Takes everything down in order, within a second.
     pub async fn stop(self) {
         self.accepting.cancel();
+        if let Some(status) = self.status {
+            status.stop().await;
+        }
         self.tasks.stop(STREAM_GRACE).await;
         if tokio::time::timeout(NODE_GRACE, self.node.shutdown()).await.is_err() {
             tracing::debug!("connections did not close in time");

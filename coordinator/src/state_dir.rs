@@ -8,6 +8,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use buildbee_p2p::owner::act_as_owner_of;
 use buildbee_p2p::private_file;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -68,10 +69,10 @@ pub struct StateLock {
 }
 
 impl StateDir {
-    /// The folder, made (for its owner only) if it is not there.
+    /// The folder, made (for its owner only) if it is not there. Root becomes the owner of one that is.
     pub fn open(folder: &Path) -> Result<Self, StateError> {
         let failed = |source| StateError::Folder { folder: folder.to_owned(), source };
-        private_file::make_folder(folder).map_err(failed)?;
+        act_as_owner_of(folder).and_then(|_| private_file::make_folder(folder)).map_err(failed)?;
         if !fs::metadata(folder).map_err(failed)?.is_dir() {
             return Err(failed(io::Error::from(io::ErrorKind::NotADirectory)));
         }

@@ -79,6 +79,16 @@ pub struct AgentInfo {
     pub n_slots: u32,
 }
 
+/// How urgent a client's work is. Order is the wire format: append only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Class {
+    /// Somebody waits for it.
+    #[default]
+    Interactive,
+    /// Nobody does: builds of CI, nightly builds.
+    Batch,
+}
+
 /// A client's whole state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientState {
@@ -92,6 +102,8 @@ pub struct ClientState {
     pub held: Vec<SlotToken>,
     /// Version of the roster it holds.
     pub roster_version: u64,
+    /// How urgent its work is.
+    pub class: Class,
 }
 
 /// What the coordinator wants of a client.

@@ -14,11 +14,13 @@ use crate::error::WireError;
 use crate::hint::Hint;
 use crate::limits::{
     MAX_ANNOUNCED_BLOBS, MAX_BLOB_FRAME, MAX_BLOB_MAP_FRAME, MAX_BLOBS_PER_REQUEST, MAX_CACHE_FRAME, MAX_CHUNKS,
-    MAX_CHUNKS_PER_REQUEST, MAX_DOUBLES, MAX_HINTS,
+    MAX_CHUNKS_PER_REQUEST, MAX_DOUBLES, MAX_FILTER_NEWS, MAX_HINTS, MAX_RESULTS_PER_REQUEST,
 };
 
 /// How often at least who is asked for a [`BlobMap`] says something, in milliseconds.
 pub const MAP_INTERVAL_MS: u64 = 1000;
+/// How often at least who waits for another client's run hears of it, in milliseconds.
+pub const AWAIT_INTERVAL_MS: u64 = 1500;
 
 /// Asks for blobs. At most `MAX_BLOBS_PER_REQUEST` digests. Order is the wire format: append only.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,8 +113,58 @@ pub enum CacheRequest {
         /// Where.
         hint: Hint,
     },
+    /// An agent asks a peer that should keep these results: which need not be announced to it?
+    Holds {
+        /// Digests of the actions.
+        #[serde(deserialize_with = "bounded::list::<_, _, MAX_RESULTS_PER_REQUEST>")]
+        actions: Vec<Digest>,
+    },
+    /// A client is about to have this action run. Asked at the first of the peers responsible for it that can be reached.
+    Claim {
+        /// Digest of the action.
+        action: Digest,
+        /// Tells this run from others of the same client.
+        nonce: u64,
+    },
+    /// Somebody else has it run: answered when the result is here, when nobody runs it any more, or after [`AWAIT_INTERVAL_MS`].
+    Await {
+        /// Digest of the action.
+        action: Digest,
+    },
+    /// These runs are over, whatever came of them.
+    Release {
+        /// Actions and nonces of claims.
+        #[serde(deserialize_with = "bounded::list::<_, _, MAX_RESULTS_PER_REQUEST>")]
+        claims: Vec<(Digest, u64)>,
+    },
+    /// Which results and hints may be here? Answered by one [`FilterUpdate`].
+    Filter {
+        /// What of the answer is known.
+        known: Option<FilterMark>,
+    },
     /// Which compilers can you run in place of those of other machines?
     Doubles,
+}
+
+/// How much of a filter somebody has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterMark {
+    /// Random; another one is another filter.
+    pub epoch: u64,
+    /// Entries that were added to it since it was made.
+    pub n_added: u64,
+}
+
+/// A [`Filter`](crate::filter::Filter), or what is new in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FilterUpdate {
+    /// What is known with this answer.
+    pub mark: FilterMark,
+    /// The whole with all that was added to it, where the one that was known is another.
+    pub whole: Option<Bytes>,
+    /// Otherwise fingerprints of what was added since the mark that was known. Where the list is full there is more: ask again.
+    #[serde(deserialize_with = "bounded::list::<_, _, MAX_FILTER_NEWS>")]
+    pub added: Vec<u64>,
 }
 
 /// Answers to [`CacheRequest`].
@@ -120,12 +172,22 @@ pub enum CacheRequest {
 pub enum CacheReply {
     /// Canonical bytes of the `SignedResult`, if there is one whose blobs are here too.
     Found(Option<Bytes>),
-    /// The announcement is noted.
+    /// It is noted. An announced result is not here yet: its blobs are to be fetched.
     Noted,
     /// No.
     Refused(WireError),
     /// Folders, newest first.
     Hints(#[serde(deserialize_with = "bounded::list::<_, _, MAX_HINTS>")] Vec<Hint>),
+    /// The announced result is stored here with all its blobs.
+    Kept,
+    /// For each result, in the order asked, whether it need not be announced: it is here, or there is no room for old ones.
+    Held(#[serde(deserialize_with = "bounded::list::<_, _, MAX_RESULTS_PER_REQUEST>")] Vec<bool>),
+    /// Nobody else has that action run: go ahead.
+    Claimed,
+    /// Somebody else has that action run.
+    Coming,
+    /// Which results and hints may be here.
+    Filter(FilterUpdate),
     /// Canonical bytes of each [`Double`](crate::double::Double).
     Doubles(#[serde(deserialize_with = "bounded::list::<_, _, MAX_DOUBLES>")] Vec<Bytes>),
 }

@@ -3,10 +3,11 @@
 //! Two kinds of types live here. *Content* ([`Directory`](tree::Directory), [`Toolchain`](toolchain::Toolchain),
 //! [`Command`](action::Command), [`Action`](action::Action), [`ActionResult`](outcome::ActionResult),
 //! [`Membership`](membership::Membership)) has a hand-written [canonical encoding](canonical), because it is hashed or signed and
-//! must never change its bytes. *Messages* ([`control`], [`execute`], [`exchange`], [`local`]) are framed by the serialiser
+//! must never change its bytes. *Messages* ([`control`], [`execute`], [`exchange`], [`store_path`], [`local`]) are framed by the serialiser
 //! behind [`codec`], bounded by [`limits`] and versioned by protocol id in [`version`].
 //!
-//! Beside them stands what the programs must do alike: [`responsible`] (who keeps a result) and [`settings_file`] (how mistakes in
+//! Beside them stands what the programs must do alike: [`responsible`] (who keeps a result), [`filter`] (what
+//! somebody may hold) and [`settings_file`] (how mistakes in
 //! settings are told).
 //!
 //! Not here: any I/O, any async code, signing itself (`buildbee-p2p::identity` holds keys), and storage.
@@ -22,6 +23,7 @@ pub mod double;
 pub mod error;
 pub mod exchange;
 pub mod execute;
+pub mod filter;
 pub mod hint;
 pub mod lease;
 pub mod limits;
@@ -35,6 +37,7 @@ pub mod peer;
 pub mod record;
 pub mod responsible;
 pub mod settings_file;
+pub mod store_path;
 pub mod toolchain;
 pub mod tree;
 pub mod version;

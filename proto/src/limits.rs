@@ -60,6 +60,12 @@ pub const MAX_LOCAL_FRAME: usize = 64 << 20;
 pub const MAX_ANNOUNCED_BLOBS: usize = 16;
 /// Bytes of these, in all.
 pub const MAX_ANNOUNCED_BYTES: usize = 64 << 10;
+/// Results that are asked for, or released, together.
+pub const MAX_RESULTS_PER_REQUEST: usize = 256;
+/// One filter: 16 bits for each of a million entries.
+pub const MAX_FILTER_BYTES: usize = 2 << 20;
+/// Fingerprints in one update of a filter.
+pub const MAX_FILTER_NEWS: usize = 4_096;
 /// Digests in one blob request.
 pub const MAX_BLOBS_PER_REQUEST: usize = 256;
 /// Blobs sent along with an action, in all.
@@ -107,3 +113,13 @@ pub const MAX_NAME_BYTES: usize = 128;
 pub const MAX_ERROR_TEXT_BYTES: usize = 4_096;
 
 const _: () = assert!(MAX_BLOB_BYTES / CHUNK_BYTES == MAX_CHUNKS as u64);
+/// Hashes of store paths in one question.
+pub const MAX_STORE_PATH_HASHES: usize = 256;
+/// Bytes of a store path's name: Nix allows 211 behind the hash and its dash.
+pub const MAX_STORE_PATH_NAME_BYTES: usize = 255;
+/// Paths that one needs. Whole systems name thousands, each 60 bytes or so.
+pub const MAX_STORE_PATH_REFERENCES: usize = 4_096;
+/// Signatures of one path.
+pub const MAX_STORE_PATH_SIGNATURES: usize = 32;
+/// Bytes of a signature or content address.
+pub const MAX_STORE_PATH_TEXT_BYTES: usize = 512;

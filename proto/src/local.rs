@@ -25,6 +25,11 @@ use crate::limits::{MAX_ARGUMENTS, MAX_ENVIRONMENT, MAX_ERROR_TEXT_BYTES, MAX_LO
 /// compiler itself.
 pub const KEEPALIVE_INTERVAL_MS: u64 = 500;
 
+/// Variable that tells which `buildbee run` a compile belongs to.
+pub const RUN_VARIABLE: &str = "BUILDBEE_RUN";
+/// Longest value of it in bytes.
+pub const MAX_RUN_BYTES: usize = 64;
+
 /// To the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalRequest {
@@ -177,6 +182,19 @@ pub enum AdminCall {
     CacheClear,
     /// What the local cache holds.
     CacheUsage,
+    /// The last actions after the one with the number `after`, at most `limit`, and what runs now.
+    Activity {
+        /// 0 for all that is remembered.
+        after: u64,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Counts of one `buildbee run`.
+    RunStats {
+        /// The value of [`RUN_VARIABLE`] in its environment.
+        #[serde(deserialize_with = "bounded::text::<_, MAX_RUN_BYTES>")]
+        run: String,
+    },
 }
 
 impl Message for LocalRequest {

@@ -1,6 +1,7 @@
 //! Who keeps what: rendezvous hashing of a key over the enrolled agents, so that every member names the same peers without asking.
 //!
-//! A pure function of key and roster: who happens to be awake does not reshuffle anything. Not here: announcing, asking, repairing.
+//! A pure function of key and roster: who happens to be awake does not reshuffle anything. Where somebody is away, the next in the same order
+//! stands in ([`first`]). Not here: announcing, asking, repairing.
 
 use crate::digest::Digest;
 use crate::membership::Roster;
@@ -21,12 +22,19 @@ pub fn ranked(key: &Digest, peers: impl IntoIterator<Item = PeerId>) -> Vec<Peer
     scored.into_iter().map(|(_, peer)| peer).collect()
 }
 
+/// All agents of `roster` in the order in which they are responsible for `key`.
+pub fn in_order(key: &Digest, roster: &Roster) -> Vec<PeerId> {
+    ranked(key, roster.members.iter().map(|(peer, _)| *peer).filter(|peer| roster.has_agent(peer)))
+}
+
 /// The agents of `roster` that keep results for `key`, at most [`RESULT_COPIES`], the first the most responsible.
 pub fn keepers(key: &Digest, roster: &Roster) -> Vec<PeerId> {
-    let agents = roster.members.iter().map(|(peer, _)| *peer).filter(|peer| roster.has_agent(peer));
-    let mut ranked = ranked(key, agents);
-    ranked.truncate(RESULT_COPIES);
-    ranked
+    first(key, roster, |_| true)
+}
+
+/// The first [`RESULT_COPIES`] agents for `key` among those that count: who does not is stood in for by the next.
+pub fn first(key: &Digest, roster: &Roster, counts: impl Fn(&PeerId) -> bool) -> Vec<PeerId> {
+    in_order(key, roster).into_iter().filter(counts).take(RESULT_COPIES).collect()
 }
 
 fn score(key: &Digest, peer: PeerId) -> [u8; 32] {
@@ -70,6 +78,19 @@ mod tests {
             first[usize::from(ranked(&Digest::of(&n.to_le_bytes()), peers(4))[0].0[0])] += 1;
         }
         assert!(first.iter().all(|&n| (60..140).contains(&n)), "{first:?}");
+    }
+
+    #[test]
+    fn the_next_in_order_stands_in() {
+        let members = peers(6).into_iter().map(|peer| (peer, Role::Agent)).collect();
+        let roster = Roster { farm: PeerId([99; 32]), version: 1, members, revoked: Vec::new() };
+        for byte in 0..50u8 {
+            let key = Digest::of(&[byte]);
+            let order = in_order(&key, &roster);
+            assert_eq!(keepers(&key, &roster), order[..2]);
+            assert_eq!(first(&key, &roster, |peer| *peer != order[0]), order[1..3]);
+            assert_eq!(first(&key, &roster, |peer| *peer == order[5]), order[5..]);
+        }
     }
 
     #[test]

@@ -16,8 +16,12 @@
 //! | `/buildbee/action/4`, local 3 | 0.1.0 | metadata of crates early: what was observed goes with it, and it is printed before the end |
 //! | `bbV2` | 0.1.0 | what was observed tells variables that were asked for after a library was read |
 //! | `/buildbee/cache/4`, `bbH2` | 0.1.0 | a hint names all folders of a compile that may be elsewhere |
+//! | `/buildbee/control/2` | 0.1.0 | a client says how urgent its work is |
 //! | local 4 | 0.1.0 | a local run gets a folder for temporary files only where that is needed |
-//! | `/buildbee/cache/5`, `bbY1`, property `target` | 0.1.0 | agents tell which compilers they can run in place of those of other machines |
+//! | `/buildbee/cache/5` | 0.1.0 | announcements are answered when they are stored; claims of actions that are being run; filters of what is kept |
+//! | local 5 | 0.1.0 | the command line may ask what has happened since a moment, and for the counts of one run |
+//! | `/buildbee/store-path/1` | 0.1.0 | agents hand each other paths of Nix's store |
+//! | `/buildbee/cache/6`, `bbY1`, property `target` | 0.1.0 | agents tell which compilers they can run in place of those of other machines |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,15 +38,18 @@ pub enum Protocol {
     Blob,
     /// Action results.
     Cache,
+    /// Paths of Nix's store.
+    StorePath,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Hello, Self::Join, Self::Control, Self::Action, Self::Blob, Self::Cache];
+    pub const ALL: [Self; 7] =
+        [Self::Hello, Self::Join, Self::Control, Self::Action, Self::Blob, Self::Cache, Self::StorePath];
 
     /// Whether its streams are packed (`buildbee-p2p`): those that carry content. What others carry is small, and mostly digests.
     pub const fn is_packed(self) -> bool {
-        matches!(self, Self::Action | Self::Blob)
+        matches!(self, Self::Action | Self::Blob | Self::StorePath)
     }
 
     /// The id that both ends negotiate.
@@ -50,13 +57,14 @@ impl Protocol {
         match self {
             Self::Hello => "/buildbee/hello/1",
             Self::Join => "/buildbee/join/1",
-            Self::Control => "/buildbee/control/1",
+            Self::Control => "/buildbee/control/2",
             Self::Action => "/buildbee/action/4",
             Self::Blob => "/buildbee/blob/3",
-            Self::Cache => "/buildbee/cache/5",
+            Self::Cache => "/buildbee/cache/6",
+            Self::StorePath => "/buildbee/store-path/1",
         }
     }
 }
 
 /// Version of the messages between wrapper, command line and daemon. A daemon of another version is asked to leave and replaced.
-pub const LOCAL_VERSION: u32 = 4;
+pub const LOCAL_VERSION: u32 = 5;

@@ -12,6 +12,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use crate::view::View;
+
 /// A daemon that was told to leave is gone within this time, or killed.
 const LEAVE_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -61,6 +63,8 @@ pub struct Client {
     pub racing: &'static str,
     /// Network namespace that its processes live in.
     pub space: Option<String>,
+    /// Mount namespace that its processes live in.
+    pub view: Option<View>,
 }
 
 impl Client {
@@ -71,9 +75,10 @@ impl Client {
 
     /// A command as this client runs it: `buildbee` is found in `PATH` and speaks to this client's daemon.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
-        let mut command = match &self.space {
-            None => plain(program),
-            Some(space) => {
+        let mut command = match (&self.space, &self.view) {
+            (None, None) => plain(program),
+            (_, Some(view)) => view.command(program),
+            (Some(space), None) => {
                 // Not `ip netns exec`, which gives each command mounts of its own: the daemon must see what its callers see.
                 let mut command = plain("nsenter");
                 command.arg(format!("--net=/run/netns/{space}")).arg(program);

@@ -3,6 +3,7 @@
 //!
 //! Everything ends with the [`Farm`]: processes are killed, the folder goes.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
@@ -19,6 +20,7 @@ use tempfile::TempDir;
 use crate::client::{Client, plain};
 use crate::network::Network;
 use crate::programs;
+use crate::view::View;
 
 /// A process of the farm is up within this time, on a busy machine too.
 const START_DEADLINE: Duration = Duration::from_secs(30);
@@ -34,12 +36,14 @@ pub struct Options {
     pub local_slots: usize,
     /// `racing` of the client.
     pub racing: &'static str,
+    /// Settings file of all agents.
+    pub agent_settings: &'static str,
 }
 
 impl Default for Options {
     /// Two agents with two slots, no local slots, no racing: what figures of offload are measured with.
     fn default() -> Self {
-        Self { n_agents: 2, n_slots: 2, local_slots: 0, racing: "off" }
+        Self { n_agents: 2, n_slots: 2, local_slots: 0, racing: "off", agent_settings: "" }
     }
 }
 
@@ -107,6 +111,8 @@ pub struct Farm {
     pub agents: Vec<Option<Process>>,
     /// How it was set up.
     pub options: Options,
+    /// Settings of agents that are not dedicated, by number; they count at the agent's next start.
+    pub agent_settings: BTreeMap<usize, String>,
     coordinator_address: String,
     programs: PathBuf,
     network: Option<Network>,
@@ -148,11 +154,13 @@ impl Farm {
                 local_slots: options.local_slots,
                 racing: options.racing,
                 space: network.as_ref().map(|network| network.space("laptop")),
+                view: None,
             },
             coordinator: None,
             agents: Vec::new(),
             coordinator_address: String::new(),
             options,
+            agent_settings: BTreeMap::new(),
             programs,
             network,
             folder,
@@ -179,12 +187,18 @@ impl Farm {
 
     /// A further client with folders and a daemon of its own.
     pub fn second_client(&self, name: &str) -> Client {
+        self.client_seeing(name, None)
+    }
+
+    /// The same in a view of its own.
+    pub fn client_seeing(&self, name: &str, view: Option<View>) -> Client {
         let client = Client {
             folder: self.path(name),
             programs: self.programs.clone(),
             local_slots: self.options.local_slots,
             racing: self.options.racing,
             space: self.laptop.space.clone(),
+            view,
         };
         make_folder(&client.folder);
         self.join(&client, name);
@@ -272,7 +286,7 @@ impl Farm {
         let ready = self.path("coordinator.ready");
         let _ = fs::remove_file(&ready);
         let mut serve = self.member("coordinator", "buildbee-coordinator");
-        serve.args(["serve", "--no-mdns", "--listen", &self.coordinator_address]);
+        serve.args(["serve", "--no-mdns", "--status", "127.0.0.1:0", "--listen", &self.coordinator_address]);
         serve.arg("--state-dir").arg(self.path("coordinator")).arg("--ready-file").arg(&ready);
         let process =
             Process::start(serve, "coordinator", self.folder.path()).unwrap_or_else(|error| panic!("{error}"));
@@ -289,16 +303,34 @@ impl Farm {
     ///
     /// When it does not come up.
     pub fn start_agent(&mut self, n: usize) {
+        self.start_agent_with(n, &[]);
+    }
+
+    /// The same with further arguments; what it wrote into its ready file.
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up.
+    pub fn start_agent_with(&mut self, n: usize, arguments: &[&str]) -> Value {
+        self.agents[n] = None;
         let name = format!("desk{n}");
         let ready = self.path(&format!("{name}.ready"));
         let _ = fs::remove_file(&ready);
         let mut serve = self.member(&name, "buildbee-agent");
-        serve.args(["serve", "--no-mdns", "--mode", "dedicated", "--listen", &self.any_port(&name)]);
-        serve.args(["--slots", &self.options.n_slots.to_string()]);
+        serve.args(["serve", "--no-mdns", "--listen", &self.any_port(&name)]);
+        let of_its_own = self.agent_settings.get(&n);
+        if of_its_own.is_none() {
+            serve.args(["--mode", "dedicated"]);
+        }
+        serve.args(["--slots", &self.options.n_slots.to_string()]).args(arguments);
         serve.arg("--state-dir").arg(self.path(&name)).arg("--ready-file").arg(&ready);
+        let settings = self.path(&format!("{name}.toml"));
+        let text = of_its_own.map_or(self.options.agent_settings, String::as_str);
+        fs::write(&settings, text).unwrap_or_else(|error| panic!("{}: {error}", settings.display()));
+        serve.arg("--config").arg(settings);
         let process = Process::start(serve, &name, self.folder.path()).unwrap_or_else(|error| panic!("{error}"));
         self.agents[n] = Some(process);
-        self.wait_for_file(&ready);
+        self.wait_for_file(&ready)
     }
 
     /// Waits until the client is connected to `n` agents and the coordinator.
@@ -351,6 +383,14 @@ impl Farm {
     /// Process id of the client's daemon.
     pub fn daemon_pid(&self) -> Pid {
         self.laptop.daemon_pid()
+    }
+
+    /// What agent `n` has said, in whatever process, without colours.
+    pub fn log_of(&self, n: usize) -> String {
+        let log = fs::read_to_string(self.path(&format!("desk{n}.log"))).unwrap_or_default();
+        let mut parts = log.split('\u{1b}');
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |text, part| text + part.split_once('m').map_or("", |(_, rest)| rest))
     }
 
     /// What every process has said.

@@ -27,6 +27,7 @@ fn place() -> Place {
         working_directory: RelPath::root(),
         make_directories: Vec::new(),
         stderr_is_terminal: false,
+        job_tokens: None,
         limits: Limits::default(),
     };
     Place { _folder: folder, spec }

@@ -9,6 +9,7 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, NulError};
+use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -29,6 +30,7 @@ use nix::unistd::{
 };
 
 use crate::descriptors::{Packet, close_all_but, packet_pair, read_memory_file, receive, send};
+use crate::jobserver;
 use crate::namespaces;
 use crate::plan::Plan;
 use crate::spec::Limits;
@@ -132,6 +134,12 @@ fn become_bubblewrap(bwrap: &CStr, order: Order, status: &OwnedFd) -> Result<Inf
     let plan: Plan = serde_json::from_slice(&plan).map_err(step(Step::Plan))?;
     mount_overlay(&plan).map_err(step(Step::Overlay))?;
     apply_limits(&plan.limits).map_err(step(Step::Limits))?;
+    if let Some(n_tokens) = plan.job_tokens {
+        jobserver::open(n_tokens).map_err(step(Step::Process))?;
+    }
+    if plan.limits.gives_way {
+        give_way().map_err(step(Step::Limits))?;
+    }
     for descriptor in order.filters.iter().chain([status, &order.options]) {
         fcntl(descriptor, FcntlArg::F_SETFD(FdFlag::empty())).map_err(step(Step::Process))?;
     }
@@ -184,6 +192,22 @@ fn apply_limits(limits: &Limits) -> nix::Result<()> {
         Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, current.saturating_add(limits.niceness)) })?;
     }
     Ok(())
+}
+
+/// Behind everybody else, for processor, disk and memory. What is started from here inherits it, and can't undo it: the niceness is
+/// what keeps a process without rights from leaving this class.
+fn give_way() -> io::Result<()> {
+    const LEAST_PRIORITY: libc::c_int = 19;
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    const IOPRIO_CLASS_IDLE: libc::c_int = 3 << 13;
+    // SAFETY: takes and returns plain numbers.
+    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LEAST_PRIORITY) })?;
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameters outlive the call, which reads them.
+    Errno::result(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const parameters) })?;
+    // SAFETY: takes and returns plain numbers. Kernels without it have nothing that it would change.
+    unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IOPRIO_CLASS_IDLE) };
+    fs::write("/proc/self/oom_score_adj", "1000")
 }
 
 /// Bubblewrap's own argument list. The command can't come with the options: bubblewrap takes it from here alone.

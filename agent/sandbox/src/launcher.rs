@@ -5,7 +5,7 @@
 //! while a helper lives, so files that the agent has open for writing get into no child.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::attempt::{self, Completed, Listener, Prepared, SandboxError};
 use crate::descriptors::{Packet, borrow_all, packet_pair, receive, send, watch};
 use crate::seccomp;
 use crate::spec::SandboxSpec;
-use crate::wire::{Hello, Launch};
+use crate::wire::{Hello, Launch, Request};
 
 /// Starts of the helper in a row without a command that ran.
 const MAX_STARTS_IN_A_ROW: u32 = 5;
@@ -92,6 +92,8 @@ struct Shared {
 struct State {
     control: Option<Arc<Control>>,
     starts_in_a_row: u32,
+    /// Whether commands are stopped where they are; of the next helper, too.
+    held: bool,
 }
 
 /// One life of the helper.
@@ -111,7 +113,7 @@ impl Launcher {
             helper: helper.to_owned(),
             bwrap: bwrap.to_owned(),
             filters,
-            state: Mutex::new(State { control: None, starts_in_a_row: 0 }),
+            state: Mutex::new(State { control: None, starts_in_a_row: 0, held: false }),
         };
         let launcher = Self { shared: Arc::new(shared) };
         launcher.control().await?;
@@ -156,6 +158,18 @@ impl Launcher {
         outcome
     }
 
+    /// Stops all commands where they are, or lets them go on; whatever their processes have done to get away. Returns when the helper has
+    /// been told; it acts within milliseconds. What is held can be killed as ever.
+    pub async fn hold(&self, held: bool) {
+        let mut state = self.shared.state.lock().await;
+        state.held = held;
+        let Some(control) = &state.control else { return };
+        if let Err(error) = control.tell_hold(held).await {
+            // It is dead, and its commands with it. The next one is told at its start.
+            tracing::debug!(%error, held, "the sandbox helper was not told");
+        }
+    }
+
     /// Process id of the helper, while it lives.
     pub async fn helper_id(&self) -> Option<u32> {
         self.shared.state.lock().await.control.as_ref().and_then(|control| control.process.id())
@@ -184,6 +198,9 @@ impl Launcher {
         }
         state.starts_in_a_row += 1;
         let control = Arc::new(Control::start(&self.shared.helper, &self.shared.bwrap).await?);
+        if state.held {
+            control.tell_hold(true).await.map_err(io::Error::from)?;
+        }
         state.control = Some(Arc::clone(&control));
         Ok(control)
     }
@@ -227,8 +244,15 @@ impl Control {
 
     async fn submit(&self, prepared: &attempt::Prepared) -> nix::Result<()> {
         let descriptors = borrow_all(prepared.theirs());
-        let launch = Launch { n_filters: prepared.n_filters() };
-        let sent = self.socket.async_io(Interest::WRITABLE, |fd| Ok(send(fd.as_fd(), &launch, &descriptors)?)).await;
+        self.send(&Request::Launch(Launch { n_filters: prepared.n_filters() }), &descriptors).await
+    }
+
+    async fn tell_hold(&self, held: bool) -> nix::Result<()> {
+        self.send(if held { &Request::Hold } else { &Request::Release }, &[]).await
+    }
+
+    async fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> nix::Result<()> {
+        let sent = self.socket.async_io(Interest::WRITABLE, |fd| Ok(send(fd.as_fd(), request, descriptors)?)).await;
         sent.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
     }
 }

@@ -15,6 +15,8 @@ pub mod attempt;
 pub mod cleanup;
 mod descriptors;
 mod directories;
+mod hold;
+mod jobserver;
 mod launch;
 pub mod launcher;
 mod namespaces;

@@ -7,7 +7,8 @@ use buildbee_proto::path::RelPath;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::spec::{Limits, MERGED_NAME, SandboxSpec, UPPER_NAME, WORK_NAME};
+use crate::jobserver;
+use crate::spec::{JOBSERVER_VARIABLE, Limits, MERGED_NAME, SandboxSpec, UPPER_NAME, WORK_NAME};
 use crate::world::DEVICES;
 
 /// User and group id that every command sees, on every agent.
@@ -69,6 +70,8 @@ pub struct Plan {
     pub options: Vec<String>,
     /// Program and arguments.
     pub argv: Vec<String>,
+    /// Tokens in its jobserver, if it has one.
+    pub job_tokens: Option<u16>,
     /// What the command may use.
     pub limits: Limits,
 }
@@ -83,6 +86,7 @@ pub fn plan(spec: &SandboxSpec) -> Result<Plan, PlanError> {
         options: options(spec, &merged),
         merged,
         argv: spec.argv.clone(),
+        job_tokens: spec.job_tokens,
         limits: spec.limits,
     })
 }
@@ -173,7 +177,12 @@ fn options(spec: &SandboxSpec, merged: &str) -> Vec<String> {
     let world = ["--bind", merged, "/", "--proc", "/proc", "--remount-ro", "/proc", "--dev-bind", DEVICES, "/dev"];
     let identity = ["--uid", &id, "--gid", &id, "--chdir", &chdir, "--clearenv"];
     let variables = spec.env.iter().flat_map(|(name, value)| ["--setenv", name.as_str(), value.as_str()]);
-    namespaces.into_iter().chain(fixed).chain(world).chain(identity).chain(variables).map(str::to_owned).collect()
+    let mut options: Vec<String> =
+        namespaces.into_iter().chain(fixed).chain(world).chain(identity).chain(variables).map(str::to_owned).collect();
+    if spec.job_tokens.is_some() {
+        options.extend(["--setenv".to_owned(), JOBSERVER_VARIABLE.to_owned(), jobserver::announcement()]);
+    }
+    options
 }
 
 #[cfg(test)]
@@ -189,6 +198,7 @@ mod tests {
             working_directory: "home/a/p".try_into().unwrap(),
             make_directories: vec!["home/a/p/out".try_into().unwrap()],
             stderr_is_terminal: false,
+            job_tokens: None,
             limits: Limits::default(),
         }
     }
@@ -217,6 +227,12 @@ mod tests {
         --setenv LANG C
         --setenv EMPTY 
         ");
+    }
+
+    #[test]
+    fn a_compile_that_asks_before_it_starts_a_thread() {
+        let options = plan(&SandboxSpec { job_tokens: Some(3), ..spec() }).unwrap().options;
+        assert_eq!(options[options.len() - 3..], ["--setenv", "CARGO_MAKEFLAGS", "-j --jobserver-auth=100,101"]);
     }
 
     #[test]

@@ -51,7 +51,7 @@ pub enum ProbeFailure {
     },
     /// `AppArmor` restricts user namespaces and no profile allows them to the helper.
     #[error(
-        "AppArmor keeps unprivileged programs from using user namespaces\nhint: load the AppArmor profile that comes with buildbee's package, or as root run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
+        "AppArmor keeps unprivileged programs from using user namespaces\nhint: as root, run `dpkg-reconfigure buildbee-agent` where it came as a package, else put share/buildbee/apparmor/buildbee-agent of the installation into /etc/apparmor.d and load it with apparmor_parser; or run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
     )]
     AppArmor,
     /// Some other limit or container forbids user namespaces.
@@ -148,6 +148,7 @@ async fn try_in(helper: &Path, bwrap: &Path, trial: &Path) -> Result<Exit, Probe
         working_directory: RelPath::root(),
         make_directories: Vec::new(),
         stderr_is_terminal: false,
+        job_tokens: None,
         limits: Limits::default(),
     };
     let completed = launcher.run(spec, CancellationToken::new()).await;

@@ -13,6 +13,9 @@ pub const WORK_NAME: &str = "work";
 /// Name of the folder in the scratch folder on which the overlay is mounted (seen by the command alone).
 pub const MERGED_NAME: &str = "merged";
 
+/// Variable by which cargo tells rustc of its jobserver.
+pub const JOBSERVER_VARIABLE: &str = "CARGO_MAKEFLAGS";
+
 /// One command and the world that it sees.
 #[derive(Clone, Debug)]
 pub struct SandboxSpec {
@@ -30,6 +33,9 @@ pub struct SandboxSpec {
     pub make_directories: Vec<RelPath>,
     /// Whether standard error is a terminal.
     pub stderr_is_terminal: bool,
+    /// Threads and processes that the command may have at work beside its first, if it asks for each as make's children do. `None`: it
+    /// finds nobody to ask.
+    pub job_tokens: Option<u16>,
     /// What the command may use.
     pub limits: Limits,
 }
@@ -61,10 +67,12 @@ pub struct Limits {
     pub open_files: u64,
     /// Added to the priority of the helper: 0 changes nothing, 19 is the most modest.
     pub niceness: i32,
+    /// Whether it gives way to everybody: runs when no other program wants the processor or the disk, and goes first when memory runs out.
+    pub gives_way: bool,
 }
 
 impl Default for Limits {
-    /// Ten minutes, 16 GiB of address space, 512 processes, files of 4 GiB, streams of 64 MiB, 4096 descriptors, niceness 0.
+    /// Ten minutes, 16 GiB of address space, 512 processes, files of 4 GiB, streams of 64 MiB, 4096 descriptors, niceness 0, and it gives way to nobody.
     fn default() -> Self {
         Self {
             wall: Duration::from_secs(600),
@@ -75,6 +83,7 @@ impl Default for Limits {
             stream_bytes: 64 << 20,
             open_files: 4096,
             niceness: 0,
+            gives_way: false,
         }
     }
 }

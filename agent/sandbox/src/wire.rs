@@ -2,7 +2,7 @@
 //!
 //! The helper passes each [`Launch`] on to a process that waits for one, with the write end of its status pipe in the channel's place.
 //!
-//! On the control socket (sequenced packets) the helper says [`Hello`] once, and the agent sends one [`Launch`] for each command,
+//! On the control socket (sequenced packets) the helper says [`Hello`] once, and the agent sends [`Request`]s: one [`Launch`] for each command,
 //! with descriptors in this order: the command's channel, the plan, bubblewrap's options, standard output, standard error,
 //! system-call filters. On the channel, a socket of that command alone, the helper answers with [`Event`]s; the agent says
 //! nothing there: closing or shutting its end kills the command. So a kill can neither be lost nor wait in a queue.
@@ -38,6 +38,17 @@ pub(crate) struct Hello {
 pub(crate) struct Launch {
     /// Filters among the descriptors.
     pub(crate) n_filters: u8,
+}
+
+/// What the agent wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Start one command.
+    Launch(Launch),
+    /// Stop all processes of all commands where they are, those of commands still to come too.
+    Hold,
+    /// Let them go on.
+    Release,
 }
 
 /// What became of a command.
@@ -111,6 +122,9 @@ impl Message for Hello {
     const MAX_BYTES: usize = MAX_PACKET_BYTES;
 }
 impl Message for Launch {
+    const MAX_BYTES: usize = MAX_PACKET_BYTES;
+}
+impl Message for Request {
     const MAX_BYTES: usize = MAX_PACKET_BYTES;
 }
 impl Message for Event {

@@ -28,9 +28,12 @@ use nix::unistd::{Pid, getpid, pipe2};
 use thiserror::Error;
 
 use crate::descriptors::{Packet, borrow_all, close_from, receive, send};
+use crate::hold;
 use crate::launch::{ProcessEnd, Waiting, kill_group, reap};
 use crate::status::{MAX_STATUS_BYTES, Status, parse};
-use crate::wire::{Ended, Event, Hello, Launch, MAX_FILTERS, MAX_LAUNCHES, N_FIXED_DESCRIPTORS, Refusal, StepFailure};
+use crate::wire::{
+    Ended, Event, Hello, Launch, MAX_FILTERS, MAX_LAUNCHES, N_FIXED_DESCRIPTORS, Refusal, Request, StepFailure,
+};
 use crate::world::World;
 
 /// Why the helper can't work.
@@ -67,6 +70,7 @@ pub fn serve(bwrap: PathBuf) -> Result<(), ZygoteError> {
         waiting: VecDeque::new(),
         running: Vec::new(),
         strays: Vec::new(),
+        held: false,
         closing: false,
     };
     let hello = Hello { version: env!("CARGO_PKG_VERSION").to_owned() };
@@ -75,6 +79,9 @@ pub fn serve(bwrap: PathBuf) -> Result<(), ZygoteError> {
     zygote.run()
 }
 
+/// How often commands that are held are looked at: soon after one was seen to run, else rarely.
+const LOOK_SOON_MS: u16 = 5;
+const LOOK_AGAIN_MS: u16 = 100;
 /// Processes that wait for commands: enough that one command after the other finds one. In a burst the others are forked as they are needed.
 const N_WAITING: usize = 2;
 
@@ -92,6 +99,8 @@ struct Zygote {
     /// Adopted processes of commands whose bubblewrap was killed before it could name them, and processes that waited for a command and
     /// did not take one.
     strays: Vec<Pid>,
+    /// All commands are stopped where they are.
+    held: bool,
     /// The agent is gone.
     closing: bool,
 }
@@ -117,7 +126,8 @@ struct Running {
 impl Zygote {
     fn run(mut self) -> Result<(), ZygoteError> {
         while !(self.closing && self.running.is_empty()) {
-            let (control, children, channels) = self.wait()?;
+            let patience = self.hold();
+            let (control, children, channels) = self.wait(patience)?;
             for index in channels {
                 self.running[index].kill();
             }
@@ -132,8 +142,23 @@ impl Zygote {
         Ok(())
     }
 
+    /// Sees to it that what is held does not run. How long that can be left alone.
+    fn hold(&self) -> PollTimeout {
+        if !self.held || self.running.is_empty() {
+            return PollTimeout::NONE;
+        }
+        let stopped: Vec<bool> = self.alive().map(hold::stop).collect();
+        PollTimeout::from(if stopped.contains(&true) { LOOK_SOON_MS } else { LOOK_AGAIN_MS })
+    }
+
+    /// The first process of each command of which something may be left.
+    fn alive(&self) -> impl Iterator<Item = Pid> {
+        let first = |running: &Running| if running.ended.is_none() { Some(running.bubblewrap) } else { running.init };
+        self.running.iter().filter_map(first)
+    }
+
     /// Waits until something happens: on the control socket, among the children, on the channels of these commands.
-    fn wait(&self) -> Result<(bool, bool, Vec<usize>), ZygoteError> {
+    fn wait(&self, patience: PollTimeout) -> Result<(bool, bool, Vec<usize>), ZygoteError> {
         let watched: Vec<usize> = (0..self.running.len()).filter(|index| !self.running[*index].killed).collect();
         let interest = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut polled = vec![interest(self.children.as_fd())];
@@ -141,7 +166,7 @@ impl Zygote {
         if !self.closing {
             polled.push(interest(self.control.as_fd()));
         }
-        match poll(&mut polled, PollTimeout::NONE) {
+        match poll(&mut polled, patience) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(io::Error::from(error).into()),
         }
@@ -152,8 +177,14 @@ impl Zygote {
     }
 
     fn receive(&mut self) {
-        match receive::<Launch>(self.control.as_fd()) {
-            Ok(Packet::Message(launch, descriptors)) => self.launch(&launch, descriptors),
+        match receive::<Request>(self.control.as_fd()) {
+            Ok(Packet::Message(Request::Launch(launch), descriptors)) => self.launch(&launch, descriptors),
+            // The next round stops them.
+            Ok(Packet::Message(Request::Hold, _)) => self.held = true,
+            Ok(Packet::Message(Request::Release, _)) => {
+                self.held = false;
+                self.alive().for_each(hold::release);
+            }
             // Nothing of a malformed request can be answered; dropping its descriptors tells the agent.
             Ok(Packet::Malformed) | Err(Errno::EAGAIN | Errno::EINTR) => {}
             Ok(Packet::Closed) | Err(_) => {

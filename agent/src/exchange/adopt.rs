@@ -1,57 +1,115 @@
 //! Takes in results that other agents announce: checks who ran and signed them, stores them with their blobs, which come along or are
 //! fetched.
 //!
-//! One task, one result at a time: this is not urgent, and must not compete with inputs of actions. Not here: whether this agent is
-//! responsible for the key, which is the announcer's judgement; the store's size bounds what a zealous one can do.
+//! What comes with all it needs is stored at once, and the announcer is told so. What has to be fetched waits its turn, one result at a time: it
+//! is not urgent, and must not compete with inputs of actions; the announcer asks again. Not here: whether this agent is responsible for the
+//! key, which is the announcer's judgement; the store's size bounds what a zealous one can do.
 
 use buildbee_p2p::identity::verify_result;
 use buildbee_p2p::node::Node;
+use buildbee_proto::codec::Bytes;
+use buildbee_proto::digest::Digest;
 use buildbee_proto::limits::MAX_OUTPUT_BYTES;
+use buildbee_proto::outcome::SignedResult;
+use buildbee_proto::peer::PeerId;
 use buildbee_store::{PutError, Store};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::blobs_of;
-use super::cache::{Announced, complete_result};
+use super::cache::complete_result;
 use super::fetch::{FetchError, Fetcher, Sources};
+use super::kept::Kept;
 
 /// Announcements that may wait.
-pub const MAX_ANNOUNCED: usize = 64;
+const MAX_WAITING: usize = 64;
+
+/// A result that a peer wants kept here.
+#[derive(Clone, Debug)]
+pub struct Announced {
+    /// Who has its blobs.
+    pub by: PeerId,
+    /// Not checked yet.
+    pub result: SignedResult,
+    /// What it says are all blobs of the result, or nothing.
+    pub blobs: Vec<Bytes>,
+}
 
 /// Why a result was not taken in.
 #[derive(Debug, Error)]
-enum AdoptError {
+pub enum AdoptError {
+    /// Somebody made it up.
     #[error("its signature does not hold")]
     Forged,
+    /// No sandbox of a member's made it.
     #[error("it did not run in an agent's sandbox")]
     Untrusted,
+    /// Failures may have any cause.
     #[error("the program failed, which is not kept")]
     Failure,
-    #[error("there is a result of this action already")]
-    Present,
+    /// It is larger than any action's outputs may be.
     #[error("its outputs are too large")]
     TooLarge,
+    /// Too many wait.
+    #[error("too many announcements are waiting")]
+    Busy,
+    /// Its blobs did not come.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// The store did not take it.
     #[error(transparent)]
     Put(#[from] PutError),
+    /// The agent is stopping.
     #[error("storing it ended early: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
-/// Works announcements off until `stop`.
-pub async fn adopt_task(
+impl AdoptError {
+    /// Whether the same announcement may be heard with more luck later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Put(error) => !matches!(error, PutError::Mismatch { .. }),
+            Self::Busy | Self::Fetch(_) | Self::Task(_) => true,
+            Self::Forged | Self::Untrusted | Self::Failure | Self::TooLarge => false,
+        }
+    }
+}
+
+/// What became of an announcement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopted {
+    /// It is stored, with all its blobs.
+    Stored,
+    /// Its blobs are to be fetched.
+    Waits,
+}
+
+/// Takes results in. Clones share the queue.
+#[derive(Clone, Debug)]
+pub struct Adopter {
     node: Node,
     store: Store,
+    kept: Kept,
+    waiting: mpsc::Sender<Announced>,
+}
+
+/// Into `store`; what has to be fetched goes to [`adopt_task`], by the queue that is returned.
+pub fn adopter(node: Node, store: Store, kept: Kept) -> (Adopter, mpsc::Receiver<Announced>) {
+    let (waiting, queue) = mpsc::channel(MAX_WAITING);
+    (Adopter { node, store, kept, waiting }, queue)
+}
+
+/// Fetches what waits until `stop`.
+pub async fn adopt_task(
+    adopter: Adopter,
     fetcher: Fetcher,
-    mut announced: mpsc::Receiver<Announced>,
+    mut waiting: mpsc::Receiver<Announced>,
     stop: CancellationToken,
 ) {
-    while let Some(Some(one)) = stop.run_until_cancelled(announced.recv()).await {
-        let action = one.result.result.action;
-        let by = one.by;
-        match stop.run_until_cancelled(adopt(&node, &store, &fetcher, one)).await {
+    while let Some(Some(one)) = stop.run_until_cancelled(waiting.recv()).await {
+        let (action, by) = (one.result.result.action, one.by);
+        match stop.run_until_cancelled(adopter.fetch(&fetcher, one)).await {
             Some(Ok(())) => tracing::debug!(action = %action.short(), peer = %by.short(), "result taken in"),
             Some(Err(error)) => {
                 tracing::debug!(action = %action.short(), peer = %by.short(), %error, "result not taken in");
@@ -61,43 +119,68 @@ pub async fn adopt_task(
     }
 }
 
-async fn adopt(node: &Node, store: &Store, fetcher: &Fetcher, announced: Announced) -> Result<(), AdoptError> {
-    let Announced { by, result: signed, blobs: contents } = announced;
-    let result = &signed.result;
-    if result.exit_code != 0 {
-        return Err(AdoptError::Failure);
+impl Adopter {
+    /// Stores what is announced if all of it is here, and notes it otherwise.
+    pub async fn adopt(&self, announced: Announced) -> Result<Adopted, AdoptError> {
+        let blobs = self.check(&announced)?;
+        let came_along = announced.blobs.len() == blobs.len();
+        if !came_along && !self.store.missing(&blobs).is_empty() {
+            self.waiting.try_send(announced).map_err(|_| AdoptError::Busy)?;
+            return Ok(Adopted::Waits);
+        }
+        self.put(announced, blobs).await?;
+        Ok(Adopted::Stored)
     }
-    let runner = result.provenance.peer;
-    let enrolled = || node.roster().is_some_and(|roster| roster.value.has_agent(&runner));
-    if !result.provenance.sandboxed || !(runner == by || enrolled()) {
-        return Err(AdoptError::Untrusted);
+
+    /// The blobs that it needs, if it may be kept.
+    fn check(&self, announced: &Announced) -> Result<Vec<Digest>, AdoptError> {
+        let result = &announced.result.result;
+        if result.exit_code != 0 {
+            return Err(AdoptError::Failure);
+        }
+        let runner = result.provenance.peer;
+        let enrolled = || self.node.roster().is_some_and(|roster| roster.value.has_agent(&runner));
+        if !result.provenance.sandboxed || !(runner == announced.by || enrolled()) {
+            return Err(AdoptError::Untrusted);
+        }
+        let blobs = blobs_of(result);
+        let n_bytes = blobs.iter().fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes));
+        if n_bytes > MAX_OUTPUT_BYTES {
+            return Err(AdoptError::TooLarge);
+        }
+        Ok(blobs)
     }
-    if !verify_result(&signed) {
-        return Err(AdoptError::Forged);
+
+    async fn fetch(&self, fetcher: &Fetcher, announced: Announced) -> Result<(), AdoptError> {
+        let blobs = self.check(&announced)?;
+        let _pin = self.store.pin(blobs.iter().copied());
+        fetcher.fetch(&blobs, &Sources { origin: announced.by, likely: Vec::new() }).await?;
+        self.put(Announced { blobs: Vec::new(), ..announced }, blobs).await
     }
-    let (looking, action) = (store.clone(), result.action);
-    if store.has_result(&action)
-        && tokio::task::spawn_blocking(move || complete_result(&looking, &action)).await?.is_some()
-    {
-        return Err(AdoptError::Present);
-    }
-    let blobs = blobs_of(result);
-    let n_bytes = blobs.iter().fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes));
-    if n_bytes > MAX_OUTPUT_BYTES {
-        return Err(AdoptError::TooLarge);
-    }
-    let _pin = store.pin(blobs.iter().copied());
-    let came_along = contents.len() == blobs.len();
-    if !came_along {
-        fetcher.fetch(&blobs, &Sources { origin: by, likely: Vec::new() }).await?;
-    }
-    let store = store.clone();
-    let putting = tokio::task::spawn_blocking(move || {
-        if came_along {
+
+    /// Stores a result whose blobs came along or are here.
+    async fn put(&self, announced: Announced, blobs: Vec<Digest>) -> Result<(), AdoptError> {
+        let (store, kept, roster) = (self.store.clone(), self.kept.clone(), self.node.roster());
+        let putting = tokio::task::spawn_blocking(move || {
+            let Announced { result, blobs: contents, .. } = announced;
+            let action = result.result.action;
+            // What was made by somebody who was sent away since has to make room.
+            let is_trusted = |known: &SignedResult| {
+                roster.as_ref().is_none_or(|roster| roster.value.has_agent(&known.result.provenance.peer))
+            };
+            if complete_result(&store, &action).is_some_and(|known| is_trusted(&known)) {
+                return Ok(());
+            }
+            if !verify_result(&result) {
+                return Err(AdoptError::Forged);
+            }
+            let _pin = store.pin(blobs.iter().copied());
             // Each is checked.
             blobs.iter().zip(&contents).try_for_each(|(digest, content)| store.put_expected(digest, &content.0))?;
-        }
-        store.put_result(&signed)
-    });
-    Ok(putting.await??)
+            store.put_result(&result)?;
+            kept.result(&action);
+            Ok(())
+        });
+        putting.await?
+    }
 }

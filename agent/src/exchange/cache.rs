@@ -1,7 +1,8 @@
-//! Answers cache streams: which result an action has, where a compile was done in another folder, and announcements of both for keys that
-//! this agent is responsible for.
+//! Answers cache streams: which result an action has, where a compile was done in another folder, announcements of both for keys that this
+//! agent is responsible for, who has an action run, and which results may be here at all.
 //!
-//! A result is only named if all its blobs are here. Announcements are noted in a bounded queue; [`adopt`](super::adopt) works it off.
+//! A result is only named if all its blobs are here, and its announcement only answered with [`CacheReply::Kept`] when it is stored with them
+//! ([`adopt`](super::adopt)). Here is no result, no failure and no absence ever remembered as an answer.
 
 use std::time::Duration;
 
@@ -11,64 +12,51 @@ use buildbee_proto::canonical::Canonical;
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
-use buildbee_proto::exchange::{CacheReply, CacheRequest};
+use buildbee_proto::exchange::{AWAIT_INTERVAL_MS, CacheReply, CacheRequest, FilterMark, FilterUpdate};
 use buildbee_proto::hint::Hint;
 use buildbee_proto::limits::MAX_ANNOUNCED_BYTES;
 use buildbee_proto::outcome::SignedResult;
-use buildbee_proto::peer::{PeerId, Role};
+use buildbee_proto::peer::Role;
 use buildbee_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::adopt::{Adopted, Adopter, Announced};
 use super::blobs_of;
+use super::kept::Kept;
 use crate::doubles::Doubles;
 
 /// How long a stream may stay without a request.
 const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// A result that a peer wants kept here.
-#[derive(Clone, Debug)]
-pub struct Announced {
-    /// Who has its blobs.
-    pub by: PeerId,
-    /// Not checked yet.
-    pub result: SignedResult,
-    /// What it says are all blobs of the result, or nothing.
-    pub blobs: Vec<Bytes>,
-}
+/// Results that were read and not yet looked after; further ones are not.
+const MAX_READ: usize = 1024;
+/// A store that is fuller than this, in percent, takes no old results to replace such as are used.
+const FULL_PERCENT: u64 = 88;
 
 /// Answers from one store. Clones share the queue.
 #[derive(Clone, Debug)]
 pub struct CacheServer {
     store: Store,
-    announced: mpsc::Sender<Announced>,
+    adopter: Adopter,
+    kept: Kept,
+    read: mpsc::Sender<Digest>,
     doubles: Doubles,
 }
 
 impl CacheServer {
-    /// Answers from `store` and tells of `doubles`; announcements go to `announced`.
-    pub fn new(store: Store, announced: mpsc::Sender<Announced>, doubles: Doubles) -> Self {
-        Self { store, announced, doubles }
+    /// Answers from `store`, and tells of `doubles`. The actions whose results are read come out of the queue that is returned.
+    pub fn new(store: Store, adopter: Adopter, kept: Kept, doubles: Doubles) -> (Self, mpsc::Receiver<Digest>) {
+        let (read, was_read) = mpsc::channel(MAX_READ);
+        (Self { store, adopter, kept, read, doubles }, was_read)
     }
 
     /// Serves one stream until its other end is done with it or something fails.
     pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, from: &Sender, mut stream: S) {
         while let Ok(Ok(Some(request))) = timeout(IDLE_DEADLINE, read_message::<CacheRequest, _>(&mut stream)).await {
-            let reply = match request {
-                CacheRequest::Find { action } => CacheReply::Found(self.find(action).await),
-                CacheRequest::Announce { result, blobs } => match self.note(from, &result, blobs) {
-                    Ok(()) => CacheReply::Noted,
-                    Err(error) => CacheReply::Refused(error),
-                },
-                CacheRequest::Hints { key } => CacheReply::Hints(self.hints(key).await),
-                CacheRequest::Hint { key, hint } => {
-                    self.add_hint(key, hint).await;
-                    CacheReply::Noted
-                }
-                CacheRequest::Doubles => CacheReply::Doubles(self.doubles.told()),
-            };
+            let reply = self.answer(from, request).await;
             if !matches!(timeout(WRITE_DEADLINE, write_message(&mut stream, &reply)).await, Ok(Ok(()))) {
                 return;
             }
@@ -77,13 +65,74 @@ impl CacheServer {
         drop(timeout(WRITE_DEADLINE, stream.shutdown()).await);
     }
 
+    async fn answer(&self, from: &Sender, request: CacheRequest) -> CacheReply {
+        match request {
+            CacheRequest::Find { action } => CacheReply::Found(self.find(action).await),
+            CacheRequest::Announce { result, blobs } => self.announced(from, &result, blobs).await,
+            CacheRequest::Hints { key } => CacheReply::Hints(self.hints(key).await),
+            CacheRequest::Hint { key, hint } => {
+                self.add_hint(key, hint).await;
+                CacheReply::Noted
+            }
+            CacheRequest::Holds { actions } => CacheReply::Held(self.holds(actions).await),
+            CacheRequest::Claim { action, nonce } => match self.find(action).await {
+                Some(found) => CacheReply::Found(Some(found)),
+                None if self.kept.claims().claim(action, (from.peer(), nonce)) => CacheReply::Claimed,
+                None => CacheReply::Coming,
+            },
+            CacheRequest::Await { action } => self.awaited(action).await,
+            CacheRequest::Release { claims } => {
+                for (action, nonce) in &claims {
+                    self.kept.claims().release(action, (from.peer(), *nonce));
+                }
+                CacheReply::Noted
+            }
+            CacheRequest::Doubles => CacheReply::Doubles(self.doubles.told()),
+            CacheRequest::Filter { known } => {
+                let kept = self.kept.clone();
+                // An empty answer is one of another filter: it is asked for anew.
+                let made = tokio::task::spawn_blocking(move || kept.filter(known)).await;
+                let nothing =
+                    |_| FilterUpdate { mark: FilterMark { epoch: 0, n_added: 0 }, whole: None, added: Vec::new() };
+                CacheReply::Filter(made.unwrap_or_else(nothing))
+            }
+        }
+    }
+
+    /// Waits for the end of somebody's run.
+    async fn awaited(&self, action: Digest) -> CacheReply {
+        let Some(mut over) = self.kept.claims().waiter(&action) else {
+            return CacheReply::Found(self.find(action).await);
+        };
+        match timeout(Duration::from_millis(AWAIT_INTERVAL_MS), over.changed()).await {
+            // However it ended.
+            Ok(_) => CacheReply::Found(self.find(action).await),
+            Err(_) => CacheReply::Coming,
+        }
+    }
+
+    /// Which of these need not be brought here.
+    async fn holds(&self, actions: Vec<Digest>) -> Vec<bool> {
+        let usage = self.store.usage();
+        if usage.bytes > usage.max_bytes / 100 * FULL_PERCENT {
+            return vec![true; actions.len()];
+        }
+        let store = self.store.clone();
+        let n_actions = actions.len();
+        let looking = move || actions.iter().map(|action| is_complete(&store, action)).collect();
+        tokio::task::spawn_blocking(looking).await.unwrap_or_else(|_| vec![true; n_actions])
+    }
+
     async fn find(&self, action: Digest) -> Option<Bytes> {
         if !self.store.has_result(&action) {
             return None;
         }
         let store = self.store.clone();
         let found = tokio::task::spawn_blocking(move || complete_result(&store, &action)).await;
-        found.ok().flatten().map(|signed| Bytes(signed.to_canonical()))
+        let found = found.ok().flatten()?;
+        // Whether others have it, too, is looked at some time.
+        let _ = self.read.try_send(action);
+        Some(Bytes(found.to_canonical()))
     }
 
     async fn hints(&self, key: Digest) -> Vec<Hint> {
@@ -99,23 +148,40 @@ impl CacheServer {
     async fn add_hint(&self, key: Digest, hint: Hint) {
         let store = self.store.clone();
         let added = tokio::task::spawn_blocking(move || store.add_hint(&key, hint)).await;
-        if let Ok(Err(error)) = added {
-            tracing::debug!(key = %key.short(), %error, "a hint is not kept");
+        match added {
+            Ok(Ok(())) => self.kept.hints(&key),
+            Ok(Err(error)) => tracing::debug!(key = %key.short(), %error, "a hint is not kept"),
+            Err(_) => {}
         }
     }
 
-    fn note(&self, from: &Sender, result: &Bytes, blobs: Vec<Bytes>) -> Result<(), WireError> {
+    async fn announced(&self, from: &Sender, result: &Bytes, blobs: Vec<Bytes>) -> CacheReply {
+        let refused =
+            |code, error: &dyn std::fmt::Display| CacheReply::Refused(WireError::new(code, Retry::Never, error));
         let Sender::Member { peer, role: Role::Agent, .. } = from else {
-            return Err(WireError::new(ErrorCode::Refused, Retry::Never, "only agents announce results"));
+            return refused(ErrorCode::Refused, &"only agents announce results");
         };
         if blobs.iter().map(|blob| blob.0.len()).sum::<usize>() > MAX_ANNOUNCED_BYTES {
-            return Err(WireError::new(ErrorCode::Invalid, Retry::Never, "too much is announced at once"));
+            return refused(ErrorCode::Invalid, &"too much is announced at once");
         }
-        let result = SignedResult::from_canonical(&result.0)
-            .map_err(|error| WireError::new(ErrorCode::Invalid, Retry::Never, error))?;
-        self.announced
-            .try_send(Announced { by: *peer, result, blobs })
-            .map_err(|_| WireError::new(ErrorCode::Busy, Retry::SameAgent, "too many announcements are waiting"))
+        let result = match SignedResult::from_canonical(&result.0) {
+            Ok(result) => result,
+            Err(error) => return refused(ErrorCode::Invalid, &error),
+        };
+        let action = result.result.action;
+        match self.adopter.adopt(Announced { by: *peer, result, blobs }).await {
+            Ok(Adopted::Stored) => CacheReply::Kept,
+            Ok(Adopted::Waits) => CacheReply::Noted,
+            Err(error) => {
+                tracing::debug!(action = %action.short(), peer = %peer.short(), %error, "result not taken in");
+                let (code, retry) = if error.may_pass() {
+                    (ErrorCode::Busy, Retry::SameAgent)
+                } else {
+                    (ErrorCode::Invalid, Retry::Never)
+                };
+                CacheReply::Refused(WireError::new(code, retry, error))
+            }
+        }
     }
 }
 
@@ -129,4 +195,10 @@ pub fn complete_result(store: &Store, action: &Digest) -> Option<SignedResult> {
         }
     };
     store.missing(&blobs_of(&found.result)).is_empty().then_some(found)
+}
+
+/// The same question where nobody wants the result: it does not count as used. Touches the disk.
+fn is_complete(store: &Store, action: &Digest) -> bool {
+    let found = store.peek_result(action).ok().flatten();
+    found.is_some_and(|found| store.missing(&blobs_of(&found.result)).is_empty())
 }

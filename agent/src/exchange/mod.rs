@@ -1,21 +1,28 @@
 //! Blobs and results between peers: [`fetch`] brings what is missing here (`large` what is large, by `chunk_plan`, from `partials` too,
 //! `many` the rest, both in the order of `pull`), [`serve`] hands out what is here (`serve_chunks` of large blobs), [`cache`] answers for
-//! action results, [`arriving`] is what is on its way, [`announce`] tells the peers responsible for a result of it, [`adopt`] takes such
-//! a result in, [`small`] is what is in memory for a while, and [`pump`] is the way from either to a stream. Nobody is ever told what is
-//! here, only whether something that they name is.
+//! action results, [`arriving`] is what is on its way, [`announce`] tells the peers responsible for a result of it, as [`owed`] says, until they
+//! say that they store it, [`adopt`] takes such a result in, [`repair`] looks after copies, as [`audit`] and [`presence`] say, [`kept`] is what others
+//! are told of what is here, [`claims`] who has what run, [`small`] is what is in memory for a while, and [`pump`] is the way from either to a
+//! stream. Blobs are never listed, and of results there is a filter.
 
 pub mod adopt;
 pub mod announce;
 pub mod arriving;
+pub mod audit;
 pub mod cache;
 mod chunk_plan;
+pub mod claims;
 pub mod fetch;
+pub mod kept;
 mod large;
 mod many;
+pub mod owed;
 pub mod partials;
+pub mod presence;
 mod pull;
 pub mod pump;
 mod receive;
+pub mod repair;
 pub mod serve;
 mod serve_chunks;
 pub mod small;

@@ -14,6 +14,7 @@ use super::{Done, Executor, Job, Origin, Running, Watch};
 use crate::exchange::announce::Announcer;
 use crate::exchange::blobs_of;
 use crate::exchange::cache::complete_result;
+use crate::exchange::kept::Kept;
 
 /// Puts a store before `inner`.
 #[derive(Debug)]
@@ -21,13 +22,15 @@ pub struct Cached<E> {
     inner: E,
     store: Store,
     announcer: Announcer,
+    others: Kept,
     node: Node,
 }
 
 impl<E: Executor> Cached<E> {
-    /// For actions that were run before. New results are announced by `announcer`; `node` knows who is an agent still.
-    pub fn new(inner: E, store: Store, announcer: Announcer, node: Node) -> Self {
-        Self { inner, store, announcer, node }
+    /// For actions that were run before. New results are announced by `announcer`, and `others` hear that they are here; `node` knows who is
+    /// an agent still.
+    pub fn new(inner: E, store: Store, announcer: Announcer, others: Kept, node: Node) -> Self {
+        Self { inner, store, announcer, others, node }
     }
 
     /// What an agent made that was sent away since is made anew.
@@ -56,7 +59,10 @@ impl<E: Executor> Cached<E> {
         let (store, result) = (self.store.clone(), Arc::clone(&done.result));
         let put = tokio::task::spawn_blocking(move || store.put_result(&result)).await;
         match put {
-            Ok(Ok(())) => self.announcer.announce(Arc::clone(&done.result)),
+            Ok(Ok(())) => {
+                self.others.result(&done.result.result.action);
+                self.announcer.announce(Arc::clone(&done.result));
+            }
             Ok(Err(error)) => tracing::warn!(%error, "a result was not kept"),
             Err(error) => tracing::error!(%error, "keeping a result failed"),
         }

@@ -1,4 +1,5 @@
-//! One line in the log for each action: what became of it and how long it took here, everything included.
+//! One line in the log for each action: what became of it and how long it took here, everything included. A log that nobody has asked to say
+//! more names only those that failed.
 
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ impl<E: Executor> Executor for Logged<E> {
                 Ok(done) => {
                     let result = &done.result.result;
                     let (exit, wall_ms) = (result.exit_code, result.provenance.wall_ms);
-                    tracing::info!(action, client, exit, wall_ms, total_ms, origin = %done.origin, "action");
+                    tracing::debug!(action, client, exit, wall_ms, total_ms, origin = %done.origin, "action");
                 }
                 Err(error) => tracing::info!(action, client, total_ms, code = ?error.code, %error, "action failed"),
             }

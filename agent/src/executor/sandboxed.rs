@@ -25,6 +25,8 @@ use tokio::sync::watch;
 use super::{Done, Executor, Job, Origin, Running, Watch, early, recorded};
 use crate::exchange::fetch::{Fetcher, Sources};
 use crate::exchange::small::Small;
+use crate::lease::slots::Slots;
+use crate::owner::gate::{Gate, handed_back};
 use crate::recorder::Recorder;
 use crate::standing::Early;
 use crate::toolchain::{Present, Toolchains};
@@ -56,6 +58,10 @@ pub struct Parts {
     pub folders: Folders,
     /// What notes programs' questions; `None` where its library is missing.
     pub recorder: Option<Recorder>,
+    /// How much of this agent is at work.
+    pub slots: Slots,
+    /// What has not begun is not begun while the machine's owner wants it.
+    pub gate: Gate,
     /// What any action may use; its own timeout shortens the time.
     pub limits: Limits,
 }
@@ -89,7 +95,11 @@ impl Sandboxed {
             let inputs = tree::load(store, small, fetcher, &sources, job.action.input_root).await?;
             Ok::<_, WireError>((toolchain, inputs))
         });
-        let (toolchain, inputs) = watch.cancel.run_until_cancelled(fetching).await.ok_or_else(cancelled)??;
+        let (toolchain, inputs) = tokio::select! {
+            fetched = fetching => fetched?,
+            () = watch.cancel.cancelled() => return Err(cancelled()),
+            () = self.parts.gate.closed() => return Err(handed_back()),
+        };
         let folder = self.parts.folders.fresh(inputs.n_bytes());
         let result = Box::pin(self.execute_in(&folder, job, watch, toolchain, inputs)).await;
         // The sandbox is gone whatever the result: it is not cancelled half way, and says so only when nothing is left of it.
@@ -124,6 +134,9 @@ impl Sandboxed {
             launcher.prepare(&spec).map_err(|error| sandbox_error(&error))
         })
         .await??;
+        if !self.parts.gate.is_open() {
+            return Err(handed_back());
+        }
         watch.progress.at(Stage::Executing);
         let completed =
             self.launch(prepared, (upper, &layers), job, watch).await.map_err(|error| sandbox_error(&error))?;
@@ -199,6 +212,7 @@ impl Sandboxed {
             working_directory: command.working_directory.clone(),
             make_directories,
             stderr_is_terminal: job.action.wants_terminal(),
+            job_tokens: takes_tokens(&command.argv).then(|| self.parts.slots.n_idle()),
             limits,
         };
         if let Some(recorder) = self.parts.recorder.as_ref().filter(|_| job.action.is_recorded()) {
@@ -212,6 +226,12 @@ impl Executor for Sandboxed {
     fn run<'a>(&'a self, job: &'a Arc<Job>, watch: &'a Watch) -> Running<'a> {
         Box::pin(self.execute(job, watch))
     }
+}
+
+/// Whether a command asks a jobserver before it starts a thread. Without one rustc starts as many as it has work for.
+fn takes_tokens(argv: &[String]) -> bool {
+    let program = argv.first().and_then(|program| program.rsplit('/').next());
+    program.is_some_and(|name| matches!(name, "rustc" | "rustdoc" | "clippy-driver"))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, WireError> {

@@ -45,14 +45,17 @@ pub struct Core {
     boot_id: u64,
     next_counter: u64,
     slots: Vec<Slot>,
+    /// How many of them are lent now.
+    n_lent: usize,
     draining: bool,
 }
 
 impl Core {
     /// `n_slots` open slots (at most `MAX_SLOTS_PER_AGENT`). `boot_id` must be random: it voids the tokens of earlier runs.
     pub fn new(agent: PeerId, boot_id: u64, n_slots: usize) -> Self {
-        let mut core = Self { agent, boot_id, next_counter: 0, slots: Vec::new(), draining: false };
-        for _ in 0..n_slots.min(MAX_SLOTS_PER_AGENT) {
+        let n_lent = n_slots.min(MAX_SLOTS_PER_AGENT);
+        let mut core = Self { agent, boot_id, next_counter: 0, slots: Vec::new(), n_lent, draining: false };
+        for _ in 0..n_lent {
             let token = core.mint();
             core.slots.push(Slot { token, held: Held::Open, busy: None });
         }
@@ -80,6 +83,29 @@ impl Core {
         slot.held = Held::Open;
     }
 
+    /// Lends `n_slots` from now on (at most all). Whoever holds one that is lent no more has lost it; what runs in one goes on: to end it is
+    /// the caller's business.
+    pub fn lend(&mut self, now: Duration, n_slots: usize) {
+        self.expire(now);
+        self.n_lent = n_slots.min(self.slots.len());
+        for index in 0..self.slots.len() {
+            if self.slots[index].held != Held::Open && !self.is_lent(index) {
+                self.open(index);
+            }
+        }
+    }
+
+    /// Whether a slot is among those that are lent: those come first in which something runs, then those that are dealt.
+    fn is_lent(&self, index: usize) -> bool {
+        let rank = |index: usize| {
+            let slot = &self.slots[index];
+            (slot.busy.is_none(), slot.held == Held::Open, index)
+        };
+        let own = rank(index);
+        self.n_lent == self.slots.len()
+            || (0..self.slots.len()).filter(|other| rank(*other) < own).count() < self.n_lent
+    }
+
     /// Takes a slot for `attempt`: the one that `token` names if it is dealt to `peer` and idle, else any idle one that is open.
     pub fn admit(
         &mut self,
@@ -92,11 +118,15 @@ impl Core {
         if self.draining {
             return Err(WireError::new(ErrorCode::Busy, Retry::OtherAgent, "this agent is about to stop"));
         }
+        if self.n_lent == 0 {
+            return Err(WireError::new(ErrorCode::Busy, Retry::OtherAgent, "this machine lends nothing now"));
+        }
         let holds =
             |slot: &Slot| Some(slot.token) == token && matches!(slot.held, Held::Dealt { to, .. } if to == peer);
         let leased = self.slots.iter().position(holds);
-        let idle_leased = leased.filter(|&index| self.slots[index].busy.is_none());
-        let open = || self.slots.iter().position(|slot| slot.held == Held::Open && slot.busy.is_none());
+        let idle_leased = leased.filter(|&index| self.slots[index].busy.is_none() && self.is_lent(index));
+        let is_open = |slot: &Slot| slot.held == Held::Open && slot.busy.is_none();
+        let open = || (0..self.slots.len()).find(|&index| is_open(&self.slots[index]) && self.is_lent(index));
         let Some(index) = idle_leased.or_else(open) else {
             return Err(match (leased, token) {
                 (Some(_), _) => {
@@ -128,14 +158,14 @@ impl Core {
     }
 
     /// Holds slots as the coordinator wants them held. Tokens that are not current (minted before a restart, or expired meanwhile) are
-    /// ignored: the next report shows the coordinator the new ones.
+    /// ignored, and so are those of slots that are not lent: the next report shows the coordinator what there is.
     pub fn apply(&mut self, now: Duration, desired: &AgentDesired) {
         self.expire(now);
         let until = now + Duration::from_millis(desired.deal_for_ms.into()).min(MAX_DEAL);
         for index in 0..self.slots.len() {
             let token = self.slots[index].token;
             let dealt = desired.dealt.iter().find(|(named, _)| *named == token).map(|(_, peer)| *peer);
-            match dealt {
+            match dealt.filter(|_| self.is_lent(index)) {
                 Some(to) => self.slots[index].held = Held::Dealt { to, until },
                 None if self.slots[index].held != Held::Open => self.open(index),
                 None => {}
@@ -143,7 +173,7 @@ impl Core {
         }
     }
 
-    /// Every slot as the coordinator is told of it; none while draining.
+    /// Every slot that is lent, as the coordinator is told of it; none while draining.
     pub fn report(&mut self, now: Duration) -> Vec<SlotReport> {
         self.expire(now);
         if self.draining {
@@ -157,7 +187,7 @@ impl Core {
             let expires_in_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
             SlotReport { token: slot.token, dealt_to, expires_in_ms, busy: slot.busy.is_some() }
         };
-        self.slots.iter().map(each).collect()
+        (0..self.slots.len()).filter(|&index| self.is_lent(index)).map(|index| each(&self.slots[index])).collect()
     }
 
     /// From now on nothing is admitted; what runs may end.
@@ -168,6 +198,11 @@ impl Core {
     /// Slots that run an action.
     pub fn n_busy(&self) -> usize {
         self.slots.iter().filter(|slot| slot.busy.is_some()).count()
+    }
+
+    /// Slots that are lent now.
+    pub fn n_lent(&self) -> usize {
+        self.n_lent
     }
 
     /// All slots.
@@ -254,8 +289,29 @@ mod tests {
         assert!(core.report(at(0)).is_empty());
     }
 
+    #[test]
+    fn what_is_not_lent_is_nobodys() {
+        let mut core = Core::new(AGENT, 7, 3);
+        let tokens: Vec<_> = core.report(at(0)).iter().map(|report| report.token).collect();
+        core.apply(at(0), &deal(vec![(tokens[1], ALICE), (tokens[2], ALICE)]));
+        let running = core.admit(at(0), ALICE, Some(tokens[2]), [1; 16]).unwrap();
+        core.lend(at(1), 1);
+        let report = core.report(at(1));
+        assert_eq!((report.len(), report[0].token, report[0].busy), (1, tokens[2], true));
+        assert_eq!(code(core.admit(at(1), ALICE, Some(tokens[1]), [2; 16])), (ErrorCode::Lease, Retry::OtherAgent));
+        core.lend(at(1), 0);
+        assert!(core.report(at(1)).is_empty());
+        assert_eq!(code(core.admit(at(1), ALICE, Some(tokens[2]), [2; 16])), (ErrorCode::Busy, Retry::OtherAgent));
+        core.apply(at(1), &deal(vec![(tokens[0], BOB)]));
+        core.release(running);
+        core.lend(at(2), 3);
+        assert!(core.report(at(2)).iter().all(|report| report.dealt_to.is_none() && !report.busy));
+        assert!(core.report(at(2)).iter().all(|report| !tokens[1..].contains(&report.token)), "lost leases are void");
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
+        Lend(usize),
         Admit { peer: u8, token: Option<usize>, attempt: u8 },
         Release(usize),
         Apply(Vec<(usize, u8)>),
@@ -272,6 +328,7 @@ mod tests {
             (0..8usize).prop_map(Step::Release),
             proptest::collection::vec((0..40usize, 0..3u8), 0..5).prop_map(Step::Apply),
             (0..15u64).prop_map(Step::Wait),
+            (0..4usize).prop_map(Step::Lend),
         ]
     }
 
@@ -282,22 +339,28 @@ mod tests {
         fn slots_are_never_created_twice(steps in proptest::collection::vec(step(), 0..80), n_slots in 1..4usize) {
             let mut core = Core::new(AGENT, 7, n_slots);
             let mut now = Duration::ZERO;
-            let mut seen: Vec<SlotToken> = Vec::new();
+            let (mut seen, mut void): (Vec<SlotToken>, Vec<SlotToken>) = (Vec::new(), Vec::new());
             let mut running: Vec<SlotGrant> = Vec::new();
             for step in steps {
                 for report in core.report(now) {
+                    prop_assert!(!void.contains(&report.token));
                     if !seen.contains(&report.token) {
-                        prop_assert!(seen.iter().all(|token| token.counter < report.token.counter || seen.len() < n_slots));
                         seen.push(report.token);
                     }
                 }
+                // What was void once stays void.
+                void.extend(seen.iter().filter(|token| core.slots.iter().all(|slot| slot.token != **token)));
                 match step {
                     Step::Admit { peer, token, attempt } => {
                         let peer = PeerId([peer; 32]);
                         let token = token.and_then(|index| seen.get(index)).copied();
                         let before = core.report(now);
+                        let n_lent = core.n_lent();
+                        prop_assert!(before.len() == n_lent);
                         if let Ok(grant) = core.admit(now, peer, token, [attempt; 16]) {
-                            let slot = before[grant.index];
+                            let granted = core.slots[grant.index].token;
+                            let slot = *before.iter().find(|report| report.token == granted).unwrap();
+                            prop_assert!(core.n_busy() <= n_lent);
                             prop_assert!(!slot.busy);
                             let his = slot.dealt_to == Some(peer) && token == Some(slot.token);
                             prop_assert!(slot.dealt_to.is_none() || his);
@@ -316,6 +379,7 @@ mod tests {
                         core.apply(now, &deal(dealt));
                     }
                     Step::Wait(seconds) => now += at(seconds),
+                    Step::Lend(n_slots) => core.lend(now, n_slots),
                 }
                 prop_assert_eq!(core.n_busy(), running.len());
                 prop_assert!(core.n_busy() <= core.n_slots());

@@ -25,6 +25,7 @@ struct Shared {
     started: Instant,
     changed: Notify,
     freed: Notify,
+    taken: Notify,
 }
 
 /// A slot that is taken. Dropping it gives the slot back.
@@ -37,8 +38,13 @@ pub struct SlotGuard {
 impl Slots {
     /// Slots on a clock that starts now.
     pub fn new(core: Core) -> Self {
-        let shared =
-            Shared { core: Mutex::new(core), started: Instant::now(), changed: Notify::new(), freed: Notify::new() };
+        let shared = Shared {
+            core: Mutex::new(core),
+            started: Instant::now(),
+            changed: Notify::new(),
+            freed: Notify::new(),
+            taken: Notify::new(),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -58,6 +64,7 @@ impl Slots {
         let is_open = core.is_open(grant);
         drop(core);
         self.ring_if(is_open);
+        self.shared.taken.notify_one();
         Ok(SlotGuard { slots: self.clone(), grant })
     }
 
@@ -65,6 +72,17 @@ impl Slots {
         if is_news {
             self.ring();
         }
+    }
+
+    /// Lends this many from now on; see [`Core::lend`].
+    pub fn lend(&self, n_slots: usize) {
+        self.core().lend(self.now(), n_slots);
+        self.ring();
+    }
+
+    /// Waits until a slot is taken, if none was since the last wait. For one waiter only. Cancel-safe.
+    pub async fn taken(&self) {
+        self.shared.taken.notified().await;
     }
 
     /// Holds slots as the coordinator wants.
@@ -88,9 +106,20 @@ impl Slots {
         self.core().n_busy()
     }
 
+    /// Slots that are lent now.
+    pub fn n_lent(&self) -> usize {
+        self.core().n_lent()
+    }
+
     /// All slots.
     pub fn n_slots(&self) -> usize {
         self.core().n_slots()
+    }
+
+    /// Slots that run nothing just now.
+    pub fn n_idle(&self) -> u16 {
+        let core = self.core();
+        u16::try_from(core.n_slots().saturating_sub(core.n_busy())).unwrap_or(u16::MAX)
     }
 
     /// Says that something the coordinator wants to know has changed.

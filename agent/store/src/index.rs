@@ -164,6 +164,19 @@ impl Index {
         self.entries.keys().copied().collect()
     }
 
+    /// Digests of that kind, in no order.
+    pub(crate) fn digests(&self, kind: Kind) -> Vec<Digest> {
+        self.entries.keys().filter(|key| key.kind == kind).map(|key| key.digest).collect()
+    }
+
+    /// At most `n_most` of that kind that were used before `tick`, the latest first, and the tick to go on from.
+    pub(crate) fn used_before(&self, tick: u64, kind: Kind, n_most: usize) -> (Vec<Digest>, u64) {
+        let used = self.order.range(..tick).rev().filter(|(_, key)| key.kind == kind).take(n_most);
+        let used: Vec<(u64, Digest)> = used.map(|(tick, key)| (*tick, key.digest)).collect();
+        let next = if used.len() < n_most { 0 } else { used.last().map_or(0, |(tick, _)| *tick) };
+        (used.into_iter().map(|(_, digest)| digest).collect(), next)
+    }
+
     pub(crate) fn count(&self, kind: Kind) -> usize {
         self.counts[kind as usize]
     }

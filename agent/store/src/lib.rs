@@ -61,6 +61,7 @@ pub use error::{LinkError, OpenError, PutError, ReadError};
 pub use inode::sealed_time;
 pub use partial::Partial;
 pub use pins::Pin;
+pub use records::Walk;
 pub use recover::Recovery;
 pub use store::{Cleared, Durability, Options, Store, Usage};
 pub use verify::{BadFile, MAX_BAD_LISTED, VerifyReport};

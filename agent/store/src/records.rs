@@ -36,6 +36,20 @@ fn blobs_of(result: &SignedResult) -> impl Iterator<Item = Key> {
     result.result.content().map(Key::blob)
 }
 
+/// How far a walk over all results is: [`Store::results_from`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walk(u64);
+
+impl Walk {
+    /// Before the first.
+    pub const START: Self = Self(u64::MAX);
+
+    /// Whether there are no more.
+    pub fn is_over(self) -> bool {
+        self.0 == 0
+    }
+}
+
 impl Store {
     /// Keeps the result of an action, in place of an older one.
     pub fn put_result(&self, result: &SignedResult) -> Result<(), PutError> {
@@ -54,6 +68,29 @@ impl Store {
         }
         self.inner.touch(blobs_of(&result).chain([key]));
         Ok(Some(result))
+    }
+
+    /// The same without counting it as used: for looks at what nobody has asked for.
+    pub fn peek_result(&self, action: &Digest) -> Result<Option<SignedResult>, ReadError> {
+        let found = self.record::<SignedResult>(&Key { kind: Kind::Result, digest: *action })?;
+        Ok(found.filter(|result| result.result.action == *action))
+    }
+
+    /// At most `n_most` actions that there are results of, the latest used first, and where to go on. What is used during a walk may be
+    /// left out of it. *In memory.*
+    pub fn results_from(&self, walk: Walk, n_most: usize) -> (Vec<Digest>, Walk) {
+        let (actions, next) = self.inner.index().used_before(walk.0, Kind::Result, n_most);
+        (actions, Walk(next))
+    }
+
+    /// All actions that there are results of, in no order. *In memory.*
+    pub fn results(&self) -> Vec<Digest> {
+        self.inner.index().digests(Kind::Result)
+    }
+
+    /// All keys that there are hints for, in no order. *In memory.*
+    pub fn hint_keys(&self) -> Vec<Digest> {
+        self.inner.index().digests(Kind::Hints)
     }
 
     /// Whether there is a result of `action`. *In memory.* It may still be found bad when it is read.

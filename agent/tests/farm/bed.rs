@@ -118,6 +118,15 @@ impl Farm {
         RunningAgent { agent: Some(agent), dir }
     }
 
+    /// One with two slots whose owner has said something.
+    pub(crate) async fn agent_with(&self, change: impl FnOnce(&mut Settings)) -> RunningAgent {
+        let dir = tempfile::tempdir().unwrap();
+        self.enrol(dir.path());
+        let mut settings = settings(dir.path(), 2);
+        change(&mut settings);
+        RunningAgent { agent: Some(Agent::start(&settings).await.unwrap()), dir }
+    }
+
     pub(crate) async fn agent_in(&self, dir: &Path, n_slots: usize) -> Agent {
         self.enrol(dir);
         Agent::start(&settings(dir, n_slots)).await.unwrap()
@@ -177,7 +186,8 @@ pub(crate) fn settings(dir: &Path, n_slots: usize) -> Settings {
         ready_file: Some(dir.join("ready.json")),
         ..ServeArguments::default()
     };
-    Settings::load(&arguments).unwrap()
+    // Whoever is away for a moment is gone for good here.
+    Settings { repair_after: Duration::from_secs(1), ..Settings::load(&arguments).unwrap() }
 }
 
 pub(crate) struct RunningAgent {

@@ -20,7 +20,7 @@ use buildbee_proto::peer::{PeerId, Role};
 use buildbee_proto::version::Protocol;
 use tokio::sync::Mutex;
 
-use crate::bed::{Client, Farm, Manner, again};
+use crate::bed::{Client, Farm, Manner, RunningAgent, again};
 
 /// A coordinator that does as the test says.
 pub(crate) struct Coordinator {
@@ -128,15 +128,25 @@ async fn the_coordinator_hears_of_slots_and_toolchains_and_deals_leases() {
 }
 
 /// Two agents that know each other.
-pub(crate) async fn neighbours(farm: &mut Farm) -> (Coordinator, crate::bed::RunningAgent, crate::bed::RunningAgent) {
+pub(crate) async fn neighbours(farm: &mut Farm) -> (Coordinator, RunningAgent, RunningAgent) {
+    let (coordinator, agents) = neighbourhood(farm, 2).await;
+    let [one, other] = <[RunningAgent; 2]>::try_from(agents).ok().unwrap();
+    (coordinator, one, other)
+}
+
+/// So many agents that know each other.
+pub(crate) async fn neighbourhood(farm: &mut Farm, n: usize) -> (Coordinator, Vec<RunningAgent>) {
     let coordinator = Coordinator::start(farm).await;
-    let (one, other) = (farm.agent(2).await, farm.agent(2).await);
-    let members = vec![(one.get().peer(), Role::Agent), (other.get().peer(), Role::Agent)];
+    let mut agents = Vec::new();
+    for _ in 0..n {
+        agents.push(farm.agent(2).await);
+    }
+    let members = agents.iter().map(|agent| (agent.get().peer(), Role::Agent)).collect();
     coordinator.state.lock().await.roster = Some(farm.roster(3, members));
-    for agent in [&one, &other] {
+    for agent in &agents {
         coordinator.until(agent.get().peer(), "the roster", |state| state.roster_version == 3).await;
     }
-    (coordinator, one, other)
+    (coordinator, agents)
 }
 
 pub(crate) async fn found(client: &Client, agent: PeerId, action: Digest) -> Option<SignedResult> {
@@ -148,7 +158,7 @@ pub(crate) async fn found(client: &Client, agent: PeerId, action: Digest) -> Opt
     }
 }
 
-async fn found_soon(client: &Client, agent: PeerId, action: Digest) -> Option<SignedResult> {
+pub(crate) async fn found_soon(client: &Client, agent: PeerId, action: Digest) -> Option<SignedResult> {
     for _ in 0..250 {
         let copy = found(client, agent, action).await;
         if copy.is_some() {

@@ -152,21 +152,26 @@ async fn announced_blobs_that_the_result_does_not_name_are_not_taken_in() {
         observed: None,
         provenance: provenance.clone(),
     };
-    for (action, blob) in [(&b"lie"[..], b"lies"), (b"truth", b"text")] {
+    let known = |action: &'static [u8]| found(&client, agent.get().peer(), Digest::of(action));
+    for (action, blob, is_good) in [
+        (&b"lie"[..], &b"lies"[..], false),
+        (b"short", b"tex", false),
+        (b"long", b"texts", false),
+        (b"truth", b"text", true),
+    ] {
         let result = Bytes(liar.sign_result(result(action)).to_canonical());
         let blobs = vec![Bytes(blob.to_vec())];
         write_message(&mut stream, &CacheRequest::Announce { result, blobs }).await.unwrap();
-        assert_eq!(read_message(&mut stream).await.unwrap(), Some(CacheReply::Noted));
+        let answer = read_message(&mut stream).await.unwrap();
+        assert_eq!(matches!(answer, Some(CacheReply::Kept)), is_good, "{answer:?}");
+        assert_eq!(known(action).await.is_some(), is_good);
     }
-    // They are taken in one after the other: with the last, the first has been looked at.
-    let known = |action: &'static [u8]| found(&client, agent.get().peer(), Digest::of(action));
-    let mut n_tries = 0;
-    while known(b"truth").await.is_none() {
-        n_tries += 1;
-        assert!(n_tries < 500, "the good one is not there");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    assert!(known(b"lie").await.is_none());
+    let mut forged = liar.sign_result(result(b"forged"));
+    forged.result.exit_code = 0;
+    forged.result.stdout = empty;
+    let result_of_nobody = Bytes(forged.to_canonical());
+    write_message(&mut stream, &CacheRequest::Announce { result: result_of_nobody, blobs: Vec::new() }).await.unwrap();
+    assert!(matches!(read_message(&mut stream).await.unwrap(), Some(CacheReply::Refused(_))));
     let large = Bytes(vec![0; MAX_ANNOUNCED_BYTES + 1]);
     let result = Bytes(liar.sign_result(result(b"large")).to_canonical());
     write_message(&mut stream, &CacheRequest::Announce { result, blobs: vec![large] }).await.unwrap();

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::shell::Shell;
 
@@ -68,9 +68,30 @@ pub enum Command {
     /// Looks after compilers as agents take them.
     #[command(subcommand)]
     Toolchain(Toolchain),
-    /// Shows the farm at work.
-    #[command(hide = true)]
-    Top,
+    /// Shows the farm at work, live: agents with what they do for this user, cache, transfers.
+    ///
+    /// Keys: q or Ctrl-C quits. Where the output is no terminal, it is shown once.
+    Top {
+        /// Show it once, as text.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Prints what became of a build as a trace for Perfetto (ui.perfetto.dev) or Chrome (`chrome://tracing`).
+    ///
+    /// One row for each compile under way at a time, one for each slot of an agent that was used, and one for each compiler that ran here.
+    Trace {
+        /// The last build (all up to a pause of half a minute, or the last `buildbee run`), or everything that the daemon remembers.
+        #[arg(value_enum, default_value_t = Traced::Last)]
+        which: Traced,
+    },
+    /// Runs a build with the variables of `buildbee env`, and says at its end what became of its compiles.
+    ///
+    /// Ends with the command's own exit code.
+    Run {
+        /// The command, as in `buildbee run -- make -j16`.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+        command: Vec<OsString>,
+    },
     /// Starts farms for trying out.
     #[command(subcommand)]
     Farm(Farm),
@@ -93,6 +114,15 @@ pub enum Command {
         #[arg(long, hide = true, conflicts_with = "background")]
         detached: bool,
     },
+}
+
+/// What to trace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Traced {
+    /// The last build.
+    Last,
+    /// Everything.
+    All,
 }
 
 /// How to show a listing.

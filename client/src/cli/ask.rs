@@ -77,7 +77,7 @@ pub fn ask(socket: &Path, call: AdminCall, starting: Start) -> Result<String, As
     let stream = match connected {
         Err(SocketError::Nobody { .. }) => {
             return Err(AskError::Nobody(match starting {
-                Start::Never if matches!(call, AdminCall::Explain { .. }) => {
+                Start::Never if matches!(call, AdminCall::Explain { .. } | AdminCall::Activity { .. }) => {
                     "compile something first: what became of a compile is known as long as the daemon runs"
                 }
                 Start::IfNeeded => "it could not be started; `buildbee daemon` in a terminal says why",

@@ -94,6 +94,8 @@ pub struct Agent {
     pub slots: u32,
     /// What this daemon holds of them.
     pub leased: u32,
+    /// In how many of them something of ours runs.
+    pub running: u32,
     /// How many it has.
     pub toolchains: u64,
 }

@@ -4,6 +4,7 @@
 //! [`crate::ui`]'s job.
 
 pub mod arguments;
+mod around;
 pub mod ask;
 pub mod background;
 pub mod documents;

@@ -8,14 +8,15 @@ use clap::Parser;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::arguments::{Arguments, Cache, Command, EnvArguments, Farm, InstallLinks, Listing, Toolchain};
+use super::arguments::{Arguments, Cache, Command, EnvArguments, Farm, InstallLinks, Listing, Toolchain, Traced};
 use super::ask::{AskError, Start, ask};
-use super::{background, documents, explain, join, links, programs, shell};
+use super::{around, background, documents, explain, join, links, programs, shell};
 use crate::config::{self, Settings};
 use crate::exit::{ENVIRONMENT, Failure, SUCCESS, USER};
+use crate::journal::activity::Activity;
 use crate::toolchain::double;
 use crate::wrapper::output;
-use crate::{doctor, farm_up, ui};
+use crate::{doctor, farm_up, top, trace, ui};
 
 /// How clap ends its errors.
 const MORE_INFORMATION: &str = "For more information, try '--help'.";
@@ -79,7 +80,9 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Daemon { background: true, .. } => background::start(&settings),
         Command::Daemon { detached: true, .. } => background::detached(&settings),
         Command::Daemon { .. } => background::in_foreground(&settings),
-        Command::Top => Err(not_there_yet("top", "`buildbee status` shows what runs now")),
+        Command::Top { once } => top::run(&settings, once),
+        Command::Trace { which } => trace(&settings, which),
+        Command::Run { command } => around::run(&settings, &command),
         // Handled before the settings were read.
         Command::Doctor(_) | Command::Env(_) | Command::InstallLinks(_) | Command::Toolchain(_) => Ok(SUCCESS),
     }
@@ -124,18 +127,30 @@ fn pack(compilers: &[PathBuf], into: &Path) -> Result<u8, Failure> {
     Ok(SUCCESS)
 }
 
+/// What is not running remembers nothing, so no daemon is started for it.
+fn trace(settings: &Settings, which: Traced) -> Result<u8, Failure> {
+    let json = ask(&settings.socket, AdminCall::Activity { after: 0, limit: u32::MAX }, Start::Never)?;
+    let activity: Activity = serde_json::from_str(&json).map_err(|_| AskError::Nonsense)?;
+    let actions = match which {
+        Traced::Last => trace::last_build(&activity.actions),
+        Traced::All => activity.actions.iter().collect(),
+    };
+    if actions.is_empty() {
+        let text = "nothing has been compiled yet\nhint: compile something first; the daemon forgets when it leaves";
+        return Err(Failure::environment(text));
+    }
+    ui::print(&format!("{}\n", trace::document(&actions)));
+    Ok(SUCCESS)
+}
+
 fn absolute(folder: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(folder).map_err(|error| {
         Failure::user(format!("{}: {error}\nhint: name the folder by its whole path", folder.display()))
     })
 }
 
-fn no_own_place(error: &std::io::Error) -> Failure {
+pub(super) fn no_own_place(error: &std::io::Error) -> Failure {
     Failure::environment(format!("cannot tell where buildbee is installed: {error}\nhint: is /proc mounted?"))
-}
-
-fn not_there_yet(command: &str, instead: &str) -> Failure {
-    Failure::user(format!("`buildbee {command}` is not there yet\nhint: {instead}"))
 }
 
 /// Asks and prints: the document itself, or what `render` makes of it.

@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use thiserror::Error;
@@ -57,33 +57,55 @@ pub struct Variables {
     pub cxx: Option<String>,
 }
 
+/// What is to be set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Set {
+    /// Folders to put before `PATH`, one after the other.
+    pub before_path: Vec<PathBuf>,
+    /// Name and value.
+    pub variables: Vec<(&'static str, String)>,
+}
+
 /// The text to evaluate. `wrapper` is the executable to stand before compilers, `links` a folder of links to use instead.
 pub fn assignments(shell: Shell, now: &Variables, wrapper: &Path, links: Option<&Path>) -> Result<String, ShellError> {
+    let Set { before_path, variables } = set(now, wrapper, links)?;
     let mut out = String::new();
+    for folder in before_path {
+        prepend(&mut out, shell, &folder)?;
+    }
+    for (name, value) in variables {
+        set_variable(&mut out, shell, name, &value);
+    }
+    Ok(out)
+}
+
+/// The same as data.
+pub fn set(now: &Variables, wrapper: &Path, links: Option<&Path>) -> Result<Set, ShellError> {
+    let mut out = Set::default();
     let found = in_path(OWN_NAME, OsStr::new(&now.path));
     if !found.is_some_and(|found| same_file(&found, wrapper)) {
-        prepend(&mut out, shell, wrapper.parent().unwrap_or(Path::new("/")))?;
+        out.before_path.push(wrapper.parent().unwrap_or(Path::new("/")).to_owned());
     }
     if let Some(folder) = links {
         if !has_links(folder) {
             return Err(ShellError::NoLinks { folder: folder.display().to_string() });
         }
         if found_before(folder, OsStr::new(&now.path)).is_some() {
-            prepend(&mut out, shell, folder)?;
+            out.before_path.push(folder.to_owned());
         }
     }
     for (name, set, usual) in [("CC", &now.cc, C_COMPILERS), ("CXX", &now.cxx, CXX_COMPILERS)] {
         let compiler = compiler(set.as_deref(), usual, &now.path);
         // With links it is named all the same: Meson puts ccache, if there is one, before a compiler that nobody names.
         let value = if links.is_some() { compiler } else { wrapped(&compiler) };
-        set_variable(&mut out, shell, name, &value);
+        out.variables.push((name, value));
     }
     if links.is_none() {
         for name in ["CMAKE_C_COMPILER_LAUNCHER", "CMAKE_CXX_COMPILER_LAUNCHER"] {
-            set_variable(&mut out, shell, name, OWN_NAME);
+            out.variables.push((name, OWN_NAME.to_owned()));
         }
     }
-    set_variable(&mut out, shell, "RUSTC_WRAPPER", OWN_NAME);
+    out.variables.push(("RUSTC_WRAPPER", OWN_NAME.to_owned()));
     Ok(out)
 }
 

@@ -52,6 +52,7 @@ fn decision(family: CompilerFamily, argv: &[String]) -> Result<super::request::C
         stderr_is_terminal: false,
         columns: None,
         locale: None,
+        variables: &[],
     };
     match decide(&invocation, &|_| Err(std::io::ErrorKind::NotFound.into())) {
         Decision::Distribute(request) => Ok(*request),

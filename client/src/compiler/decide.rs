@@ -112,6 +112,15 @@ fn arguments(invocation: &Invocation<'_>, read: &ReadFile<'_>, native: &ReadNati
         parsed = parse(&argv, invocation.family);
         stage = check_mode(&mut parsed)?;
     }
+    if let Some(whole) = environment::with_added(&Invocation { argv: &argv, ..*invocation })? {
+        check_macros(&whole, environment::time_is_fixed(invocation))?;
+        let mut whole = parse(&whole, invocation.family);
+        stage = check_mode(&mut whole)?;
+        // What the wrapper adds it adds again when it is asked, and the key has the variables.
+        whole.include_arguments = parsed.include_arguments;
+        whole.key_arguments = parsed.key_arguments;
+        parsed = whole;
+    }
     Ok(Arguments { argv, parsed, stage, here_only })
 }
 

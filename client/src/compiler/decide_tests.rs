@@ -34,6 +34,7 @@ fn run(family: CompilerFamily, line: &str, env: &[(&str, &str)]) -> Decision {
         stderr_is_terminal: false,
         columns: None,
         locale: None,
+        variables: &[],
     };
     decide(&invocation, &no_files)
 }
@@ -256,6 +257,7 @@ fn the_driver_decides_what_c_is() {
         stderr_is_terminal: false,
         columns: None,
         locale: None,
+        variables: &[],
     };
     let Decision::Distribute(request) = decide(&invocation, &no_files) else { panic!() };
     assert_eq!(request.language, Language::Cxx);
@@ -275,6 +277,7 @@ fn two_processors_never_mix() {
             stderr_is_terminal: false,
             columns: None,
             locale: None,
+            variables: &[],
         };
         match decide_on(&invocation, &no_files, &|_| Some(vec![format!("-march={processor}")])) {
             Decision::Distribute(request) => (request.argv, request.key_arguments, request.here_only.is_some()),
@@ -313,6 +316,7 @@ fn response_files_are_replaced_and_terminals_told() {
         stderr_is_terminal: true,
         columns: Some(80),
         locale: None,
+        variables: &[],
     };
     let read = |path: &Path| {
         assert_eq!(path, Path::new("/w/args"));
@@ -354,6 +358,7 @@ proptest! {
             stderr_is_terminal: terminal,
             columns: Some(80),
             locale: None,
+            variables: &[],
         };
         if let Decision::Distribute(request) = decide(&invocation, &|_| Ok(content.clone())) {
             let paths: Vec<_> = request.outputs.iter().map(|output| &output.path).collect();

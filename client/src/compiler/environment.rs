@@ -105,6 +105,62 @@ pub static FORBIDDEN: [&str; 14] = [
     "SUNPRO_DEPENDENCIES",
 ];
 
+/// Variables that begin as those of nixpkgs' wrappers do and that no compile reads: Nix's own, those of builders and of shells.
+static UNREAD: [&str; 17] = [
+    "NIX_BINTOOLS",
+    "NIX_BUILD_CORES",
+    "NIX_BUILD_TOP",
+    "NIX_CC",
+    "NIX_CONFIG",
+    "NIX_CONF_DIR",
+    "NIX_DATA_DIR",
+    "NIX_INDENT_MAKE",
+    "NIX_LOCALSTATE_DIR",
+    "NIX_LOG_DIR",
+    "NIX_LOG_FD",
+    "NIX_PATH",
+    "NIX_PROFILES",
+    "NIX_REMOTE",
+    "NIX_SSL_CERT_FILE",
+    "NIX_STATE_DIR",
+    "NIX_USER_PROFILE_DIR",
+];
+/// How variables begin whose words nixpkgs' wrappers put behind the command's own arguments, or in front of them.
+const ADDED: [&str; 2] = ["NIX_CFLAGS_COMPILE", "NIX_CXXSTDLIB_COMPILE"];
+const ADDED_IN_FRONT: &str = "NIX_CFLAGS_COMPILE_BEFORE";
+/// Has nixpkgs' wrappers drop arguments by where this build's folders are.
+const PURITY: &str = "NIX_ENFORCE_PURITY";
+
+/// Variables that the compiler's wrapper reads.
+fn read_by_wrapper<'a>(invocation: &Invocation<'a>) -> impl Iterator<Item = &'a (String, String)> {
+    let starts = invocation.variables;
+    let is_read = move |name: &str| starts.iter().any(|start| name.starts_with(start.as_str()));
+    invocation.env.iter().filter(move |(name, _)| is_read(name) && !UNREAD.contains(&name.as_str()))
+}
+
+/// The command with what the compiler's wrapper adds to it, as variables say; `None` where it adds nothing. Fails where that could not be
+/// told from the words alone.
+pub(super) fn with_added(invocation: &Invocation<'_>) -> Result<Option<Vec<String>>, Reason> {
+    let (mut front, mut behind) = (Vec::new(), Vec::new());
+    for (name, value) in read_by_wrapper(invocation) {
+        if name.starts_with(PURITY) && value == "1" {
+            return Err(Reason::about(ReasonKind::Environment, name.as_str()));
+        }
+        if ADDED.iter().any(|start| name.starts_with(start)) {
+            // Files of arguments, words for the shell, and what asks the machine.
+            if value.contains(['@', '"', '\'', '\\', '*', '?', '[']) || value.contains("=native") {
+                return Err(Reason::about(ReasonKind::Environment, name.as_str()));
+            }
+            let side = if name.starts_with(ADDED_IN_FRONT) { &mut front } else { &mut behind };
+            side.extend(value.split_ascii_whitespace().map(str::to_owned));
+        }
+    }
+    if front.is_empty() && behind.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some([&front, invocation.argv, &behind].concat()))
+}
+
 /// The value that `getenv` would give: the first.
 pub(super) fn get<'a>(env: &'a [(String, String)], name: &str) -> Option<&'a str> {
     env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -145,6 +201,9 @@ pub(super) fn carry(invocation: &Invocation<'_>, colored: bool, linked: bool) ->
         if let Some(value) = get(env, variable.name).filter(|value| !value.contains('\0')) {
             kept.insert(variable.name.to_owned(), value.to_owned());
         }
+    }
+    for (name, value) in read_by_wrapper(invocation).filter(|(_, value)| !value.contains('\0')) {
+        kept.entry(name.clone()).or_insert_with(|| value.clone());
     }
     kept.into_iter().collect()
 }
@@ -198,6 +257,7 @@ mod tests {
             stderr_is_terminal: terminal,
             columns: None,
             locale,
+            variables: &[],
         };
         carry(&invocation, terminal, terminal)
     }
@@ -236,6 +296,47 @@ mod tests {
     fn the_first_of_two_values_counts() {
         let kept = carry_for(&[("LANG", "a"), ("LANG", "b")], CompilerFamily::Gcc, None, false);
         assert_eq!(kept, env(&[("LANG", "a")]));
+    }
+
+    fn nixpkgs<'a>(env: &'a [(String, String)], argv: &'a [String], variables: &'a [String]) -> Invocation<'a> {
+        Invocation {
+            family: CompilerFamily::Gcc,
+            driver: DriverLanguage::C,
+            argv,
+            env,
+            cwd: Path::new("/"),
+            stderr_is_terminal: false,
+            columns: None,
+            locale: None,
+            variables,
+        }
+    }
+
+    #[test]
+    fn variables_of_a_wrapper_go_along_where_there_is_one() {
+        let set =
+            env(&[("NIX_LDFLAGS", "-rpath x"), ("NIX_HARDENING_ENABLE", "fortify"), ("NIX_PATH", "n"), ("NI", "")]);
+        let (argv, starts) = ([], ["NIX_".to_owned()]);
+        let carried = |variables| carry(&nixpkgs(&set, &argv, variables), false, false);
+        assert_eq!(carried(&starts), env(&[("NIX_HARDENING_ENABLE", "fortify"), ("NIX_LDFLAGS", "-rpath x")]));
+        assert!(carried(&[]).is_empty());
+    }
+
+    #[test]
+    fn what_a_wrapper_adds_counts_as_arguments() {
+        let (argv, starts) = (["-c".to_owned(), "x.c".to_owned()], ["NIX_".to_owned()]);
+        let whole = |set: &[(&str, &str)]| with_added(&nixpkgs(&env(set), &argv, &starts)).map_err(|why| why.argument);
+        let set = [("NIX_CFLAGS_COMPILE", " -isystem /nix/store/z/include\t-O2"), ("NIX_CFLAGS_COMPILE_BEFORE", "-DA")];
+        assert_eq!(whole(&set).unwrap().unwrap().join(" "), "-DA -c x.c -isystem /nix/store/z/include -O2");
+        assert_eq!(whole(&[("NIX_LDFLAGS", "-L/x"), ("NIX_ENFORCE_PURITY", "0")]), Ok(None));
+        for (name, value) in [
+            ("NIX_CFLAGS_COMPILE_x86_64_unknown_linux_gnu", "@file"),
+            ("NIX_CFLAGS_COMPILE", "-march=native"),
+            ("NIX_CFLAGS_COMPILE", "-I*"),
+            ("NIX_ENFORCE_PURITY_x86_64", "1"),
+        ] {
+            assert_eq!(whole(&[(name, value)]), Err(Some(name.to_owned())));
+        }
     }
 
     #[test]

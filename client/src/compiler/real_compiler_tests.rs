@@ -231,6 +231,7 @@ fn request(
         stderr_is_terminal: columns.is_some(),
         columns,
         locale: None,
+        variables: &[],
     };
     match decide(&invocation, &|path| fs::read(path)) {
         Decision::Distribute(request) => Ok(*request),

@@ -44,6 +44,8 @@ pub struct Invocation<'a> {
     pub columns: Option<u32>,
     /// The common locale that speaks as the user's does; `None` where none is known to.
     pub locale: Option<CommonLocale>,
+    /// How the names of variables begin that the compiler's wrapper reads.
+    pub variables: &'a [String],
 }
 
 /// Where a command runs.

@@ -145,6 +145,7 @@ mod tests {
             stderr_is_terminal: true,
             columns,
             locale: None,
+            variables: &[],
         };
         explicit(&invocation, diagnostics)
     }

@@ -11,7 +11,7 @@ use super::context::{Context, unix_now};
 use super::link::{LinkError, WrapperLink};
 use crate::journal::explain::{Explanation, explanations};
 
-/// Rows that `explain` returns at most.
+/// Actions that one answer holds at most.
 const MAX_EXPLAINED: usize = 10_000;
 
 /// Answers one call.
@@ -39,6 +39,11 @@ async fn document(context: &Arc<Context>, call: AdminCall) -> Value {
         AdminCall::Peers => {
             context.farm.as_ref().map_or_else(|| json!({ "peers": [] }), crate::dispatch::farm::Farm::peers)
         }
+        AdminCall::Activity { after, limit } => {
+            let limit = usize::try_from(limit).unwrap_or(MAX_EXPLAINED).min(MAX_EXPLAINED);
+            serde_json::to_value(context.activity(after, limit)).unwrap_or(Value::Null)
+        }
+        AdminCall::RunStats { run } => serde_json::to_value(context.journal.run_stats(&run)).unwrap_or(Value::Null),
         AdminCall::CacheUsage => context.cache_usage(),
         AdminCall::CacheVerify => {
             cache_work(context, |store| serde_json::to_value(Verified::from(store.verify()))).await

@@ -56,6 +56,12 @@ impl Hit {
         self.blobs.keys().map(|digest| digest.size_bytes).fold(0, u64::saturating_add)
     }
 
+    /// What the compiler took where it ran, in milliseconds: processor time where that is known.
+    pub fn took_ms(&self) -> u64 {
+        let provenance = &self.signed.result.provenance;
+        if provenance.cpu_ms > 0 { provenance.cpu_ms } else { provenance.wall_ms }
+    }
+
     /// What the wrapper is told.
     pub fn reply(&self) -> LocalReply {
         let result = &self.signed.result;

@@ -28,7 +28,7 @@ use crate::config::Racing;
 use crate::dispatch::attempt::RemoteResult;
 use crate::dispatch::job::Job;
 use crate::dispatch::lender::{Loan, Source};
-use crate::dispatch::lookup::Wanted;
+use crate::dispatch::lookup::{News, Wanted};
 use crate::journal::stages::{Stage, StageClock};
 use crate::journal::{Record, Where, Why};
 use crate::portable::Obstacle;
@@ -222,25 +222,11 @@ impl Session {
         run.here_only = run.here_only.or_else(|| ready.barred.clone());
         let executor = Executor::new(&self.context, link, job, listed, &run, clock, plan.call.strict);
         match executor.run().await? {
-            Ended::Remote { agent, result } => {
-                self.clock.ran(Duration::from_millis(result.signed.result.provenance.wall_ms));
-                let sent_bytes = result.sent_bytes;
+            Ended::Remote { agent, result } => self.finish_remote(plan, job, record, (agent, *result), elsewhere).await,
+            Ended::Shared { agent, result } => {
                 let hit = Arc::new(Hit::from(*result));
-                let hint = elsewhere.and_then(|elsewhere| elsewhere.hint(&hit).map(|hint| (elsewhere, hint)));
-                let leading = hint.as_ref().ok().map(|(elsewhere, hint)| (*elsewhere.key(), hint.clone()));
-                if let Err(why) = self.take_over(plan, job, &hit, leading).await {
-                    return self.pass(record, why).await;
-                }
-                let directory = match hint {
-                    Ok((elsewhere, hint)) => {
-                        elsewhere.tell_peers(hint);
-                        None
-                    }
-                    Err(obstacle) => Some(obstacle.to_string()),
-                };
-                let received_bytes = hit.size();
-                let record = Record { agent: Some(agent), sent_bytes, received_bytes, directory, ..record };
-                self.done(record, &hit, Where::Remote).await
+                let record = Record { agent: Some(agent), received_bytes: hit.size(), ..record };
+                self.finish_shared(plan, job, record, hit).await
             }
             Ended::Unshown { result } => {
                 let hit = Hit::from(*result);
@@ -270,6 +256,35 @@ impl Session {
         }
     }
 
+    /// An agent has run it.
+    async fn finish_remote(
+        &self,
+        plan: &Arc<Plan>,
+        job: &Arc<Job>,
+        record: Record,
+        (agent, result): (String, RemoteResult),
+        elsewhere: Result<Elsewhere<'_>, Obstacle>,
+    ) -> Result<(), LinkError> {
+        self.clock.ran(Duration::from_millis(result.signed.result.provenance.wall_ms));
+        let sent_bytes = result.sent_bytes;
+        let hit = Arc::new(Hit::from(result));
+        let hint = elsewhere.and_then(|elsewhere| elsewhere.hint(&hit).map(|hint| (elsewhere, hint)));
+        let leading = hint.as_ref().ok().map(|(elsewhere, hint)| (*elsewhere.key(), hint.clone()));
+        if let Err(why) = self.take_over(plan, job, &hit, leading).await {
+            return self.pass(record, why).await;
+        }
+        let directory = match hint {
+            Ok((elsewhere, hint)) => {
+                elsewhere.tell_peers(hint);
+                None
+            }
+            Err(obstacle) => Some(obstacle.to_string()),
+        };
+        let received_bytes = hit.size();
+        let record = Record { agent: Some(agent), sent_bytes, received_bytes, directory, ..record };
+        self.done(record, &hit, Where::Remote).await
+    }
+
     /// Lends agents what `job` reads.
     fn lend(&self, job: &Job) -> Option<Loan> {
         let farm = self.context.farm.as_ref()?;
@@ -287,7 +302,7 @@ impl Session {
         {
             return Some(found);
         }
-        match (peers::ask(&self.context, same, elsewhere.map(Elsewhere::key)).await, elsewhere) {
+        match (peers::ask(&self.context, same, elsewhere.map(Elsewhere::key), News::AreCaught).await, elsewhere) {
             ((Some((agent, hit)), _), _) => Some((Some(agent), hit)),
             ((None, hints), Some(elsewhere)) => elsewhere.follow(&hints).await,
             ((None, _), None) => None,
@@ -313,8 +328,7 @@ impl Session {
         let unwritable = |text| ("output-unwritable".to_owned(), text);
         let work = move || {
             if !context.cache.still_lacks(&job.inputs.read_set) {
-                let text = "a file appeared that its compiler would have found".to_owned();
-                return Err(("inputs-changed".to_owned(), text));
+                return Err(inputs_changed());
             }
             plan.put_in_place(&hit).map_err(|error| unwritable(error.to_string()))?;
             context.cache.keep(&hit, &plan.key, &job.inputs.read_set);
@@ -348,6 +362,21 @@ impl Session {
         None
     }
 
+    /// Another client had it run while this one was about to.
+    async fn finish_shared(
+        &self,
+        plan: &Arc<Plan>,
+        job: &Arc<Job>,
+        record: Record,
+        hit: Arc<Hit>,
+    ) -> Result<(), LinkError> {
+        if !self.still_lacks(job).await {
+            return self.pass(record, inputs_changed()).await;
+        }
+        self.keep(plan, job, Arc::clone(&hit)).await;
+        self.finish_cached(plan, record, hit).await
+    }
+
     async fn finish_cached(&self, plan: &Arc<Plan>, record: Record, hit: Arc<Hit>) -> Result<(), LinkError> {
         if !plan.accepts(&hit) {
             return self.show_otherwise(plan).await;
@@ -378,6 +407,7 @@ impl Session {
 
     async fn done(&self, record: Record, hit: &Hit, place: Where) -> Result<(), LinkError> {
         self.clock.ended(Stage::Place);
+        let record = Record { saved_ms: hit.took_ms(), ..record };
         self.context.ended(record, &self.clock, place, None);
         self.link.send(&hit.reply()).await
     }
@@ -388,6 +418,10 @@ impl Session {
         self.context.ended(record, &self.clock, Where::Local, Some(why));
         self.link.send(&reply).await
     }
+}
+
+fn inputs_changed() -> Why {
+    ("inputs-changed".to_owned(), "a file appeared that its compiler would have found".to_owned())
 }
 
 /// Leaves a hint for this user's other folders, and for nobody else, since no sandbox made it; why not, where the folder matters.

@@ -22,12 +22,14 @@ use crate::doubles::Doubles;
 use crate::doubles::memory::Memory;
 use crate::inputs::discover::Discovery;
 use crate::inputs::filehash::FileHashes;
+use crate::journal::activity::{Action, Activity, Ongoing};
 use crate::journal::stages::StageClock;
 use crate::journal::{Journal, Record, Where, Why};
 use crate::locale::Locales;
 use crate::toolchain::Toolchains;
 use crate::toolchain::native::Natives;
 use crate::toolchain::rust::RustToolchains;
+use crate::toolchain::speech::Speech;
 
 /// Results that peers are told of at once; of further ones they are not.
 const MAX_TELLING: usize = 32;
@@ -53,6 +55,8 @@ pub struct Context {
     pub recorder: Option<PathBuf>,
     /// What this machine's processor is to them.
     pub natives: Natives,
+    /// How compilers out of stores speak.
+    pub speech: Speech,
     /// Compilers that agents of another architecture run in their place.
     pub doubles: Doubles,
     /// Locales of users.
@@ -90,6 +94,8 @@ struct Running {
     source: PathBuf,
     place: String,
     since: Instant,
+    /// When it came to `place`.
+    moved: Instant,
     outputs: Vec<PathBuf>,
     /// Whether another action that wrote one of the outputs was under way at the same time.
     contested: bool,
@@ -105,8 +111,11 @@ pub struct RunningEntry {
 impl RunningEntry {
     /// Where the action is now.
     pub fn at(&self, place: &str) {
-        if let Some(running) = self.context.running().get_mut(&self.id) {
+        if let Some(running) = self.context.running().get_mut(&self.id)
+            && running.place != place
+        {
             place.clone_into(&mut running.place);
+            running.moved = Instant::now();
         }
     }
 
@@ -148,11 +157,12 @@ impl Context {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { settings, identity, cache, hashes, farm, recorder, journal, warnings } = parts;
         Arc::new(Self {
-            toolchains: Toolchains::new(hashes.clone()),
+            toolchains: Toolchains::new(hashes.clone()).with_stores(settings.outboard.clone()),
             rustcs: RustToolchains::new(hashes.clone()),
             sessions: Sessions::default(),
             recorder,
             natives: Natives::default(),
+            speech: Speech::default(),
             doubles: Doubles::new(Memory::open(settings.doubles_file())),
             locales: Locales::default(),
             discovery: Discovery::new(hashes.clone()),
@@ -195,7 +205,8 @@ impl Context {
             contested = true;
         }
         let place = "looking".to_owned();
-        running.insert(id, Running { source, place, since: Instant::now(), outputs, contested });
+        let now = Instant::now();
+        running.insert(id, Running { source, place, since: now, moved: now, outputs, contested });
         drop(running);
         RunningEntry { context: Arc::clone(self), id }
     }
@@ -207,7 +218,41 @@ impl Context {
             None => (None, String::new()),
         };
         let (wall_ms, stages) = (u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX), clock.stages());
-        self.journal.ended(Record { at_unix: unix_now(), r#where: place, reason, text, wall_ms, stages, ..record });
+        let (started_us, ended_us, spans) = (self.moment(clock.started()), self.now_us(), clock.spans());
+        let at_unix = unix_now();
+        let times = Record { at_unix, wall_ms, stages, started_us, ended_us, spans, ..record };
+        self.journal.ended(Record { r#where: place, reason, text, ..times });
+    }
+
+    /// In microseconds after the daemon began.
+    fn moment(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn now_us(&self) -> u64 {
+        self.moment(Instant::now())
+    }
+
+    /// What has happened after action number `after`, the last `limit` of it, and what happens now.
+    pub fn activity(&self, after: u64, limit: usize) -> Activity {
+        let (actions, last) = self.journal.since(after, limit, Action::of);
+        let running = (self.running().iter())
+            .map(|(id, entry)| Ongoing {
+                id: *id,
+                source: entry.source.display().to_string(),
+                r#where: entry.place.clone(),
+                since_us: self.moment(entry.since),
+                moved_us: self.moment(entry.moved),
+            })
+            .collect();
+        Activity {
+            now_us: self.now_us(),
+            last,
+            actions,
+            running,
+            stats: self.journal.stats(false, 0),
+            status: self.status(),
+        }
     }
 
     /// The document of `status --json`.

@@ -190,7 +190,8 @@ impl Door {
                 plan.stand_in(&self.context);
                 clock.ended(Stage::Place);
                 let action = Some(hit.signed.result.action.to_string());
-                self.context.ended(Record { action, ..plan.record() }, &clock, Where::Cached, None);
+                let record = Record { action, saved_ms: hit.took_ms(), ..plan.record() };
+                self.context.ended(record, &clock, Where::Cached, None);
                 reply(stream, &answer).map(|()| None)
             }
             Planned::Local(record, why) => self.pass(stream, *record, why, &clock).map(|()| None),
@@ -204,7 +205,8 @@ impl Door {
         }
         clock.ended(Stage::Place);
         let action = Some(hit.signed.result.action.to_string());
-        self.context.ended(Record { action, ..plan.record() }, clock, Where::Cached, None);
+        let record = Record { action, saved_ms: hit.took_ms(), ..plan.record() };
+        self.context.ended(record, clock, Where::Cached, None);
         reply(stream, &hit.reply())
     }
 

@@ -16,7 +16,7 @@ use super::peers;
 use crate::compiler::request::CompileRequest;
 use crate::dispatch::hints;
 use crate::dispatch::job::Job;
-use crate::dispatch::lookup::Wanted;
+use crate::dispatch::lookup::{News, Wanted};
 use crate::portable::carry::{Carried, carry};
 use crate::portable::template::There;
 use crate::portable::{Obstacle, Template};
@@ -91,7 +91,7 @@ impl<'a> Elsewhere<'a> {
             return Some((None, hit));
         }
         let wanted = Wanted { action: &there.action, outputs: &there.outputs };
-        let (agent, hit) = peers::ask(self.context, wanted, None).await.0?;
+        let (agent, hit) = peers::ask(self.context, wanted, None, News::Count).await.0?;
         Some((Some(agent), hit))
     }
 

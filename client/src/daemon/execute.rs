@@ -3,6 +3,7 @@
 //! No action waits for the farm while a local slot is idle; an agent that fails is passed over for another, then for this machine; an
 //! action that fails on an agent is run here before the user sees it.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -19,8 +20,10 @@ use super::link::{LinkError, WrapperLink};
 use crate::config::Racing;
 use crate::dispatch::attempt::{AttemptError, EarlyOutput, RemoteResult, Wish};
 use crate::dispatch::board::Went;
+use crate::dispatch::claim::Claim;
 use crate::dispatch::farm::{Farm, Found, Seat};
 use crate::dispatch::job::Job;
+use crate::dispatch::lookup::Wanted;
 use crate::journal::Why;
 use crate::journal::stages::{Stage, StageClock};
 
@@ -35,6 +38,8 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 const MAX_WAIT_WITHOUT_SLOTS: Duration = Duration::from_secs(600);
 /// Inputs of this size count for where an action goes.
 const LARGE_INPUT_BYTES: u64 = 64 << 10;
+/// How long the wish for a slot waits to hear that another client has the same action run.
+const CLAIM_PATIENCE: Duration = Duration::from_millis(20);
 /// How often a waiting action looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -51,6 +56,13 @@ pub enum Ended {
     /// An agent ran it, and it succeeded, but it printed what only a run on a terminal would print as the user should see it.
     Unshown {
         /// What it made.
+        result: Box<RemoteResult>,
+    },
+    /// Another client had it run meanwhile.
+    Shared {
+        /// The agent that has it.
+        agent: String,
+        /// What it is.
         result: Box<RemoteResult>,
     },
     /// The wrapper ran it.
@@ -79,6 +91,8 @@ pub struct Executor<'a> {
     strict: bool,
     /// The output that the build has gone on with.
     released: OnceLock<OutputFile>,
+    /// Tells other clients that this one has the action run.
+    claim: OnceLock<Claim>,
 }
 
 /// What a run takes and gives besides the action, by whichever front-end.
@@ -127,6 +141,8 @@ enum Raced {
 enum Tried {
     Ended(Ended),
     Failed(AttemptError),
+    /// It is somebody else's.
+    Beaten,
 }
 
 impl<'a> Executor<'a> {
@@ -140,7 +156,7 @@ impl<'a> Executor<'a> {
         clock: &'a StageClock,
         strict: bool,
     ) -> Self {
-        Self { context, link, job, listed, run, clock, strict, released: OnceLock::new() }
+        Self { context, link, job, listed, run, clock, strict, released: OnceLock::new(), claim: OnceLock::new() }
     }
 
     /// The output that the build has gone on with, if it has.
@@ -156,7 +172,32 @@ impl<'a> Executor<'a> {
         if let Some(why) = &self.run.here_only {
             return self.local(why.clone(), self.local_permit()).await;
         }
-        let _wish = farm.wish();
+        if let Some(claim) = Claim::start(farm, self.job.action) {
+            // Empty until now.
+            drop(self.claim.set(claim));
+        }
+        tokio::select! {
+            ended = self.run_at(farm) => ended,
+            never = self.wish(farm) => match never {},
+        }
+    }
+
+    /// Wishes for a slot for as long as one could be used: who waits for another client's run would keep it idle.
+    async fn wish(&self, farm: &Farm) -> Infallible {
+        if let Some(claim) = self.claim.get() {
+            // Mostly it takes less than the wish itself.
+            let _ = tokio::time::timeout(CLAIM_PATIENCE, claim.answered()).await;
+        }
+        loop {
+            while self.is_beaten() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            let _wish = farm.wish();
+            self.beaten().await;
+        }
+    }
+
+    async fn run_at(&self, farm: &Farm) -> Result<Ended, LinkError> {
         let started = Instant::now();
         let mut tried: Vec<PeerId> = Vec::new();
         let held = farm.held(self.job.inputs.files.keys().filter(|digest| digest.size_bytes >= LARGE_INPUT_BYTES));
@@ -166,11 +207,17 @@ impl<'a> Executor<'a> {
             _ => why("no-agents", "no agent can be reached"),
         };
         loop {
+            if self.is_beaten()
+                && let Some(ended) = self.wait_for_other(farm).await?
+            {
+                return Ok(ended);
+            }
             match farm.seat(&self.job.parts, &tried, &held) {
                 Found::Seat(seat) if tried.len() < MAX_ATTEMPTS => {
                     let (peer, name) = (seat.pick.peer, seat.pick.name.clone());
                     match self.remote(farm, seat).await? {
                         Tried::Ended(ended) => return Ok(ended),
+                        Tried::Beaten => {}
                         Tried::Failed(error) => {
                             tracing::info!(agent = %name, action = %self.job.action.short(), %error, "an attempt failed");
                             self.context.journal.noted(error.code());
@@ -178,7 +225,8 @@ impl<'a> Executor<'a> {
                             if matches!(&error, AttemptError::Refused(error) if error.retry == Retry::Never) {
                                 return self.fallback(last).await;
                             }
-                            let busy = matches!(&error, AttemptError::Refused(error) if error.code == ErrorCode::Busy);
+                            let busy = matches!(&error, AttemptError::Refused(error) if error.code == ErrorCode::Busy)
+                                || matches!(error, AttemptError::HandedBack(_));
                             if !busy {
                                 tried.push(peer);
                             }
@@ -192,11 +240,63 @@ impl<'a> Executor<'a> {
                             .await;
                     }
                     self.listed.at("waiting for a slot");
-                    farm.changed(LOOK_AGAIN).await;
+                    tokio::select! {
+                        () = farm.changed(LOOK_AGAIN) => {}
+                        () = self.beaten() => {}
+                    }
                 }
                 Found::Full => return self.fallback(why("farm-busy", "all agents were busy for too long")).await,
                 Found::Seat(_) | Found::Nobody => return self.fallback(last).await,
             }
+        }
+    }
+
+    fn is_beaten(&self) -> bool {
+        self.claim.get().is_some_and(Claim::is_beaten)
+    }
+
+    /// Returns when somebody else turns out to have the action run, and only then.
+    async fn beaten(&self) {
+        match self.claim.get() {
+            Some(claim) => claim.beaten().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Another client has the same action run: its result is ours too. `None`: nothing comes of it. While this machine has nothing to do it
+    /// does not wait for long.
+    async fn wait_for_other(&self, farm: &Farm) -> Result<Option<Ended>, LinkError> {
+        let Some(claim) = self.claim.get() else { return Ok(None) };
+        self.listed.at("waiting for another client's run");
+        let wanted = Wanted { action: &self.job.action, outputs: &self.job.outputs };
+        let ended = tokio::select! {
+            found = Box::pin(claim.outcome(farm, wanted)) => found.map(|(peer, result)| {
+                self.received(&result);
+                Ended::Shared { agent: farm.name_of(&peer), result: Box::new(result) }
+            }),
+            permit = self.late_permit() => {
+                let idle = why("farm-busy", "another client has the same made, and this machine is idle");
+                Some(self.local(idle, Some(permit)).await?)
+            }
+        };
+        claim.end();
+        Ok(ended)
+    }
+
+    /// A slot of this machine once the farm has had its time; never, where there is none.
+    async fn late_permit(&self) -> OwnedSemaphorePermit {
+        if self.strict || self.context.settings.local_slots == 0 {
+            return std::future::pending().await;
+        }
+        self.permit_after(LATE).await
+    }
+
+    async fn permit_after(&self, wait: Duration) -> OwnedSemaphorePermit {
+        tokio::time::sleep(wait).await;
+        match Arc::clone(&self.context.local_slots).acquire_owned().await {
+            Ok(permit) => permit,
+            // Never closed.
+            Err(_) => std::future::pending().await,
         }
     }
 
@@ -220,6 +320,10 @@ impl<'a> Executor<'a> {
     async fn local(&self, why: Why, permit: Option<OwnedSemaphorePermit>) -> Result<Ended, LinkError> {
         if self.strict && self.context.farm.is_none() {
             return Ok(Ended::Forbidden { why: (format!("strict:{}", why.0), why.1) });
+        }
+        if let Some(claim) = self.claim.get() {
+            // What is made here is nobody else's.
+            claim.end();
         }
         self.listed.at("local");
         self.clock.ended(Stage::Wait);
@@ -257,6 +361,10 @@ impl<'a> Executor<'a> {
             tokio::select! {
                 done = &mut attempt => break done,
                 Some(output) = early.recv() => self.release(output).await?,
+                () = self.beaten(), if self.released.get().is_none() => {
+                    // Dropping the attempt gives the slot back.
+                    return Ok(Tried::Beaten);
+                }
                 permit = self.race_permit(), if self.released.get().is_none() => {
                     // What it makes is in place when it is done.
                     early.close();
@@ -376,6 +484,9 @@ impl<'a> Executor<'a> {
     }
 
     fn received(&self, result: &RemoteResult) {
+        if let Some(claim) = self.claim.get() {
+            claim.made();
+        }
         let received = result.blobs.values().map(|content| content.len() as u64).sum();
         self.context.journal.moved(result.sent_bytes, received);
     }
@@ -388,14 +499,7 @@ impl<'a> Executor<'a> {
             Racing::Eager => Some(Duration::ZERO),
         };
         match wait {
-            Some(wait) if self.context.settings.local_slots > 0 && !self.strict => {
-                tokio::time::sleep(wait).await;
-                match Arc::clone(&self.context.local_slots).acquire_owned().await {
-                    Ok(permit) => permit,
-                    // Never closed.
-                    Err(_) => std::future::pending().await,
-                }
-            }
+            Some(wait) if self.context.settings.local_slots > 0 && !self.strict => self.permit_after(wait).await,
             _ => std::future::pending().await,
         }
     }

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use buildbee_proto::local::Invocation;
+use buildbee_proto::local::{Invocation, MAX_RUN_BYTES, RUN_VARIABLE};
 
 use crate::compiler::detect;
 use crate::compiler::request::DriverLanguage;
@@ -37,6 +38,8 @@ pub struct Checked {
     pub columns: Option<u32>,
     /// `BUILDBEE=strict`.
     pub strict: bool,
+    /// Which `buildbee run` it belongs to.
+    pub run: Option<Arc<str>>,
     search: OsString,
 }
 
@@ -75,6 +78,7 @@ impl Checked {
             stderr_is_terminal: invocation.stderr_is_terminal,
             columns: invocation.columns.map(u32::from),
             strict,
+            run: value(RUN_VARIABLE).filter(|run| run.len() <= MAX_RUN_BYTES).map(Arc::from),
             search,
             env,
             odd,
@@ -131,7 +135,8 @@ impl Checked {
     pub fn record(&self) -> Record {
         let source = self.argv.iter().rev().find(|argument| !argument.starts_with('-'));
         let cwd = self.cwd.to_string_lossy().into_owned();
-        Record { cwd, ..Record::of(source.map_or("", String::as_str), "", &self.program.to_string_lossy()) }
+        let run = self.run.clone();
+        Record { cwd, run, ..Record::of(source.map_or("", String::as_str), "", &self.program.to_string_lossy()) }
     }
 }
 

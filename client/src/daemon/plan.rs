@@ -2,7 +2,7 @@
 //! holds, if there is one.
 //!
 //! Blocks (it stats, and reads what has changed), so that one thread does all that a hit needs without handing it on. Waits for nobody: the
-//! toolchain is known here. Starts a compiler only to learn what `native` is, once.
+//! toolchain is known here. Starts a compiler only to learn what `native` is and how one out of a store speaks, once.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -102,7 +102,12 @@ pub fn plan(context: &Arc<Context>, call: Checked, compiler: Arc<Compiler>) -> P
         cwd: &call.cwd,
         stderr_is_terminal: call.stderr_is_terminal,
         columns: call.columns,
-        locale: context.locales.spoken(&call.env),
+        locale: if compiler.is_stored {
+            context.speech.of(&compiler, &call.env)
+        } else {
+            context.locales.spoken(&call.env)
+        },
+        variables: &compiler.variables,
     };
     let read = |path: &Path| read_arguments(&call.cwd.join(path));
     let native = |options: &[String]| context.natives.read(&compiler, options);
@@ -215,6 +220,7 @@ impl Plan {
             cwd: text(&self.call.cwd),
             added_arguments: self.added_by_wrapper().into_iter().chain(self.request.added_arguments.clone()).collect(),
             question: Some(self.key),
+            run: self.call.run.clone(),
             ..Record::of(&text(&self.request.source), &text(&self.request.object), &text(&self.compiler.program))
         }
     }

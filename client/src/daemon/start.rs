@@ -136,7 +136,7 @@ async fn join_farm(
             return None;
         }
     };
-    match Farm::start(identity.clone(), enrolment, settings.mdns, journal.clone()).await {
+    match Farm::start(identity.clone(), enrolment, settings.mdns, settings.class, journal.clone()).await {
         Ok(farm) => Some(farm),
         Err(error) => {
             warnings.push(format!("not connected to the farm: {error}"));

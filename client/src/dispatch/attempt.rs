@@ -114,6 +114,9 @@ pub enum AttemptError {
     /// It said why not.
     #[error("{0}")]
     Refused(WireError),
+    /// It had begun, and gave the action back: its owner wants the machine.
+    #[error("handed back: {0}")]
+    HandedBack(WireError),
     /// What it sent is not what it should be.
     #[error("the agent's result is not acceptable: {0}")]
     BadResult(&'static str),
@@ -130,6 +133,7 @@ impl AttemptError {
             Self::Silent => "agent-silent",
             Self::Stream(_) | Self::Gone => "agent-lost",
             Self::BadResult(_) | Self::Malformed(_) => "agent-bad-result",
+            Self::HandedBack(_) => "agent-handed-back",
             Self::Refused(error) => match error.code {
                 ErrorCode::Busy | ErrorCode::Lease => "agent-busy",
                 ErrorCode::MissingBlob => "agent-missing-blob",
@@ -306,6 +310,9 @@ async fn listen(
                 drop(
                     wish.heard.send(EarlyOutput { file, content, stderr: stderr.0, observed, agent: wish.agent }).await,
                 );
+            }
+            Some(ActionUpdate::Failed(error)) if error.code == ErrorCode::Busy => {
+                return Err(AttemptError::HandedBack(error));
             }
             Some(ActionUpdate::Failed(error)) => return Err(AttemptError::Refused(error)),
             Some(ActionUpdate::Finished { result, blobs }) => {

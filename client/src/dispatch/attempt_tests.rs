@@ -103,3 +103,28 @@ async fn a_word_is_waited_for_while_bytes_are_taken() {
     assert!(while_moving(ACCEPT_DEADLINE, &moving, word(3600)).await.is_err());
     assert_eq!(begun.elapsed(), WORD_DEADLINE);
 }
+
+#[tokio::test]
+async fn bytes_of_a_lying_peer_are_never_taken() {
+    let good = vec![7; 300 << 10];
+    let digest = Digest::of(&good);
+    let mut flipped = good.clone();
+    flipped[123_456] ^= 1;
+    let mut endless = good.clone();
+    endless.extend(vec![9; 1 << 20]);
+    for (sent, is_good) in [(good.clone(), true), (flipped, false), (good[..1000].to_vec(), false), (endless, true)] {
+        let (mut peer, mut ours) = tokio::io::duplex(64 << 10);
+        let sending = async move {
+            // Nobody reads what follows.
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut peer, &sent).await;
+        };
+        let reading = async {
+            let read = read_blob(&mut ours, &digest).await;
+            drop(ours);
+            read
+        };
+        let ((), read) = tokio::join!(sending, reading);
+        assert_eq!(read.is_ok(), is_good);
+        assert!(read.is_err() || read.is_ok_and(|read| read == good), "as long as it should be, and not a byte more");
+    }
+}

@@ -113,6 +113,8 @@ pub enum Went {
     Well,
     /// It had no slot.
     Busy,
+    /// Its owner wants the machine.
+    HandedBack,
     /// It failed, or fell silent.
     Badly,
     /// We gave up on it for reasons of our own.
@@ -219,8 +221,10 @@ impl Board {
         tried: &[PeerId],
         held: &HashMap<PeerId, u64>,
     ) -> Choice {
-        let asked = |agent: &&Agent| agent.connected && agent.runs(host) && !tried.contains(&agent.info.peer);
-        let candidates = || self.agents.values().filter(asked);
+        // An agent that lends nothing is none, until the coordinator says otherwise.
+        let lends = |agent: &&Agent| agent.connected && agent.info.n_slots > 0 && agent.runs(host);
+        let is_candidate = |agent: &&Agent| lends(agent) && !tried.contains(&agent.info.peer);
+        let candidates = || self.agents.values().filter(is_candidate);
         if candidates().all(|agent| agent.n_failures > 0 && agent.pause_until > now) {
             return Choice::Nobody;
         }
@@ -279,6 +283,10 @@ impl Board {
                 let pause = FAILURE_PAUSE.saturating_mul(1 << agent.n_failures.min(8)).min(MAX_PAUSE);
                 agent.n_failures += 1;
                 agent.pause_until = now + pause;
+            }
+            Went::HandedBack => {
+                agent.leases.retain(|lease| lease.busy);
+                agent.info.n_slots = 0;
             }
             Went::Cancelled => {}
         }
@@ -439,6 +447,22 @@ mod tests {
         let pick = go(pick_in(&mut board, now, &[]));
         board.release(now, &pick, &toolchain(), Went::Well);
         assert!(matches!(pick_in(&mut board, now, &[]), Choice::Go(_)));
+    }
+
+    #[test]
+    fn an_agent_whose_owner_is_back_is_none() {
+        let mut board = board(&[2, 1]);
+        board.set_leases(NOW, &[Lease { token: token(0, 1), expires_in_ms: 5000 }]);
+        let pick = go(pick_in(&mut board, NOW, &[]));
+        assert_eq!(pick.peer, peer(0));
+        board.release(NOW, &pick, &toolchain(), Went::HandedBack);
+        assert_eq!(go(pick_in(&mut board, NOW, &[])).peer, peer(1));
+        assert_eq!(pick_in(&mut board, NOW, &[]), Choice::Full);
+        assert_eq!(pick_in(&mut board, NOW, &[peer(1)]), Choice::Nobody, "nothing to wait for");
+        let mut info = board.list()[0].0.clone();
+        info.n_slots = 1;
+        board.set_agents(vec![info]);
+        assert_eq!(go(pick_in(&mut board, NOW, &[])).peer, peer(0));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use buildbee_p2p::identity::Identity;
 use buildbee_p2p::node::{Inbound, Node, NodeConfig, Sender, StartError};
 use buildbee_p2p::tasks::Tasks;
 use buildbee_proto::canonical::Canonical;
-use buildbee_proto::control::{ClientDesired, ClientState};
+use buildbee_proto::control::{Class, ClientDesired, ClientState};
 use buildbee_proto::digest::Digest;
 use buildbee_proto::limits::MAX_TOOLCHAINS_PER_AGENT;
 use buildbee_proto::membership::{Membership, Roster, Signed};
@@ -27,6 +27,8 @@ use super::along::Sent;
 use super::attempt::Attempts;
 use super::board::{Board, Choice, Pick, Went};
 use super::cache_streams::CacheStreams;
+use super::claim::{Releases, release_task, releases};
+use super::filters::Filters;
 use super::lender::{Lender, Loan, Source, serve_task};
 use super::synchronise::synchronise_task;
 use crate::journal::Journal;
@@ -36,6 +38,10 @@ use crate::toolchain::Parts;
 const MAX_SERVING: usize = 256;
 /// A wish for slots is kept up for this long after it was last felt, so that a build's next wave finds its leases.
 const WISH_MEMORY: Duration = Duration::from_secs(3);
+/// A daemon that has just started hears of its agents within this time, or of none. Measured: some 60 ms.
+const SETTLING: Duration = Duration::from_millis(250);
+/// How often it looks while it waits for that, at least.
+const SETTLING_LOOK: Duration = Duration::from_millis(50);
 /// Toolchains lent at once; beyond it the oldest loans end.
 const MAX_TOOLCHAINS: usize = 16;
 
@@ -59,7 +65,11 @@ pub struct Farm {
 struct Shared {
     node: Node,
     enrolment: Enrolment,
+    /// How urgent this user's builds are.
+    class: Class,
     cache_streams: CacheStreams,
+    filters: Filters,
+    releases: Releases,
     lender: Lender,
     sent: Sent,
     state: Mutex<State>,
@@ -123,6 +133,7 @@ impl Farm {
         identity: Identity,
         enrolment: Enrolment,
         mdns: bool,
+        class: Class,
         journal: Journal,
     ) -> Result<Self, StartError> {
         let config = NodeConfig {
@@ -135,9 +146,12 @@ impl Farm {
         };
         let (node, inbound) = buildbee_p2p::node::start(config).await?;
         let tasks = Tasks::new();
+        let (releases, to_release) = releases();
         let farm = Self {
             shared: Arc::new(Shared {
                 cache_streams: CacheStreams::new(node.clone()),
+                filters: Filters::default(),
+                releases,
                 node,
                 lender: Lender::default(),
                 sent: Sent::default(),
@@ -147,11 +161,16 @@ impl Farm {
                 started: Instant::now(),
                 tasks: tasks.clone(),
                 enrolment,
+                class,
             }),
         };
         let coordinator = farm.shared.enrolment.coordinator;
         farm.node().keep_connected(coordinator, farm.shared.enrolment.addresses.clone());
         tasks.spawn("synchronise", synchronise_task(farm.clone(), coordinator, tasks.token()));
+        let (streams, stop) = (farm.cache_streams().clone(), tasks.token());
+        tasks.spawn("release claims", async move {
+            stop.run_until_cancelled(release_task(streams, to_release)).await;
+        });
         tasks.spawn("watch peers", watch_peers_task(farm.clone()));
         tasks.spawn("serve peers", serve_peers_task(farm.clone(), inbound, journal));
         Ok(farm)
@@ -173,6 +192,16 @@ impl Farm {
     /// What asks peers' caches.
     pub fn cache_streams(&self) -> &CacheStreams {
         &self.shared.cache_streams
+    }
+
+    /// Which agents may have what.
+    pub fn filters(&self) -> &Filters {
+        &self.shared.filters
+    }
+
+    /// Where claims end.
+    pub fn releases(&self) -> &Releases {
+        &self.shared.releases
     }
 
     /// What attempts need.
@@ -244,6 +273,17 @@ impl Farm {
         let _ = tokio::time::timeout(next.max(Duration::from_millis(5)), self.shared.changed.notified()).await;
     }
 
+    /// Waits until there is an agent to ask, or a daemon that has just started has waited long enough for one. At once in all others.
+    pub async fn settled(&self) {
+        while self.roster().is_none() || self.responsive_agents().is_empty() {
+            let left = SETTLING.saturating_sub(self.now());
+            if left.is_zero() {
+                return;
+            }
+            self.changed(left.min(SETTLING_LOOK)).await;
+        }
+    }
+
     /// What the coordinator is told.
     pub(super) fn client_state(&self) -> ClientState {
         let now = self.now();
@@ -255,6 +295,7 @@ impl Farm {
             toolchains: state.toolchains.keys().copied().take(MAX_TOOLCHAINS_PER_AGENT).collect(),
             held: state.board.held(now),
             roster_version,
+            class: self.shared.class,
         }
     }
 
@@ -306,6 +347,7 @@ impl Farm {
         // Called at every conversation with the coordinator, too.
         self.shared.cache_streams.tidy();
         let connected: BTreeSet<PeerId> = self.connected_agents().into_iter().collect();
+        self.shared.filters.keep_of(|peer| connected.contains(peer));
         let mut state = self.state();
         for (info, was_connected, ..) in state.board.list() {
             if was_connected && !connected.contains(&info.peer) {

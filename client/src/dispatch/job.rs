@@ -187,6 +187,7 @@ mod tests {
                 stderr_is_terminal: false,
                 columns: None,
                 locale: None,
+                variables: &[],
             };
             let Decision::Distribute(request) = decide(&asked, &|path: &Path| std::fs::read(path)) else {
                 panic!("{logical} is local")

@@ -1,4 +1,7 @@
-//! Asks the peers that are responsible for an action whether they hold its result, and where the same compile was done elsewhere.
+//! Asks the peers that may hold an action's result for it, and where the same compile was done elsewhere.
+//!
+//! Which peers those are their filters say; where a peer's filter is not known it is asked if it is responsible. Whoever answers is believed nothing: a
+//! result counts if an agent of the farm signed it for this very action, and its blobs if they are what their digests say.
 
 use std::time::Duration;
 
@@ -6,22 +9,27 @@ use buildbee_p2p::frames::{read_message, write_message};
 use buildbee_p2p::identity::verify_result;
 use buildbee_p2p::node::Node;
 use buildbee_proto::canonical::Canonical;
+use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::exchange::{BlobHeader, BlobRequest, CacheReply, CacheRequest};
+use buildbee_proto::filter::{of_hints, of_result};
 use buildbee_proto::hint::Hint;
 use buildbee_proto::limits::MAX_BLOBS_PER_REQUEST;
 use buildbee_proto::membership::Roster;
 use buildbee_proto::outcome::SignedResult;
 use buildbee_proto::peer::PeerId;
-use buildbee_proto::responsible::keepers;
+use buildbee_proto::responsible::{RESULT_COPIES, in_order};
 use buildbee_proto::version::Protocol;
 
 use super::attempt::{AttemptError, MAX_RESULT_CONTENT_BYTES, RemoteResult, fits, named, read_blob, transfer_time};
-use super::cache_streams::CacheStreams;
+use super::farm::Farm;
+use super::filters::{Filters, Says};
 use crate::inputs::discover::OutputPlace;
 
-/// A peer answers within this time, or is passed over.
+/// A peer answers within this time, or is passed over, and not asked for a while.
 const DEADLINE: Duration = Duration::from_millis(250);
+/// Peers that are asked one question. One in four thousand says "perhaps" and has nothing.
+const MAX_ASKED: usize = 4;
 
 /// An action whose result is looked for.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +38,15 @@ pub struct Wanted<'a> {
     pub action: &'a Digest,
     /// Its outputs, sorted.
     pub outputs: &'a [OutputPlace],
+}
+
+/// Whether what came since the last update of a filter counts, so that who should have it is asked in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// Nothing else would find it: hints, and results that they lead to.
+    Count,
+    /// The claim on the action finds it.
+    AreCaught,
 }
 
 /// What peers answered.
@@ -41,23 +58,28 @@ pub struct Answers {
     pub hints: Vec<Hint>,
 }
 
+impl Answers {
+    fn note(&mut self, hints: Vec<Hint>) {
+        for hint in hints {
+            if !self.hints.contains(&hint) {
+                self.hints.push(hint);
+            }
+        }
+    }
+}
+
 /// What one peer is asked: for a result, for hints, or for both.
 struct Questions {
     peer: PeerId,
     requests: Vec<CacheRequest>,
 }
 
-/// Asks the peers that keep an action's result for it, and those that keep hints for `hints_for` where that is named. Never an error: what
-/// can't be had is a miss.
-pub async fn ask(
-    streams: &CacheStreams,
-    node: &Node,
-    roster: &Roster,
-    responsive: &[PeerId],
-    wanted: Wanted<'_>,
-    hints_for: Option<&Digest>,
-) -> Answers {
-    let asked = questions(roster, responsive, wanted.action, hints_for);
+/// Asks the peers that may have an action's result for it, and those that may have hints for `hints_for` where that is named. Never an error:
+/// what can't be had is a miss.
+pub async fn ask(farm: &Farm, roster: &Roster, wanted: Wanted<'_>, hints_for: Option<&Digest>, news: News) -> Answers {
+    let (streams, filters, responsive) = (farm.cache_streams(), farm.filters(), farm.responsive_agents());
+    filters.update(streams, &responsive);
+    let asked = questions(roster, &responsive, filters, (wanted.action, news), hints_for);
     let asked = asked.into_iter().map(|Questions { peer, requests }| async move {
         (peer, tokio::time::timeout(DEADLINE, streams.ask(peer, &requests)).await)
     });
@@ -65,45 +87,89 @@ pub async fn ask(
     let mut signed = Vec::new();
     for (peer, answer) in futures::future::join_all(asked).await {
         match answer {
-            Ok(Ok(replies)) => replies.into_iter().for_each(|reply| match reply {
-                CacheReply::Found(Some(bytes)) => signed.push((peer, bytes)),
-                CacheReply::Hints(more) => {
-                    for hint in more {
-                        if !answers.hints.contains(&hint) {
-                            answers.hints.push(hint);
+            Ok(Ok(replies)) => {
+                filters.answers(&peer);
+                for reply in replies {
+                    match reply {
+                        CacheReply::Found(Some(bytes)) => signed.push((peer, bytes)),
+                        CacheReply::Hints(more) => answers.note(more),
+                        CacheReply::Refused(error) => {
+                            tracing::debug!(peer = %peer.short(), %error, "a peer does not answer");
                         }
+                        _ => {}
                     }
                 }
-                CacheReply::Refused(error) => tracing::debug!(peer = %peer.short(), %error, "a peer does not answer"),
-                CacheReply::Found(None) | CacheReply::Noted | CacheReply::Doubles(_) => {}
-            }),
+            }
             Ok(Err(error)) => tracing::debug!(peer = %peer.short(), %error, "a peer could not be asked for a result"),
-            Err(_) => tracing::debug!(peer = %peer.short(), "a peer did not answer in time"),
+            Err(_) => {
+                tracing::debug!(peer = %peer.short(), "a peer did not answer in time");
+                filters.silent(peer);
+            }
         }
     }
     for (peer, bytes) in signed {
-        match SignedResult::from_canonical(&bytes.0) {
-            Ok(signed) if acceptable(&signed, roster, wanted) => match fetch(node, peer, signed).await {
-                Ok(result) => {
-                    answers.found = Some((peer, result));
-                    break;
-                }
-                Err(error) => tracing::debug!(peer = %peer.short(), %error, "a cached result could not be fetched"),
-            },
-            _ => tracing::warn!(peer = %peer.short(), "refused a cached result that is not properly signed"),
+        if let Some(result) = take(farm.node(), roster, peer, &bytes, wanted).await {
+            answers.found = Some((peer, result));
+            break;
         }
     }
     answers
 }
 
+/// The result in `bytes` with its content from `peer`, if it is what is `wanted` and all of it is good.
+pub async fn take(
+    node: &Node,
+    roster: &Roster,
+    peer: PeerId,
+    bytes: &Bytes,
+    wanted: Wanted<'_>,
+) -> Option<RemoteResult> {
+    match SignedResult::from_canonical(&bytes.0) {
+        Ok(signed) if acceptable(&signed, roster, wanted) => {
+            let fetched = fetch(node, peer, signed).await;
+            let refused = |error| tracing::warn!(peer = %peer.short(), %error, "a cached result could not be fetched");
+            fetched.map_err(refused).ok()
+        }
+        _ => {
+            tracing::warn!(peer = %peer.short(), "refused a cached result that is not properly signed");
+            None
+        }
+    }
+}
+
+/// Who of `responsive` may have what `fingerprint` stands for: by their filters, or else because they should have it.
+fn whom(
+    roster: &Roster,
+    responsive: &[PeerId],
+    filters: &Filters,
+    (key, news): (&Digest, News),
+    fingerprint: u64,
+) -> Vec<PeerId> {
+    let order: Vec<PeerId> = in_order(key, roster).into_iter().filter(|peer| responsive.contains(peer)).collect();
+    let asked = order.iter().enumerate().filter(|(place, peer)| match filters.say(peer, fingerprint) {
+        Says::Perhaps => true,
+        Says::No => news == News::Count && *place < RESULT_COPIES,
+        Says::Silent => false,
+        Says::Nothing => *place < RESULT_COPIES,
+    });
+    asked.map(|(_, peer)| *peer).take(MAX_ASKED).collect()
+}
+
 /// Who of `responsive` is asked what: keepers of the result first.
-fn questions(roster: &Roster, responsive: &[PeerId], action: &Digest, hints_for: Option<&Digest>) -> Vec<Questions> {
-    let finds = keepers(action, roster).into_iter().map(|peer| (peer, CacheRequest::Find { action: *action }));
+fn questions(
+    roster: &Roster,
+    responsive: &[PeerId],
+    filters: &Filters,
+    (action, news): (&Digest, News),
+    hints_for: Option<&Digest>,
+) -> Vec<Questions> {
+    let whom = |key, news, fingerprint| whom(roster, responsive, filters, (key, news), fingerprint).into_iter();
+    let finds = whom(action, news, of_result(action)).map(|peer| (peer, CacheRequest::Find { action: *action }));
     let hints = hints_for
         .into_iter()
-        .flat_map(|key| keepers(key, roster).into_iter().map(|peer| (peer, CacheRequest::Hints { key: *key })));
+        .flat_map(|key| whom(key, News::Count, of_hints(key)).map(|peer| (peer, CacheRequest::Hints { key: *key })));
     let mut asked: Vec<Questions> = Vec::new();
-    for (peer, request) in finds.chain(hints).filter(|(peer, _)| responsive.contains(peer)) {
+    for (peer, request) in finds.chain(hints) {
         match asked.iter_mut().find(|known| known.peer == peer) {
             Some(known) => known.requests.push(request),
             None => asked.push(Questions { peer, requests: vec![request] }),
@@ -155,6 +221,7 @@ async fn fetch_all(node: &Node, peer: PeerId, signed: SignedResult) -> Result<Re
 #[cfg(test)]
 mod tests {
     use buildbee_proto::peer::Role;
+    use buildbee_proto::responsible::keepers;
 
     use super::*;
 
@@ -164,8 +231,8 @@ mod tests {
         let members = peers.iter().map(|peer| (*peer, Role::Agent)).collect();
         let roster = Roster { farm: PeerId([9; 32]), version: 1, members, revoked: Vec::new() };
         let (action, key) = (Digest::of(b"action"), Digest::of(b"key"));
-        let asked = questions(&roster, &peers[..4], &action, Some(&key));
-        for peer in &peers[..4] {
+        let asked = questions(&roster, &peers, &Filters::default(), (&action, News::AreCaught), Some(&key));
+        for peer in &peers {
             let expected = [(keepers(&action, &roster), true), (keepers(&key, &roster), false)];
             let expected: Vec<bool> =
                 expected.into_iter().filter(|(keepers, _)| keepers.contains(peer)).map(|(_, find)| find).collect();
@@ -175,8 +242,12 @@ mod tests {
             let found: Vec<bool> = requests.map(|request| matches!(request, CacheRequest::Find { .. })).collect();
             assert_eq!(found, expected);
         }
-        assert!(asked.iter().all(|questions| questions.peer != peers[4]), "who does not respond is not asked");
-        let finds = questions(&roster, &peers, &action, None);
+        let without = in_order(&action, &roster)[0];
+        let responsive: Vec<PeerId> = peers.iter().copied().filter(|peer| *peer != without).collect();
+        let asked = questions(&roster, &responsive, &Filters::default(), (&action, News::AreCaught), None);
+        assert!(asked.iter().all(|questions| questions.peer != without), "who does not respond is not asked");
+        assert_eq!(asked.len(), RESULT_COPIES, "the next one is");
+        let finds = questions(&roster, &peers, &Filters::default(), (&action, News::AreCaught), None);
         assert!(finds.iter().all(|questions| questions.requests.len() == 1));
         assert_eq!(finds.len(), keepers(&action, &roster).len());
     }

@@ -45,7 +45,10 @@ enum SyncError {
 pub async fn synchronise_task(farm: Farm, coordinator: PeerId, stop: CancellationToken) {
     loop {
         let error = tokio::select! {
-            error = converse(&farm, coordinator) => error,
+            error = async {
+                connected(&farm, coordinator).await;
+                converse(&farm, coordinator).await
+            } => error,
             () = stop.cancelled() => return,
         };
         farm.coordinator_lost();
@@ -55,6 +58,14 @@ pub async fn synchronise_task(farm: Farm, coordinator: PeerId, stop: Cancellatio
             () = stop.cancelled() => return,
         }
     }
+}
+
+/// Waits for a connection to the coordinator.
+async fn connected(farm: &Farm, coordinator: PeerId) {
+    let mut peers = farm.node().peers();
+    let there = peers.wait_for(|table| table.contains(coordinator));
+    // An error means that the node has stopped, which the talk then says.
+    let _ = there.await;
 }
 
 async fn converse(farm: &Farm, coordinator: PeerId) -> SyncError {

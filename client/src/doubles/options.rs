@@ -91,6 +91,7 @@ mod tests {
             stderr_is_terminal: false,
             columns: None,
             locale: None,
+            variables: &[],
         };
         match decide(&invocation, &|_| Err(std::io::ErrorKind::NotFound.into())) {
             Decision::Distribute(request) => objection(&request, family, same),

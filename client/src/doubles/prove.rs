@@ -228,6 +228,7 @@ impl Proof<'_> {
             stderr_is_terminal: false,
             columns: None,
             locale: None,
+            variables: &[],
         };
         match decide(&invocation, &|_| Err(std::io::ErrorKind::NotFound.into())) {
             Decision::Distribute(request) => Ok(*request),

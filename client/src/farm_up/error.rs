@@ -8,13 +8,13 @@ use nix::sys::signal::Signal;
 use thiserror::Error;
 
 use crate::exit::{ENVIRONMENT, Failure};
-use crate::wrapper::become_compiler::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND};
+use crate::guest::GuestError;
 
 /// Why there is no farm, or none any more.
 #[derive(Debug, Error)]
 pub(super) enum FarmError {
     /// One of the executables is not installed.
-    #[error("{program} is not in {folder}\nhint: install all of buildbee in one folder", folder = folder.display())]
+    #[error("{program} is neither in {folder} nor in PATH\nhint: install all of buildbee: a farm needs a coordinator and agents, too", folder = folder.display())]
     NotInstalled { program: &'static str, folder: PathBuf },
     /// The temporary folder can't be made or used.
     #[error("cannot use {path}: {error}\nhint: TMPDIR names another place", path = path.display())]
@@ -39,12 +39,9 @@ pub(super) enum FarmError {
         "only {ready} of {wanted} agents can be reached\nhint: --keep keeps the logs; `buildbee-agent doctor` looks for what keeps this machine from lending"
     )]
     Invisible { ready: usize, wanted: u16 },
-    /// The command is not there.
-    #[error("{command}: {error}\nhint: the command stands after `--`")]
-    Command { command: String, error: io::Error },
-    /// The command could not be waited for.
-    #[error("lost the command: {0}\nhint: something above ignores SIGCHLD")]
-    Lost(io::Error),
+    /// The command is not there, or lost.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
     /// Signals can't be received.
     #[error("cannot receive signals: {0}\nhint: the system may be out of file descriptors")]
     Signals(io::Error),
@@ -65,11 +62,9 @@ impl FarmError {
 
 impl From<FarmError> for Failure {
     fn from(error: FarmError) -> Self {
-        let code = match &error {
-            FarmError::Command { error, .. } if error.kind() == io::ErrorKind::NotFound => EXIT_NOT_FOUND,
-            FarmError::Command { .. } => EXIT_NOT_EXECUTABLE,
-            _ => ENVIRONMENT,
-        };
-        Self { code, text: error.to_string() }
+        match error {
+            FarmError::Guest(error) => error.into(),
+            error => Self { code: ENVIRONMENT, text: error.to_string() },
+        }
     }
 }

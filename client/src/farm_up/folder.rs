@@ -10,6 +10,7 @@ use std::process::Command;
 use buildbee_sandbox::cleanup::remove_scratch;
 
 use super::error::FarmError;
+use crate::cli::programs::in_path;
 use crate::wrapper::output;
 use crate::wrapper::program::OWN_NAME;
 use crate::wrapper::settings::{NESTED_VARIABLE, WrapperSettings};
@@ -52,14 +53,11 @@ impl Folder {
         symlink(self.programs.join(OWN_NAME), self.path.join("bin").join(OWN_NAME))
     }
 
-    /// An executable of buildbee.
+    /// An executable of buildbee: beside this one, or, where each comes from a package of its own, in `PATH`.
     pub(super) fn program(&self, name: &'static str) -> Result<PathBuf, FarmError> {
-        let program = self.programs.join(name);
-        if program.is_file() {
-            Ok(program)
-        } else {
-            Err(FarmError::NotInstalled { program: name, folder: self.programs.clone() })
-        }
+        let beside = Some(self.programs.join(name)).filter(|program| program.is_file());
+        let found = beside.or_else(|| in_path(name, WrapperSettings::from_environment().path.as_deref()?));
+        found.ok_or_else(|| FarmError::NotInstalled { program: name, folder: self.programs.clone() })
     }
 
     /// Of the client's daemon.

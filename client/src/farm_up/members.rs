@@ -90,7 +90,7 @@ impl Members {
     fn start_coordinator(&mut self, folder: &Folder, signals: &Signals) -> Result<String, FarmError> {
         let name = "coordinator";
         let mut command = Command::new(folder.program("buildbee-coordinator")?);
-        command.args(["serve", "--listen", "127.0.0.1:0", "--no-mdns"]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--status", "off", "--no-mdns"]);
         self.coordinator = Some(self.spawn_member(name, &mut command, folder)?);
         let ready = wait_until_ready(name, folder, self.coordinator.as_mut(), signals)?;
         ready

@@ -2,27 +2,27 @@
 //!
 //! The farm is made of the real executables beside this one: a coordinator, agents, and a client daemon of its own, with keys, caches,
 //! sockets and logs in one temporary folder. Life: [`run`] sets all of it up (`members.rs`), waits until the daemon sees the agents, runs
-//! the command (`guest.rs`), prints what became of its actions, and takes everything down, also when a signal comes in between.
+//! the command, prints what became of its actions, and takes everything down, also when a signal comes in between.
 //!
 //! What is not done: a farm that survives its command, or one on several machines.
 
 mod error;
 mod folder;
-mod guest;
 mod members;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use buildbee_proto::local::AdminCall;
 
 use self::error::FarmError;
 use self::folder::Folder;
-use self::guest::Ended;
 use self::members::{Members, Plan};
 use crate::cli::arguments::FarmUp;
 use crate::cli::ask::{Start, ask};
 use crate::cli::documents::{self, Status};
 use crate::exit::Failure;
+use crate::guest::{self, Ended};
 use crate::journal::Stats;
 use crate::ui;
 use crate::wrapper::signals::Signals;
@@ -68,7 +68,9 @@ fn with_farm(up: &FarmUp, folder: &Folder, members: &mut Members, signals: &Sign
     let plan = Plan::new(up);
     members.start(plan, folder, signals)?;
     wait_until_visible(plan, folder, signals)?;
-    let ended = guest::run(&up.command, folder, signals)?;
+    let Some((program, arguments)) = up.command.split_first() else { return Ok(Ended { code: 0, interrupted: false }) };
+    let mut command = Command::new(program);
+    let ended = guest::run(folder.client(command.args(arguments)), signals)?;
     say_summary(folder);
     Ok(ended)
 }

@@ -274,6 +274,7 @@ mod tests {
             stderr_is_terminal: false,
             columns: None,
             locale: None,
+            variables: &[],
         };
         match decide(&asked, &|path: &Path| fs::read(path)) {
             Decision::Distribute(request) => (compiler, Arc::from(request)),

@@ -142,7 +142,7 @@ async fn ask(compiler: &Compiler, key: &Key) -> Result<SearchPath, SearchPathErr
     command.args(&key.arguments).args(["-E", "-v", "/dev/null"]);
     command.env_clear().envs(key.env.iter().map(|(name, value)| (name, value)));
     // The words that are looked for below are English.
-    command.env("LC_ALL", "C").env("PATH", "/usr/local/bin:/usr/bin:/bin");
+    command.env("LC_ALL", "C").env("PATH", &compiler.asked_with);
     command.current_dir(&key.cwd).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
     let run = command.output();
     let output = tokio::time::timeout(DEADLINE, run)

@@ -61,8 +61,17 @@ fn request(
     argv: &[String],
     cwd: &Path,
 ) -> Option<CompileRequest> {
-    let asked =
-        Invocation { family, driver, argv, env: &[], cwd, stderr_is_terminal: false, columns: None, locale: None };
+    let asked = Invocation {
+        family,
+        driver,
+        argv,
+        env: &[],
+        cwd,
+        stderr_is_terminal: false,
+        columns: None,
+        locale: None,
+        variables: &[],
+    };
     match decide(&asked, &|path: &Path| fs::read(path)) {
         Decision::Distribute(request) => Some(*request),
         Decision::Local(_) => None,

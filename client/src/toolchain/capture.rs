@@ -79,13 +79,17 @@ pub struct Capture {
     pub takes_prefix_maps: bool,
 }
 
-/// Asks the compiler at `program` for its parts. Starts it some ten times and `ldd` once.
-pub fn capture(program: &Path, search: &OsStr) -> Result<Capture, CaptureError> {
+/// Asks the compiler at `program` for its parts. Starts it some ten times and `ldd` once. What `is_stored` is true of comes with all that it
+/// needs, so it may be a script, and nobody looks for its libraries.
+pub fn capture(program: &Path, search: &OsStr, is_stored: &dyn Fn(&Path) -> bool) -> Result<Capture, CaptureError> {
     let real = fs::canonicalize(program).map_err(|error| CaptureError::Io { path: program.to_owned(), error })?;
     if real.file_name().and_then(links::named).is_some() {
         return Err(CaptureError::Wrapper(real));
     }
-    check_elf(&real)?;
+    let stored = is_stored(&real);
+    if !stored {
+        check_elf(&real)?;
+    }
     let version = ask(program, "--version")?;
     let mut found =
         Capture { label: version.lines().next().unwrap_or_default().trim().to_owned(), ..Capture::default() };
@@ -98,11 +102,17 @@ pub fn capture(program: &Path, search: &OsStr) -> Result<Capture, CaptureError> 
         Some(CompilerFamily::Clang) => clang_parts(program, search, &mut found)?,
         None => return Ok(found),
     }
-    // The locale that containers and build services run in: its quotes differ from plain C's.
-    add_whole(Path::new("/usr/lib/locale/C.utf8"), &mut found.files)?;
+    if !stored {
+        // The locale that containers and build services run in: its quotes differ from plain C's.
+        add_whole(Path::new("/usr/lib/locale/C.utf8"), &mut found.files)?;
+    }
     found.shadows.absent.insert(PathBuf::from("/etc/ld.so.preload"));
-    let elves = found.files.iter().filter(|path| is_elf(path).unwrap_or(false)).cloned().collect::<Vec<_>>();
-    found.files.extend(libraries(&elves)?);
+    let outside = |path: &&PathBuf| fs::canonicalize(path).is_ok_and(|real| !is_stored(&real));
+    let elves = found.files.iter().filter(outside).filter(|path| is_elf(path).unwrap_or(false)).cloned();
+    let elves = elves.collect::<Vec<_>>();
+    if !elves.is_empty() {
+        found.files.extend(libraries(&elves)?);
+    }
     Ok(found)
 }
 
@@ -348,7 +358,7 @@ mod tests {
 
     #[test]
     fn gcc_is_captured_with_its_parts() {
-        let found = capture(Path::new("/usr/bin/gcc"), OsStr::new("/usr/bin:/bin")).unwrap();
+        let found = capture(Path::new("/usr/bin/gcc"), OsStr::new("/usr/bin:/bin"), &|_| false).unwrap();
         assert_eq!(found.family, Some(CompilerFamily::Gcc));
         for part in ["cc1", "as", "objcopy", "stddef.h", "libc.so.6"] {
             assert!(found.files.iter().any(|path| path.file_name() == Some(OsStr::new(part))), "{part} is missing");
@@ -359,14 +369,14 @@ mod tests {
     fn clang_is_captured_with_what_leads_it_to_the_cpp_headers() {
         let text = "Thread model: posix\nFound candidate GCC installation: /usr/lib/gcc/x/11\nSelected GCC installation: /usr/lib/gcc/x/12\n";
         assert_eq!(gcc_installations(text), [Path::new("/usr/lib/gcc/x/11")]);
-        let found = capture(Path::new("/usr/bin/clang++"), OsStr::new("/usr/bin:/bin")).unwrap();
+        let found = capture(Path::new("/usr/bin/clang++"), OsStr::new("/usr/bin:/bin"), &|_| false).unwrap();
         assert_eq!(found.family, Some(CompilerFamily::Clang));
         assert!(found.files.iter().any(|path| path.ends_with("crtbegin.o")), "{:?}", found.files);
     }
 
     #[test]
     fn scripts_and_other_wrappers_are_refused() {
-        let refused = |program: &Path| capture(program, OsStr::new("/usr/bin")).unwrap_err();
+        let refused = |program: &Path| capture(program, OsStr::new("/usr/bin"), &|_| false).unwrap_err();
         assert!(matches!(refused(Path::new("/usr/bin/ldd")), CaptureError::Script(_)));
         assert!(matches!(refused(Path::new("/etc/passwd")), CaptureError::NotElf(_)));
         let folder = tempfile::tempdir().unwrap();

@@ -1,25 +1,30 @@
 //! Recognises compilers, once, and notices when one changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
 use tokio::sync::Mutex as Turn;
 
-use super::capture::{CaptureError, capture};
+use super::capture::{Capture, CaptureError, capture};
+use super::outboard::{OutboardError, Store, Stores, wrapper};
 use super::parts::{GatherError, Gathering, Guards, Parts, Watch};
 use crate::compiler::request::CompilerFamily;
 use crate::inputs::filehash::FileHashes;
 
+/// `PATH` of compilers that are asked something.
+const COMMON_SEARCH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Compilers remembered; beyond it the memory starts over.
 const MAX_COMPILERS: usize = 64;
 
 /// A compiler with its toolchain.
 #[derive(Debug)]
 pub struct Compiler {
-    /// Where it was found, not resolved: the name decides how gcc and clang behave.
+    /// Where it was found, not resolved: the name decides how gcc and clang behave. What lies in a store under the same name is called there, so
+    /// that a profile's next generation, or another user's, is the same compiler.
     pub program: PathBuf,
     /// What it is.
     pub family: CompilerFamily,
@@ -29,6 +34,12 @@ pub struct Compiler {
     pub search: String,
     /// Whether it takes `-ffile-prefix-map`.
     pub takes_prefix_maps: bool,
+    /// Whether it comes out of a store, with a C library of its own.
+    pub is_stored: bool,
+    /// `PATH` under which it is asked something here.
+    pub asked_with: String,
+    /// How the names of further variables begin that it reads.
+    pub variables: Vec<String>,
     guards: Guards,
 }
 
@@ -44,6 +55,9 @@ pub enum IdentifyError {
     /// They can't be made a tree.
     #[error(transparent)]
     Gather(#[from] GatherError),
+    /// Its closure, or what its wrapper does, could not be told.
+    #[error(transparent)]
+    Outboard(#[from] OutboardError),
     /// The task that looked at it was cut off.
     #[error("interrupted")]
     Interrupted,
@@ -53,7 +67,8 @@ impl IdentifyError {
     /// The reason's stable code.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Capture(CaptureError::Script(_)) => "wrapper-script",
+            Self::Outboard(OutboardError::Tool { .. } | OutboardError::Unlisted { .. }) => "unknown-closure",
+            Self::Capture(CaptureError::Script(_)) | Self::Outboard(_) => "wrapper-script",
             Self::Capture(CaptureError::Wrapper(_)) => "another-wrapper",
             _ => "unknown-compiler",
         }
@@ -67,6 +82,7 @@ type Known = HashMap<(PathBuf, OsString), Arc<Compiler>>;
 #[derive(Clone, Debug)]
 pub struct Toolchains {
     hashes: FileHashes,
+    stores: Stores,
     known: Arc<Mutex<Known>>,
     /// One capture at a time, so that a build's first hundred compiles wait for one and don't make a hundred.
     capturing: Arc<Turn<()>>,
@@ -75,7 +91,13 @@ pub struct Toolchains {
 impl Toolchains {
     /// Knows nothing yet.
     pub fn new(hashes: FileHashes) -> Self {
-        Self { hashes, known: Arc::default(), capturing: Arc::default() }
+        Self { hashes, stores: Stores::default(), known: Arc::default(), capturing: Arc::default() }
+    }
+
+    /// The same, with stores out of which compilers come with their closure.
+    #[must_use]
+    pub fn with_stores(self, stores: Vec<Store>) -> Self {
+        Self { stores: Stores::new(stores), ..self }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -102,7 +124,7 @@ impl Toolchains {
         if let Some(compiler) = self.recall(program, search) {
             return Ok(compiler);
         }
-        let compiler = Arc::new(identify(&self.hashes, program, search)?);
+        let compiler = Arc::new(identify(&self.hashes, &self.stores, program, search)?);
         let mut known = self.known();
         if known.len() >= MAX_COMPILERS {
             known.clear();
@@ -117,15 +139,15 @@ impl Toolchains {
     }
 }
 
-fn identify(hashes: &FileHashes, program: &Path, search: &OsStr) -> Result<Compiler, IdentifyError> {
-    gather(hashes, program, search, &|_| true)
+fn identify(hashes: &FileHashes, stores: &Stores, program: &Path, search: &OsStr) -> Result<Compiler, IdentifyError> {
+    look(hashes, stores, program, search, &|_| true)
 }
 
-/// The compiler at `program` without its headers, and without what leads it to those of another: what compiles for other machines takes
-/// theirs.
+/// The compiler at `program`, which lies in no store, without its headers, and without what leads it to those of another: what compiles for
+/// other machines takes theirs.
 pub(super) fn identify_bare(hashes: &FileHashes, program: &Path, search: &OsStr) -> Result<Compiler, IdentifyError> {
     let leads = |path: &Path| path.extension().is_some_and(|ending| ending == "o");
-    gather(hashes, program, search, &|path| !is_header(path) && !leads(path))
+    look(hashes, &Stores::default(), program, search, &|path| !is_header(path) && !leads(path))
 }
 
 /// Built-in headers are checked by whoever reads them, like all headers.
@@ -133,24 +155,87 @@ fn is_header(path: &Path) -> bool {
     path.components().any(|part| part.as_os_str().as_encoded_bytes().starts_with(b"include"))
 }
 
-fn gather(
+fn look(
     hashes: &FileHashes,
+    stores: &Stores,
     program: &Path,
     search: &OsStr,
     belongs: &dyn Fn(&Path) -> bool,
 ) -> Result<Compiler, IdentifyError> {
-    let found = capture(program, search)?;
+    let real = fs::canonicalize(program).map_err(|error| CaptureError::Io { path: program.to_owned(), error })?;
+    let stored = stores.of(&real);
+    let same_name = stored.is_some() && real.file_name() == program.file_name();
+    let called = if same_name { real.as_path() } else { program };
+    let found = capture(called, search, &|path| stores.hold(path))?;
     let family = found.family.ok_or_else(|| IdentifyError::Unknown(program.to_owned()))?;
+    let takes_prefix_maps = found.takes_prefix_maps;
+    let (on_agents, asked_with) = match (&found.tool_folder, &stored) {
+        (Some(folder), None) => (folder.display().to_string(), COMMON_SEARCH.to_owned()),
+        (None, None) => ("/usr/bin:/bin".to_owned(), COMMON_SEARCH.to_owned()),
+        (folder, Some(_)) => {
+            let folder = folder.as_deref().or(real.parent()).unwrap_or(Path::new("/")).display().to_string();
+            (folder.clone(), folder)
+        }
+    };
+    let mut label = found.label.clone();
+    let mut variables = Vec::new();
+    if let Some((store, path)) = &stored {
+        if wrapper::is_script(&real) {
+            wrapper::check_script(store, path, &real)?;
+            variables.clone_from(&store.variables);
+        }
+        wrapper::check_plan(called, search, OsStr::new(&on_agents))?;
+        label = format!("{label}, {}", path.display());
+    }
+    let mut gathering = gather(stores, found, search, belongs)?;
+    if same_name {
+        gathering.led_by(program.to_owned());
+    }
+    let (parts, guards) = gathering.finish(label, hashes)?;
+    Ok(Compiler {
+        program: called.to_owned(),
+        family,
+        parts: Arc::new(parts),
+        search: on_agents,
+        takes_prefix_maps,
+        is_stored: stored.is_some(),
+        asked_with,
+        variables,
+        guards,
+    })
+}
+
+/// The files that were found, and the closures of those that lie in a store.
+fn gather(
+    stores: &Stores,
+    found: Capture,
+    search: &OsStr,
+    belongs: &dyn Fn(&Path) -> bool,
+) -> Result<Gathering, IdentifyError> {
     let mut gathering = Gathering::default();
+    let mut whole = BTreeSet::new();
     for path in found.files.into_iter().filter(|path| belongs(path)) {
+        if let Some((store, store_path)) = fs::canonicalize(&path).ok().as_deref().and_then(|real| stores.of(real)) {
+            if !whole.contains(&store_path) {
+                whole.extend(stores.closure(store, &store_path, search)?.iter().cloned());
+                gathering.watched(store_path);
+            }
+            if stores.hold(&path) {
+                continue;
+            }
+        }
         let watch = if is_header(&path) { Watch::No } else { Watch::Yes };
         gathering.at_real_place(path, watch);
     }
-    gathering.shadows(found.shadows);
-    let (parts, guards) = gathering.finish(found.label, hashes)?;
-    let search = found.tool_folder.map_or_else(|| "/usr/bin:/bin".to_owned(), |folder| folder.display().to_string());
-    let takes_prefix_maps = found.takes_prefix_maps;
-    Ok(Compiler { program: program.to_owned(), family, parts: Arc::new(parts), search, takes_prefix_maps, guards })
+    for path in whole {
+        gathering.whole(path);
+    }
+    let mut shadows = found.shadows;
+    // Nothing appears in a store path.
+    shadows.absent.retain(|path| !stores.hold(path));
+    shadows.listed.retain(|path| !stores.hold(path));
+    gathering.shadows(shadows);
+    Ok(gathering)
 }
 
 #[cfg(test)]

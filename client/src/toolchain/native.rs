@@ -32,7 +32,7 @@ impl Natives {
         if let Some(answer) = known.get(&key) {
             return answer.clone();
         }
-        let answer = ask(&compiler.program, compiler.family, options);
+        let answer = ask(&compiler.program, &compiler.asked_with, compiler.family, options);
         if known.len() >= MAX_ANSWERS {
             known.clear();
         }
@@ -41,11 +41,11 @@ impl Natives {
     }
 }
 
-fn ask(program: &Path, family: CompilerFamily, options: &[String]) -> Option<Vec<String>> {
+fn ask(program: &Path, search: &str, family: CompilerFamily, options: &[String]) -> Option<Vec<String>> {
     let plan = |options: &[String]| {
         let mut command = Command::new(program);
         command.args(options).args(["-###", "-c", "-x", "c", "/dev/null"]);
-        command.env_clear().env("LC_ALL", "C").env("PATH", "/usr/local/bin:/usr/bin:/bin");
+        command.env_clear().env("LC_ALL", "C").env("PATH", search);
         let output = command.stdin(Stdio::null()).current_dir("/").output().ok()?;
         output.status.success().then(|| String::from_utf8(output.stderr).ok()).flatten()
     };
@@ -60,7 +60,7 @@ mod tests {
     fn real_compilers_say_what_native_is() {
         let options = ["-march=native".to_owned()];
         for (program, family) in [("/usr/bin/gcc", CompilerFamily::Gcc), ("/usr/bin/clang", CompilerFamily::Clang)] {
-            let told = ask(Path::new(program), family, &options).unwrap();
+            let told = ask(Path::new(program), "/usr/bin:/bin", family, &options).unwrap();
             assert!(told.iter().any(|option| option.starts_with("-march=") && !option.ends_with("native")), "{told:?}");
         }
     }

@@ -21,6 +21,8 @@ use crate::inputs::tree::{Conflict, TreeBuilder};
 
 /// Tells the loader where libraries are; which they are was read through it.
 const LOADER_CACHE: &str = "/etc/ld.so.cache";
+/// Files, folders and links below folders that are taken whole.
+const MAX_WHOLE: usize = 200_000;
 /// Libraries named here are loaded into every program.
 const LOADER_PRELOAD: &str = "/etc/ld.so.preload";
 
@@ -49,6 +51,9 @@ pub enum GatherError {
     /// Files changed while they were looked at.
     #[error(transparent)]
     Conflict(#[from] Conflict),
+    /// No toolchain has that many.
+    #[error("the compiler needs more than {MAX_WHOLE} files")]
+    TooMany,
     /// A file can't be read.
     #[error("cannot read {path}: {error}", path = path.display())]
     Io {
@@ -91,7 +96,11 @@ pub struct Gathering {
     real: Vec<(PathBuf, Watch)>,
     /// Files that shall stand elsewhere, by that place: symlinks are followed and not kept.
     placed: BTreeMap<RelPath, (PathBuf, Watch)>,
+    /// Files and folders with all that is below them, at the places that they have here.
+    whole: Vec<PathBuf>,
     watched: Vec<PathBuf>,
+    /// Spelled paths that lead to parts by symlinks, which are no parts themselves.
+    led: Vec<PathBuf>,
     shadows: Places,
 }
 
@@ -113,6 +122,16 @@ impl Gathering {
     /// A file that stands at `place`.
     pub fn placed(&mut self, path: PathBuf, place: RelPath, watch: Watch) {
         self.placed.insert(place, (path, watch));
+    }
+
+    /// A file or folder that stands where it stands here, with all below it as it is: links unread, empty folders kept. It never changes.
+    pub fn whole(&mut self, path: PathBuf) {
+        self.whole.push(path);
+    }
+
+    /// A path whose symlinks lead to a part: which part it is depends on them.
+    pub fn led_by(&mut self, path: PathBuf) {
+        self.led.push(path);
     }
 
     /// A file or folder that is no part, but tells when parts change.
@@ -145,6 +164,7 @@ impl Gathering {
             } // Else gone since it was listed: the next look at the guards will tell.
         }
         todo.extend(self.placed.into_iter().map(|(place, (path, watch))| (path, place, watch)));
+        todo.extend(add_whole(&self.whole, &mut tree)?);
         let hashed = hash_many(hashes, todo.iter().map(|(path, ..)| path.as_path()))
             .map_err(|(path, error)| GatherError::Io { path, error })?;
         hashes.make_last(todo.iter().map(|(path, ..)| path.as_path()));
@@ -164,6 +184,9 @@ impl Gathering {
         }
         // Where compilers keep what one program leaves for the next.
         tree.directory(&RelPath::try_from("tmp")?)?;
+        for path in &self.led {
+            resolver.resolve(Path::new("/"), path)?;
+        }
         guards.links =
             resolver.symlinks().iter().map(|(place, target)| (place.to_absolute(), PathBuf::from(target))).collect();
         guards.files.sort_by(|one, other| one.0.cmp(&other.0));
@@ -175,4 +198,32 @@ impl Gathering {
         let toolchain = Toolchain { root: tree.root, host, label };
         Ok((Parts { id: toolchain.id(), toolchain, files, directories: tree.directories }, guards))
     }
+}
+
+/// Puts folders and links of `whole` into `tree` and names the files, which are to be hashed.
+fn add_whole(whole: &[PathBuf], tree: &mut TreeBuilder) -> Result<Vec<(PathBuf, RelPath, Watch)>, GatherError> {
+    let mut todo = whole.to_vec();
+    let (mut files, mut n_seen) = (Vec::new(), 0);
+    while let Some(path) = todo.pop() {
+        n_seen += 1;
+        if n_seen + todo.len() > MAX_WHOLE {
+            return Err(GatherError::TooMany);
+        }
+        let place = RelPath::from_absolute(&path)?;
+        let unreadable = |error| GatherError::Io { path: path.clone(), error };
+        let kind = fs::symlink_metadata(&path).map_err(unreadable)?.file_type();
+        if kind.is_dir() {
+            tree.directory(&place)?;
+            for entry in fs::read_dir(&path).map_err(unreadable)? {
+                todo.push(entry.map_err(unreadable)?.path());
+            }
+        } else if kind.is_symlink() {
+            let target = fs::read_link(&path).map_err(unreadable)?;
+            let target = target.into_os_string().into_string().map_err(|target| PathError::NotUtf8(target.into()))?;
+            tree.symlink(&place, &target)?;
+        } else {
+            files.push((path, place, Watch::No));
+        }
+    }
+    Ok(files)
 }

@@ -14,12 +14,14 @@ use super::links;
 pub const OWN_NAME: &str = "buildbee";
 
 /// First arguments that belong to the command line and not to a program in `PATH`.
-pub const COMMAND_WORDS: [&str; 19] = [
+pub const COMMAND_WORDS: [&str; 21] = [
     "status",
     "stats",
     "explain",
     "doctor",
     "top",
+    "trace",
+    "run",
     "stop",
     "join",
     "peers",

@@ -58,7 +58,7 @@ fn mistakes_come_with_a_hint() {
     for (arguments, code, text) in [
         (["join", "nonsense"].as_slice(), 2, "a ticket starts with"),
         (&["join", "buildbee-ticket-00ff"], 2, "damaged"),
-        (&["top"], 2, "not there yet"),
+        (&["trace"], 1, "no daemon is running"),
         (&["stop"], 1, "no daemon is running"),
     ] {
         let (found, said) = home.complains(arguments);
@@ -95,7 +95,7 @@ fn a_farm_needs_its_members_programs() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("buildbee-coordinator is not in") && said.contains("hint: "), "{said}");
+    assert!(said.contains("buildbee-coordinator is neither in") && said.contains("hint: "), "{said}");
     let left = std::fs::read_dir(home.path("")).unwrap().flatten().filter(|entry| entry.file_name() != "x.c").count();
     assert_eq!(left, 1, "only the copied program is left");
 }

@@ -73,13 +73,16 @@ impl Actor {
             Call::Counts { reply } => {
                 let _ = reply.send(self.core.counts());
             }
+            Call::Overview { reply } => {
+                let _ = reply.send(self.core.overview(now));
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use buildbee_proto::control::{AgentState, ClientState, Offer};
+    use buildbee_proto::control::{AgentState, Class, ClientState, Offer};
     use buildbee_proto::lease::{SlotReport, SlotToken};
     use buildbee_proto::peer::PeerId;
 
@@ -95,7 +98,8 @@ mod tests {
         let report = SlotReport { token: slot, dealt_to: None, expires_in_ms: 0, busy: false };
         let state = AgentState { offer: Offer::default(), slots: vec![report], roster_version: 0 };
         handle.agent(agent, state.clone()).await.unwrap();
-        let wish = ClientState { n_wanted: 2, toolchains: vec![], held: vec![], roster_version: 0 };
+        let wish =
+            ClientState { n_wanted: 2, toolchains: vec![], held: vec![], roster_version: 0, class: Class::Interactive };
         let desired = handle.client(client, wish).await.unwrap();
         assert_eq!(desired.leases.len(), 1);
         assert_eq!(handle.agent(agent, state).await.unwrap().dealt, [(slot, client)]);

@@ -8,17 +8,19 @@
 //! let go of what exceeds it. A token that it was told to let go is open again when it says so, or when the deal runs out, never
 //! before. What it doesn't want any more, and all it held when it left, is open at once.
 
+pub mod overview;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use buildbee_proto::control::{AgentDesired, AgentInfo, AgentState, ClientDesired, ClientState, Offer};
+use buildbee_proto::control::{AgentDesired, AgentInfo, AgentState, Class, ClientDesired, ClientState, Offer};
 use buildbee_proto::lease::{Lease, SlotToken};
 use buildbee_proto::limits::{MAX_MEMBERS, MAX_SLOTS_PER_AGENT, MAX_TOOLCHAINS_PER_AGENT};
 use buildbee_proto::peer::PeerId;
 use buildbee_proto::toolchain::ToolchainId;
 
 use super::deal::{DEAL_FOR, Deal, Deals, Standing};
-use super::fairness::{Demand, shares};
+use super::fairness::{Demand, shares, weight};
 use super::listing::bounded;
 use super::matching::{Candidate, choose, n_missing};
 
@@ -97,6 +99,17 @@ pub struct Counts {
     pub n_deals: usize,
 }
 
+/// What has happened since the start, for those who count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Synchronisations of agents.
+    pub n_agent_calls: u64,
+    /// Synchronisations of clients.
+    pub n_client_calls: u64,
+    /// Tokens given to a client that did not hold them.
+    pub n_deals: u64,
+}
+
 #[derive(Debug)]
 struct Agent {
     offer: Offer,
@@ -113,6 +126,7 @@ struct Slot {
 
 #[derive(Debug)]
 struct Client {
+    class: Class,
     n_wanted: usize,
     toolchains: Vec<ToolchainId>,
     last_call: Duration,
@@ -124,6 +138,7 @@ pub struct Core {
     agents: BTreeMap<PeerId, Agent>,
     clients: BTreeMap<PeerId, Client>,
     deals: Deals,
+    totals: Totals,
     /// Latest time seen, so that a caller's clock that goes backwards stands still here.
     latest: Duration,
 }
@@ -142,9 +157,11 @@ impl Core {
         self.deals.expire(now);
         match event {
             Event::AgentSync { peer, state } => {
+                self.totals.n_agent_calls += 1;
                 vec![Effect::ReplyAgent { peer, desired: self.synchronise_agent(now, peer, state) }]
             }
             Event::ClientSync { peer, state } => {
+                self.totals.n_client_calls += 1;
                 vec![Effect::ReplyClient { peer, desired: self.synchronise_client(now, peer, &state) }]
             }
             Event::Gone { peer } => {
@@ -266,7 +283,7 @@ impl Core {
         let n_wanted = usize::try_from(state.n_wanted).unwrap_or(usize::MAX).min(MAX_LEASES_PER_CLIENT);
         if self.clients.contains_key(&peer) || self.clients.len() < MAX_PEERS {
             let toolchains = state.toolchains.iter().take(MAX_TOOLCHAINS_PER_CLIENT).copied().collect();
-            self.clients.insert(peer, Client { n_wanted, toolchains, last_call: now });
+            self.clients.insert(peer, Client { class: state.class, n_wanted, toolchains, last_call: now });
             let held: BTreeSet<SlotToken> = state.held.iter().take(MAX_LEASES_PER_CLIENT).copied().collect();
             self.take_in_held(now, peer, n_wanted, &held);
             self.give_back(peer, n_wanted, &held);
@@ -322,6 +339,7 @@ impl Core {
         if let Some(slot) = self.slot_mut(&token) {
             slot.left_by = None;
         }
+        self.totals.n_deals += 1;
         self.deals.insert(token, Deal { client, until, standing: Standing::Good });
     }
 
@@ -356,6 +374,12 @@ impl Core {
 
     /// How many slots are the client's fair share of what can be dealt to the clients that are here.
     fn share(&self, peer: PeerId) -> usize {
+        let index = self.clients.range(..peer).count();
+        self.shares().get(index).copied().unwrap_or(0)
+    }
+
+    /// The shares of all clients, in their order.
+    fn shares(&self) -> Vec<usize> {
         let n_open: usize = self.agents.values().map(|agent| self.open(agent).count()).sum();
         let n_dealt: usize = self
             .deals
@@ -369,10 +393,10 @@ impl Core {
             .map(|(client, state)| Demand {
                 n_wanted: state.n_wanted,
                 n_held: self.deals.count(*client, Standing::Good),
+                weight: weight(state.class),
             })
             .collect();
-        let index = self.clients.range(..peer).count();
-        shares(n_open + n_dealt, &demands).get(index).copied().unwrap_or(0)
+        shares(n_open + n_dealt, &demands)
     }
 
     /// Tokens that can be dealt: nobody holds them and nothing runs in their slots.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use buildbee_proto::control::{AgentDesired, AgentState, ClientDesired, ClientState, Offer};
+use buildbee_proto::control::{AgentDesired, AgentState, Class, ClientDesired, ClientState, Offer};
 use buildbee_proto::digest::Digest;
 use buildbee_proto::lease::{SlotReport, SlotToken};
 use buildbee_proto::peer::PeerId;
@@ -86,6 +86,7 @@ impl SimAgent {
 struct SimClient {
     peer: PeerId,
     n_wanted: u32,
+    class: Class,
     toolchains: Vec<ToolchainId>,
     held: BTreeSet<SlotToken>,
 }
@@ -97,6 +98,7 @@ impl SimClient {
             toolchains: self.toolchains.clone(),
             held: self.held.iter().copied().collect(),
             roster_version: 0,
+            class: self.class,
         }
     }
 }
@@ -120,6 +122,7 @@ impl World {
         let client = |(index, n_wanted): (u8, &u32)| SimClient {
             peer: client_id(index),
             n_wanted: *n_wanted,
+            class: Class::Interactive,
             toolchains: vec![],
             held: BTreeSet::new(),
         };
@@ -407,6 +410,21 @@ proptest! {
         let after: Vec<BTreeSet<SlotToken>> = world.clients.iter().map(|client| client.held.clone()).collect();
         prop_assert_eq!(before, after);
     }
+}
+
+#[test]
+fn who_waits_gets_four_slots_for_each_of_a_batch() {
+    let mut world = World::new(&[6, 4], &[10, 0]);
+    world.clients[0].class = Class::Batch;
+    for _ in 0..3 {
+        world.round(HEARTBEAT);
+    }
+    assert_eq!(world.shares(), [10, 0]);
+    world.clients[1].n_wanted = 20;
+    for _ in 0..6 {
+        world.round(EAGER_HEARTBEAT);
+    }
+    assert_eq!(world.shares(), [2, 8]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::core::Counts;
+use super::core::overview::Overview;
 
 /// Calls that may wait for the scheduler; further callers wait before they are put into the queue.
 pub const MAX_WAITING_CALLS: usize = 256;
@@ -22,6 +23,7 @@ pub(super) enum Call {
     Client { peer: PeerId, state: ClientState, reply: oneshot::Sender<ClientDesired> },
     Gone { peer: PeerId },
     Counts { reply: oneshot::Sender<Counts> },
+    Overview { reply: oneshot::Sender<Overview> },
 }
 
 /// A handle on the scheduler. All calls are cancel-safe: one that is dropped half way may or may not have been taken in, which the
@@ -55,6 +57,13 @@ impl SchedulerHandle {
     pub async fn counts(&self) -> Result<Counts, Stopped> {
         let (reply, answer) = oneshot::channel();
         self.calls.send(Call::Counts { reply }).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// What the scheduler knows, for people. Costs it a copy: not for every request that anybody may make.
+    pub async fn overview(&self) -> Result<Overview, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.calls.send(Call::Overview { reply }).await.map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
 }

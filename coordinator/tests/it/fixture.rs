@@ -12,8 +12,8 @@ use buildbee_p2p::frames::{read_message, write_message};
 use buildbee_p2p::identity::Identity;
 use buildbee_p2p::node::{self, Inbound, Node, NodeConfig, PeerStream};
 use buildbee_proto::control::{
-    AgentDesired, AgentState, ClientDesired, ClientState, ControlAnswer, ControlCall, ControlReply, ControlRequest,
-    Offer,
+    AgentDesired, AgentState, Class, ClientDesired, ClientState, ControlAnswer, ControlCall, ControlReply,
+    ControlRequest, Offer,
 };
 use buildbee_proto::lease::{SlotReport, SlotToken};
 use buildbee_proto::membership::{Signed, Ticket};
@@ -106,7 +106,7 @@ impl Control {
     }
 
     pub(crate) async fn client(&mut self, n_wanted: u32, held: Vec<SlotToken>) -> ClientDesired {
-        let state = ClientState { n_wanted, toolchains: vec![], held, roster_version: 0 };
+        let state = ClientState { n_wanted, toolchains: vec![], held, roster_version: 0, class: Class::Interactive };
         match self.call(ControlCall::Client(state)).await {
             ControlAnswer::Client(desired) => desired,
             other => panic!("{other:?}"),

@@ -53,7 +53,8 @@ async fn agents_offer_and_clients_hold() {
 }
 
 fn client_state(n_wanted: u32) -> buildbee_proto::control::ClientState {
-    buildbee_proto::control::ClientState { n_wanted, toolchains: vec![], held: vec![], roster_version: 0 }
+    let class = buildbee_proto::control::Class::Interactive;
+    buildbee_proto::control::ClientState { n_wanted, toolchains: vec![], held: vec![], roster_version: 0, class }
 }
 
 #[tokio::test]

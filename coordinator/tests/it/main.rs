@@ -6,3 +6,4 @@ mod fixture;
 mod leases;
 mod membership;
 mod program;
+mod status;

@@ -40,7 +40,7 @@ impl Serving {
         let ready_file = folder.join("ready.json");
         fs::write(&ready_file, "left by an earlier run").unwrap();
         let child = program(folder)
-            .args(["serve", "--listen", "127.0.0.1:0", "--no-mdns", "--ready-file"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--status", "127.0.0.1:0", "--no-mdns", "--ready-file"])
             .arg(&ready_file)
             .stderr(Stdio::piped())
             .stdout(Stdio::piped())

@@ -31,7 +31,8 @@ const MDNS_QUERY_INTERVAL: Duration = Duration::from_secs(30);
 const MDNS_TTL: Duration = Duration::from_secs(90);
 
 /// What others may open to an ordinary node.
-const OFFERED: [Protocol; 5] = [Protocol::Hello, Protocol::Control, Protocol::Action, Protocol::Blob, Protocol::Cache];
+const OFFERED: [Protocol; 6] =
+    [Protocol::Hello, Protocol::Control, Protocol::Action, Protocol::Blob, Protocol::Cache, Protocol::StorePath];
 
 /// The behaviours of a node. The limits come first, so that what they refuse costs the others nothing.
 #[derive(NetworkBehaviour)]

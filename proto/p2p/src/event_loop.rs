@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use buildbee_proto::canonical::Canonical as _;
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::membership::{Membership, Roster, Signed, UnixSeconds};
-use buildbee_proto::peer::PeerId;
+use buildbee_proto::peer::{PeerId, Role};
 use buildbee_proto::version::Protocol;
 use futures::StreamExt as _;
 use libp2p::core::transport::ListenerId;
@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use crate::address;
 use crate::admission::Gate;
 use crate::behaviour::{Abilities, Behaviour, BehaviourEvent, swarm};
+use crate::carrier::Carrier;
 use crate::complaints::Complaints;
 use crate::inbound::{Inbound, InboundStream, MAX_WAITING_STREAMS};
 use crate::node::{ConnectError, MAX_WAITING_COMMANDS, NodeConfig, OpenError, StartError, Wanted, check_roster};
@@ -64,8 +65,8 @@ pub(crate) enum Command {
     Open { peer: PeerId, protocol: Protocol, reply: oneshot::Sender<Result<Opening, OpenError>> },
 }
 
-/// A stream that is being opened, and the token that ends with its connection.
-pub(crate) type Opening = (oneshot::Receiver<Opened>, CancellationToken);
+/// A stream that is being opened, and the connection that will carry it.
+pub(crate) type Opening = (oneshot::Receiver<Opened>, Carrier);
 
 /// The ends of a started event loop that a handle holds.
 pub(crate) struct Started {
@@ -89,6 +90,8 @@ struct EventLoop {
     papers: Bytes,
     gate: Gate,
     accept_joins: bool,
+    /// Whether what can be packed is, on the fastest of links too.
+    packs_always: bool,
     /// Peers that are connected, being dialled or wanted: bounded by the connection limits and `MAX_KEPT_PEERS`.
     peers: HashMap<PeerId, Entry>,
     commands: mpsc::Receiver<Command>,
@@ -147,6 +150,7 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Started, StartError> {
         papers,
         gate,
         accept_joins: config.accept_joins,
+        packs_always: membership.role == Role::Client,
         peers: HashMap::new(),
         commands,
         wanted,
@@ -226,7 +230,7 @@ impl EventLoop {
         let peers = std::mem::take(&mut self.peers);
         for entry in peers.values() {
             for link in &entry.links {
-                link.gone.cancel();
+                link.carrier.gone.cancel();
             }
         }
         drop(peers);

@@ -13,10 +13,10 @@ use buildbee_proto::version::Protocol;
 use tokio::sync::oneshot;
 
 use crate::admission::AdmissionError;
+use crate::carrier::Carrier;
 use crate::frames::{FrameError, read_message, write_message};
 use crate::peer_stream::PeerStream;
 use crate::streams::{OpenFailure, Opened};
-use tokio_util::sync::CancellationToken;
 
 /// For how long one side's part of the exchange may take.
 pub(crate) const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ pub(crate) enum Greeting {
 }
 
 /// The dialler's part: shows `membership` on the stream that `opening` brings.
-pub(crate) async fn greet(opening: oneshot::Receiver<Opened>, membership: Bytes, gone: CancellationToken) -> Greeting {
+pub(crate) async fn greet(opening: oneshot::Receiver<Opened>, membership: Bytes, carrier: Carrier) -> Greeting {
     let exchange = async {
         let stream = match opening.await {
             Ok(Ok(stream)) => stream,
@@ -43,7 +43,7 @@ pub(crate) async fn greet(opening: oneshot::Receiver<Opened>, membership: Bytes,
             Ok(Err(OpenFailure::Lost(reason))) => return Greeting::Lost(reason),
             Err(_) => return Greeting::Lost("the connection was closed".to_owned()),
         };
-        let mut stream = PeerStream::new(Protocol::Hello, stream, gone);
+        let mut stream = PeerStream::new(Protocol::Hello, stream, carrier);
         let hello = Hello { membership, features: 0 };
         let asked = async {
             write_message(&mut stream, &hello).await?;

@@ -20,11 +20,11 @@ use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use crate::address::{self, AddressError};
 use crate::admission::{AdmissionError, Gate};
 use crate::behaviour::{Abilities, Behaviour, swarm};
+use crate::carrier::Carrier;
 use crate::enrolment::Enrolment;
 use crate::frames::{FrameError, read_message, write_message};
 use crate::identity::{Identity, from_libp2p, to_libp2p, verify_signed};
@@ -161,7 +161,7 @@ impl Joining<'_> {
         let exchange = async {
             let lost = |reason: String| unreachable(&self.ticket.value, reason);
             match opening.await {
-                Ok(Ok(stream)) => self.ask(PeerStream::new(Protocol::Join, stream, CancellationToken::new())).await,
+                Ok(Ok(stream)) => self.ask(PeerStream::new(Protocol::Join, stream, Carrier::new(None))).await,
                 Ok(Err(failure)) => {
                     Err(lost(failure.into_error(self.ticket.value.coordinator, Protocol::Join).to_string()))
                 }

@@ -5,10 +5,12 @@
 //! | [`identity`] | key pair of a peer or a farm; signatures |
 //! | [`enrolment`] | what a joined machine keeps, and how it joins |
 //! | [`node`] | the public handle: connect, keep connected, open streams, know the peers |
+//! | [`owner`] | root acts as the owner of a daemon's folder |
 //! | [`private_file`] | small files that only their owner may read, replaced whole |
 //! | [`frames`] | messages on a stream |
 //! | [`difference`] | bytes said by what both sides know already |
 //! | [`tasks`] | named tasks and their ordered end |
+//! | [`log`] | where a daemon's log goes |
 //!
 //! One task polls the libp2p swarm and only routes; streams carry their bytes past it. Every connection shows memberships both
 //! ways before anything else is heard on it. Not here: what the protocols say (`buildbee-proto`), and who serves them.
@@ -21,6 +23,7 @@ mod address;
 mod admission;
 mod backoff;
 mod behaviour;
+mod carrier;
 mod complaints;
 mod connection_limits;
 pub mod difference;
@@ -31,8 +34,11 @@ mod hello;
 pub mod identity;
 mod inbound;
 mod join;
+mod link_speed;
 mod link_stream;
+pub mod log;
 pub mod node;
+pub mod owner;
 mod packed;
 mod peer_stream;
 mod peer_table;
@@ -41,3 +47,4 @@ mod streams;
 pub mod tasks;
 #[cfg(feature = "testbed")]
 pub mod testbed;
+mod worth;

@@ -310,13 +310,13 @@ impl Node {
         let (reply, answer) = oneshot::channel();
         let command = Command::Open { peer, protocol, reply };
         self.0.commands.send(command).await.map_err(|_| OpenError::Stopped)?;
-        let (opening, gone) = answer.await.map_err(|_| OpenError::Stopped)??;
+        let (opening, carrier) = answer.await.map_err(|_| OpenError::Stopped)??;
         let opened = tokio::select! {
             opened = opening => opened,
-            () = gone.cancelled() => return Err(OpenError::Lost { peer, reason: "it was given up".to_owned() }),
+            () = carrier.gone.cancelled() => return Err(OpenError::Lost { peer, reason: "it was given up".to_owned() }),
         };
         match opened {
-            Ok(Ok(stream)) => Ok(PeerStream::new(protocol, stream, gone)),
+            Ok(Ok(stream)) => Ok(PeerStream::new(protocol, stream, carrier)),
             Ok(Err(failure)) => Err(failure.into_error(peer, protocol)),
             Err(_) => Err(OpenError::Lost { peer, reason: "it was closed".to_owned() }),
         }

@@ -5,6 +5,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
 
+/// Of a connection on which packing is always tried.
+fn always() -> Arc<Worth> {
+    Arc::new(Worth::new(None))
+}
+
 /// Bytes that no compressor makes shorter.
 fn noise(n_bytes: usize) -> Vec<u8> {
     let mut state = 1u64;
@@ -20,7 +25,7 @@ async fn sent(parts: &[Vec<u8>], pipe_bytes: usize) -> (Vec<u8>, usize) {
     let (near, far) = duplex(pipe_bytes);
     let parts = parts.to_vec();
     let sending = tokio::spawn(async move {
-        let mut near = Packed::new(Effort::Usual, near);
+        let mut near = Packed::new(Effort::Usual, always(), near);
         for part in parts {
             near.write_all(&part).await.unwrap();
             near.flush().await.unwrap();
@@ -29,7 +34,7 @@ async fn sent(parts: &[Vec<u8>], pipe_bytes: usize) -> (Vec<u8>, usize) {
     });
     let mut taken = Counted { inner: far, n_bytes: 0 };
     let mut content = Vec::new();
-    let mut packed = Packed::new(Effort::Quick, &mut taken);
+    let mut packed = Packed::new(Effort::Quick, always(), &mut taken);
     packed.read_to_end(&mut content).await.unwrap();
     sending.await.unwrap();
     (content, taken.n_bytes)
@@ -52,7 +57,7 @@ impl AsyncRead for Counted {
 /// What a reader makes of `bytes`, followed by the inner stream's end.
 async fn read(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    Packed::new(Effort::Quick, bytes).read_to_end(&mut content).await.map(|_| content)
+    Packed::new(Effort::Quick, always(), bytes).read_to_end(&mut content).await.map(|_| content)
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -98,8 +103,8 @@ fn what_did_not_fit_spoils_nothing() {
 
 #[tokio::test]
 async fn a_stream_that_is_cut_off_is_not_one_that_ended() {
-    let mut bytes = pack(Effort::Quick, &b"content ".repeat(100));
-    bytes.extend(pack(Effort::Usual, b"little"));
+    let mut bytes = pack(Effort::Quick, &always(), &b"content ".repeat(100));
+    bytes.extend(pack(Effort::Usual, &always(), b"little"));
     bytes.extend([0; WORD_BYTES]);
     assert!(read(&bytes).await.is_ok());
     for end in 0..bytes.len() {
@@ -111,7 +116,7 @@ async fn a_stream_that_is_cut_off_is_not_one_that_ended() {
 #[tokio::test]
 async fn a_block_is_what_it_says() {
     let content = vec![7; 10_000];
-    let good = pack(Effort::Usual, &content);
+    let good = pack(Effort::Usual, &always(), &content);
     assert!(good.len() < 100);
     for claimed in [0, 20, 9_999, 10_001, 1_048_576, u32::MAX] {
         let mut bad = good.clone();

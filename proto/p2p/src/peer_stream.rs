@@ -7,10 +7,11 @@ use std::task::{Context, Poll};
 
 use buildbee_proto::version::Protocol;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::sync::CancellationToken;
 
+use crate::carrier::Carrier;
 use crate::link_stream::LinkStream;
-use crate::packed::{Effort, Packed};
+use crate::packed::Packed;
+use crate::worth::Effort;
 
 /// A stream to a peer.
 ///
@@ -27,12 +28,16 @@ enum Kind {
 }
 
 impl PeerStream {
-    /// Over `stream`, which `protocol` was negotiated for; `gone` ends when its connection is given up.
-    pub(crate) fn new(protocol: Protocol, stream: libp2p::Stream, gone: CancellationToken) -> Self {
-        let link = LinkStream::new(stream, gone);
+    /// Over `stream`, which `protocol` was negotiated for.
+    pub(crate) fn new(protocol: Protocol, stream: libp2p::Stream, carrier: Carrier) -> Self {
+        let link = LinkStream::new(stream, carrier.gone);
         // Inputs and results are mostly text, what is fetched mostly toolchains.
         let effort = if protocol == Protocol::Action { Effort::Usual } else { Effort::Quick };
-        Self(if protocol.is_packed() { Kind::Packed(Box::new(Packed::new(effort, link))) } else { Kind::Plain(link) })
+        Self(if protocol.is_packed() {
+            Kind::Packed(Box::new(Packed::new(effort, carrier.worth, link)))
+        } else {
+            Kind::Plain(link)
+        })
     }
 }
 

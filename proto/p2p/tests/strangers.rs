@@ -22,7 +22,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use support::{Log, SOON, Stranger, peer_of};
 
 /// All but the two that a stranger may open.
-const FOR_MEMBERS: [Protocol; 4] = [Protocol::Control, Protocol::Action, Protocol::Blob, Protocol::Cache];
+const FOR_MEMBERS: [Protocol; 5] =
+    [Protocol::Control, Protocol::Action, Protocol::Blob, Protocol::Cache, Protocol::StorePath];
 
 /// Makes something bad of a good membership.
 type Forge = Box<dyn Fn(Membership) -> Signed<Membership>>;

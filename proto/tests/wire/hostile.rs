@@ -10,6 +10,7 @@ use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest, Cache
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Supply};
 use buildbee_proto::limits::{MAX_ARGUMENTS, MAX_HELLO_FRAME};
 use buildbee_proto::local::{Invocation, LocalCall, LocalReply, LocalRequest};
+use buildbee_proto::store_path::{StorePathReply, StorePathRequest};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -196,6 +197,8 @@ fn frames_above_their_bound_are_refused() {
     check_frame_bounds::<BlobMap>();
     check_frame_bounds::<CacheRequest>();
     check_frame_bounds::<CacheReply>();
+    check_frame_bounds::<StorePathRequest>();
+    check_frame_bounds::<StorePathReply>();
     check_frame_bounds::<LocalRequest>();
     check_frame_bounds::<LocalReply>();
 }

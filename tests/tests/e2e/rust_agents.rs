@@ -49,7 +49,7 @@ fn alone(farm: &Farm) -> Client {
     let folder = farm.path("alone");
     fs::create_dir(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-    Client { folder, programs: programs::folder(), local_slots: 2, racing: "off", space: None }
+    Client { folder, programs: programs::folder(), local_slots: 2, racing: "off", space: None, view: None }
 }
 
 /// What that makes of the checkout.

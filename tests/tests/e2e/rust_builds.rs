@@ -32,7 +32,14 @@ impl Alone {
         let state = folder.path().join("client");
         fs::create_dir(&state).unwrap();
         fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        let client = Client { folder: state, programs: programs::folder(), local_slots: 2, racing: "off", space: None };
+        let client = Client {
+            folder: state,
+            programs: programs::folder(),
+            local_slots: 2,
+            racing: "off",
+            space: None,
+            view: None,
+        };
         let checkout = with_paths(Checkout::write(folder.path().join("work"), folder.path().join("home")), paths);
         Some(Self { client, checkout, folder })
     }
@@ -68,7 +75,8 @@ fn reference(alone: &Alone, words: &[&str]) -> (Built, Files) {
     let (checkout, client) = (&alone.checkout, &alone.client);
     checkout.clean();
     let programs = client.programs.clone();
-    let other = Client { folder: alone.path("other"), programs, local_slots: 2, racing: "off", space: None };
+    let other =
+        Client { folder: alone.path("other"), programs, local_slots: 2, racing: "off", space: None, view: None };
     fs::create_dir(&other.folder).unwrap();
     fs::set_permissions(&other.folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let portable = checkout.env["BUILDBEE_PATHS"] == "portable";

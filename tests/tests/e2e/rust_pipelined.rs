@@ -70,7 +70,8 @@ fn alone(farm: &Farm, checkout: &Checkout) -> Files {
     let folder = farm.path("alone");
     fs::create_dir_all(&folder).unwrap();
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
-    let client = Client { folder, programs: programs::folder(), local_slots: 2, racing: "off", space: None };
+    let client =
+        Client { folder, programs: programs::folder(), local_slots: 2, racing: "off", space: None, view: None };
     checkout.clean();
     build(&client, checkout, None);
     checkout.files()

@@ -81,7 +81,14 @@ impl Bench {
         let state = folder.path().join("client");
         fs::create_dir(&state).unwrap();
         fs::set_permissions(&state, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
-        let client = Client { folder: state, programs: programs::folder(), local_slots: 2, racing: "off", space: None };
+        let client = Client {
+            folder: state,
+            programs: programs::folder(),
+            local_slots: 2,
+            racing: "off",
+            space: None,
+            view: None,
+        };
         let checkout = write(folder.path().join("work"), folder.path().join("home"), body);
         Some(Self { client, checkout, folder })
     }

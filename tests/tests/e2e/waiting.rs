@@ -119,3 +119,19 @@ fn nobody_waits_for_busy_agents_while_a_local_slot_is_idle() {
         assert_eq!(busy.wrapper.try_wait().unwrap(), None, "the agents were not busy");
     }
 }
+
+#[test]
+fn a_daemon_that_has_just_started_knows_its_agents() {
+    let farm = Farm::up(Options::default());
+    let folder = farm.path("project");
+    fs::create_dir(&folder).unwrap();
+    // A machine as busy as this may be can make a start slow; without the wait none of these would ever be remote.
+    let remote = (0..5).any(|n| {
+        farm.laptop.leave();
+        fs::write(folder.join("first.c"), format!("int first{n};\n")).unwrap();
+        let seen = see(farm.client("buildbee").args(["gcc", "-c", "first.c"]).current_dir(&folder), &folder);
+        assert_eq!(seen.code, Some(0), "{seen:?}");
+        farm.counts() == REMOTE
+    });
+    assert!(remote, "{}", farm.logs());
+}

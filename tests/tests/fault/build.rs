@@ -46,7 +46,7 @@ pub(crate) struct Running {
 }
 
 pub(crate) fn options() -> Options {
-    Options { n_agents: 2, n_slots: 2, local_slots: 2, racing: "tail" }
+    Options { n_agents: 2, n_slots: 2, local_slots: 2, racing: "tail", ..Options::default() }
 }
 
 impl Build {
@@ -164,7 +164,7 @@ impl Drop for Running {
 }
 
 #[expect(clippy::print_stderr, reason = "figures for whoever asks for them")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     eprintln!("{text}");
 }
 
@@ -178,21 +178,25 @@ fn read_times(file: &Path) -> Times {
     complete.collect()
 }
 
+/// A source with this many functions, each of which takes the optimiser some 30 ms.
+pub(crate) fn slow_source(n: usize, n_functions: usize) -> String {
+    let mut text = "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include \"shared.h\"\n".to_owned();
+    for function in 0..n_functions {
+        let _ = writeln!(
+            text,
+            "int f{n}_{function}(const char *s, double *d) {{ int sum = {n}; for (unsigned i = 0; i < strlen(s); i++) {{ \
+             switch (s[i]) {{ case 'a': sum += {function}; break; case 'b': sum *= SCALE; break; case 'c': d[i] *= sum; break; \
+             default: sum ^= s[i] % (i + {function} + 1); }} for (int j = 0; j < 8; j++) d[j] += sum * d[7 - j]; }} return abs(sum); }}"
+        );
+    }
+    text
+}
+
 /// Sources that keep the optimiser busy for some tenths of a second each and print no warnings.
 fn write_slow(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     for n in 0..N_FILES {
-        let mut text =
-            "#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n#include \"shared.h\"\n".to_owned();
-        for function in 0..14 {
-            let _ = writeln!(
-                text,
-                "int f{n}_{function}(const char *s, double *d) {{ int sum = {n}; for (unsigned i = 0; i < strlen(s); i++) {{ \
-                 switch (s[i]) {{ case 'a': sum += {function}; break; case 'b': sum *= SCALE; break; case 'c': d[i] *= sum; break; \
-                 default: sum ^= s[i] % (i + {function} + 1); }} for (int j = 0; j < 8; j++) d[j] += sum * d[7 - j]; }} return abs(sum); }}"
-            );
-        }
-        fs::write(folder.join(format!("file{n}.c")), text).unwrap();
+        fs::write(folder.join(format!("file{n}.c")), slow_source(n, 14)).unwrap();
     }
     fs::write(folder.join("shared.h"), "#pragma once\n#define SCALE 3\n").unwrap();
     fs::write(

@@ -9,3 +9,5 @@ mod coordinator;
 mod daemon;
 mod disk;
 mod network;
+mod owner;
+mod results;

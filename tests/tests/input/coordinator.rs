@@ -13,7 +13,9 @@ fn a_port_that_is_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let mut serve = place.program("buildbee-coordinator");
-    serve.args(["serve", "--no-mdns", "--listen", &address, "--ready-file"]).arg(place.path("ready"));
+    serve
+        .args(["serve", "--no-mdns", "--status", "off", "--listen", &address, "--ready-file"])
+        .arg(place.path("ready"));
     let said = run(serve.arg("--state-dir").arg(place.path("state")));
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.err.contains(&format!("can't listen on {address}")) && said.err.contains("\nhint: "), "{said:?}");
@@ -24,7 +26,9 @@ fn a_port_that_is_taken() {
 fn one_state_folder_serves_one_coordinator() {
     let farm = Farm::up(Options { n_agents: 0, ..Options::default() });
     let mut second = farm.program("buildbee-coordinator");
-    second.args(["serve", "--no-mdns", "--listen", "127.0.0.1:0", "--state-dir"]).arg(farm.path("coordinator"));
+    second
+        .args(["serve", "--no-mdns", "--status", "off", "--listen", "127.0.0.1:0", "--state-dir"])
+        .arg(farm.path("coordinator"));
     refused(&mut second, 1, &["another coordinator"]);
     // The first one goes on: it lets the next machine in.
     let place = Place::new();

@@ -44,6 +44,7 @@ impl Bench {
             local_slots: 2,
             racing: "off",
             space: None,
+            view: None,
         };
         fs::DirBuilder::new().mode(0o700).create(&alone.folder).unwrap();
         Self { farm, alone, folder, tastes: HashMap::new() }

@@ -24,6 +24,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("buildbee-agent", &["buildbee-proto", "buildbee-p2p", "buildbee-store", "buildbee-sandbox"]),
     ("buildbee-coordinator", &["buildbee-proto", "buildbee-p2p"]),
     ("buildbee", &["buildbee-proto", "buildbee-p2p", "buildbee-store", "buildbee-sandbox"]),
+    ("buildbee-manual", &["buildbee-agent", "buildbee-coordinator", "buildbee"]),
     (
         "buildbee-tests",
         &[
@@ -205,8 +206,15 @@ fn no_file_is_a_drawer() {
 
 #[test]
 fn pure_cores_know_no_runtime_and_no_clock() {
-    let pure = ["coordinator/src/scheduler/core.rs", "agent/src/lease/core.rs", "client/src/dispatch/board.rs"];
+    let pure = [
+        "coordinator/src/scheduler/core.rs",
+        "agent/src/lease/core.rs",
+        "agent/src/owner/core.rs",
+        "agent/src/owner/hours.rs",
+        "client/src/dispatch/board.rs",
+    ];
     let mut files: Vec<PathBuf> = pure.iter().map(|path| root().join(path)).collect();
+    files.extend(["audit", "owed", "presence"].map(|name| root().join(format!("agent/src/exchange/{name}.rs"))));
     sources(&root().join("client/src/compiler"), &mut files);
     let front = ["decide", "env", "link_arguments", "locate", "outputs", "parse", "placing", "respell", "roots"];
     files.extend(front.map(|name| root().join(format!("client/src/rust/{name}.rs"))));

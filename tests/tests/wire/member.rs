@@ -88,7 +88,7 @@ impl Member {
         write_message(&mut stream, &CacheRequest::Find { action }).await.ok()?;
         match read_message::<CacheReply, _>(&mut stream).await.ok()?? {
             CacheReply::Found(found) => SignedResult::from_canonical(&found?.0).ok(),
-            CacheReply::Noted | CacheReply::Refused(_) | CacheReply::Hints(_) | CacheReply::Doubles(_) => None,
+            _ => None,
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use buildbee_p2p::identity::Identity;
 use buildbee_p2p::node::{self, NodeConfig};
 use buildbee_proto::codec::Bytes;
-use buildbee_proto::control::{ClientState, ControlCall, ControlRequest, JoinRequest};
+use buildbee_proto::control::{Class, ClientState, ControlCall, ControlRequest, JoinRequest};
 use buildbee_proto::digest::Digest;
 use buildbee_proto::exchange::{BlobRequest, CacheRequest};
 use buildbee_proto::membership::Membership;
@@ -55,7 +55,13 @@ async fn a_stranger_gets_nothing_for_well_formed_requests() {
     // What a member gets.
     assert_eq!(member.blob(&agent, object).await.as_deref().map(Digest::of), Some(object));
     assert_eq!(member.result(&agent, action).await.unwrap().result.action, action);
-    let client = ClientState { n_wanted: 8, toolchains: Vec::new(), held: Vec::new(), roster_version: 0 };
+    let client = ClientState {
+        n_wanted: 8,
+        toolchains: Vec::new(),
+        held: Vec::new(),
+        roster_version: 0,
+        class: Class::Interactive,
+    };
     let wish = ControlRequest { id: 1, body: ControlCall::Client(client) };
     for (n, door) in [Door::coordinator(&farm), agent].into_iter().enumerate() {
         let key = Keypair::generate_ed25519();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use buildbee_sandbox::attempt::Exit;
-use buildbee_sandbox::spec::Limits;
+use buildbee_sandbox::spec::{Limits, SandboxSpec};
 
 use crate::place::{Place, eventually, is_root, launcher, marker, run, sleeps};
 use crate::programs::toolchain;
@@ -121,4 +121,29 @@ async fn processes_of_other_commands_do_not_count() {
 async fn niceness() {
     let place = place(|limits| limits.niceness = 19);
     assert_eq!(place.text("read -r -a stat < /proc/self/stat; echo ${stat[18]}").await, "19");
+}
+
+#[tokio::test]
+async fn threads_that_are_asked_for() {
+    let printed = async |job_tokens: Option<u16>, script: &str| {
+        let place = Place::new();
+        let spec = SandboxSpec { job_tokens, ..place.shell(script) };
+        String::from_utf8(run(&launcher().await, spec).await.unwrap().stdout).unwrap()
+    };
+    let script =
+        "echo $CARGO_MAKEFLAGS; head -c 2 /proc/self/fd/100; printf - > /proc/self/fd/101; head -c 1 /proc/self/fd/100";
+    assert_eq!(printed(Some(2), script).await, "-j --jobserver-auth=100,101\n++-");
+    // Without tokens there is a pipe with nothing in it, and without a jobserver none.
+    let script = "test -p /proc/self/fd/100 && echo there; echo ${CARGO_MAKEFLAGS-none}";
+    assert_eq!(printed(Some(0), script).await, "there\n-j --jobserver-auth=100,101\n");
+    assert_eq!(printed(None, script).await, "none\n");
+}
+
+#[tokio::test]
+async fn who_gives_way_is_behind_everybody() {
+    let place = place(|limits| limits.gives_way = true);
+    let script =
+        "read -r -a stat < /proc/self/stat; read -r oom < /proc/self/oom_score_adj; echo ${stat[18]} ${stat[40]} $oom";
+    // SCHED_IDLE is 5.
+    assert_eq!(place.text(script).await, "19 5 1000");
 }

@@ -8,6 +8,7 @@
 mod compiler;
 mod confinement;
 mod ending;
+mod holding;
 mod limits;
 mod place;
 mod programs;

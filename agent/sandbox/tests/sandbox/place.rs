@@ -75,6 +75,7 @@ impl Place {
             working_directory: PROJECT.try_into().unwrap(),
             make_directories: Vec::new(),
             stderr_is_terminal: false,
+            job_tokens: None,
             limits: self.limits,
         }
     }

@@ -21,7 +21,7 @@ use super::super::peers;
 use super::super::plan::{Planned, other_messages};
 use super::Session;
 use crate::dispatch::lender::Source;
-use crate::dispatch::lookup::Wanted;
+use crate::dispatch::lookup::{News, Wanted};
 use crate::journal::stages::Stage;
 use crate::journal::{Record, Where, Why};
 
@@ -99,7 +99,8 @@ impl Session {
             Ok(reply) => {
                 self.clock.ended(Stage::Place);
                 let action = Some(hit.signed.result.action.to_string());
-                self.context.ended(Record { action, ..plan.record() }, &self.clock, Where::Cached, None);
+                let record = Record { action, saved_ms: hit.took_ms(), ..plan.record() };
+                self.context.ended(record, &self.clock, Where::Cached, None);
                 self.link.send(&reply).await
             }
             Err(error) => {
@@ -154,7 +155,7 @@ impl Session {
         let mut agent = None;
         if known.is_none() {
             let wanted = Wanted { action: &job.action, outputs: &job.outputs };
-            if let (Some((name, hit)), _) = peers::ask(&self.context, wanted, None).await {
+            if let (Some((name, hit)), _) = peers::ask(&self.context, wanted, None, News::AreCaught).await {
                 (known, agent) = (Some(hit), Some(name));
             }
         }
@@ -202,6 +203,11 @@ impl Session {
                 let released = executor.released().cloned();
                 self.take_crate(plan, given, hit, record, Place { of: Where::Remote, released }).await
             }
+            Ended::Shared { agent, result } => {
+                let hit = Arc::new(Hit::from(*result));
+                let record = Record { agent: Some(agent), received_bytes: hit.size(), ..record };
+                self.take_crate(plan, given, hit, record, Place { of: Where::Cached, released: None }).await
+            }
             Ended::Local { why, outcome } => {
                 self.clock.ran(Duration::from_millis(outcome.wall_ms));
                 // The agent failed where this machine did not: it may have lacked something.
@@ -228,6 +234,7 @@ impl Session {
         if let Some(farm) = &self.context.farm {
             farm.made(&hit.signed.result);
         }
+        let record = Record { saved_ms: hit.took_ms(), ..record };
         let (context, placed, asked) = (Arc::clone(&self.context), Arc::clone(&plan), Arc::clone(&given));
         let taking = tokio::task::spawn_blocking(move || take(&context, &placed, &asked, &hit, released.as_ref()));
         let interrupted = |_| Err((("output-unwritable".to_owned(), "interrupted".to_owned()), None));

@@ -31,7 +31,7 @@ impl Session {
 
     async fn finish_script(&self, plan: Arc<ScriptPlan>, hit: Arc<Hit>) -> Result<(), LinkError> {
         let action = Some(hit.signed.result.action.to_string());
-        let record = Record { action, ..plan.record() };
+        let record = Record { action, saved_ms: hit.took_ms(), ..plan.record() };
         let context = Arc::clone(&self.context);
         let placing = tokio::task::spawn_blocking(move || {
             let reply = plan.reply(&hit).ok_or_else(|| "its words could not be spelled anew".to_owned())?;

@@ -263,6 +263,7 @@ impl CratePlan {
             cwd: text(&self.call.cwd),
             added_arguments: self.request.added_arguments.clone(),
             question: Some(self.key),
+            run: self.call.run.clone(),
             ..Record::of(&text(&self.request.source), &output, &text(&self.call.program))
         }
     }

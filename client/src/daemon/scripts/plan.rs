@@ -97,7 +97,8 @@ pub fn record(call: &Checked) -> Record {
         |name: &str| call.env.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str());
     let script = call.program.with_file_name(behind(&call.program).unwrap_or_default());
     let cwd = call.cwd.to_string_lossy().into_owned();
-    Record { cwd, ..Record::of(&script.to_string_lossy(), variable(OUT_DIR), &call.program.to_string_lossy()) }
+    let run = call.run.clone();
+    Record { cwd, run, ..Record::of(&script.to_string_lossy(), variable(OUT_DIR), &call.program.to_string_lossy()) }
 }
 
 /// Looks for a result.

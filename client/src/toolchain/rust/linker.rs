@@ -100,7 +100,7 @@ pub(super) fn gather(
     let mut search = vec![driver.program.parent().unwrap_or(Path::new("/")).to_owned()];
     if driver.family == CompilerFamily::Clang {
         // It looks for an installation of gcc by its files.
-        let whole = capture::capture(&driver.program, question.search)?;
+        let whole = capture::capture(&driver.program, question.search, &|_| false)?;
         files.extend(whole.files);
         places.absent.extend(whole.shadows.absent);
         places.listed.extend(whole.shadows.listed);

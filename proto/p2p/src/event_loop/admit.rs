@@ -68,11 +68,11 @@ impl EventLoop {
         let Ok(permit) = link.opens.clone().try_acquire_owned() else { return };
         link.hello_running = true;
         link.n_hellos += 1;
-        let gone = link.gone.clone();
+        let carrier = link.carrier.clone();
         let opening = self.swarm.behaviour_mut().streams.open(network, id, Protocol::Hello, permit);
         let (papers, gate) = (self.papers.clone(), self.gate.clone());
         self.steps.spawn(async move {
-            let outcome = match hello::greet(opening, papers, gone).await {
+            let outcome = match hello::greet(opening, papers, carrier).await {
                 Greeting::Welcome(theirs) => match gate.check(&theirs.0, peer, unix_now()) {
                     Ok(membership) => Greeted::Admitted(membership),
                     Err(error) => Greeted::NotAdmitted(error),
@@ -127,7 +127,7 @@ impl EventLoop {
         }
         link.hello_running = true;
         link.n_hellos += 1;
-        let mut stream = PeerStream::new(Protocol::Hello, stream, link.gone.clone());
+        let mut stream = PeerStream::new(Protocol::Hello, stream, link.carrier.clone());
         let gate = self.gate.clone();
         self.steps.spawn(async move {
             let shown = hello::listen(&mut stream).await.map(|bytes| gate.check(&bytes.0, peer, unix_now()));

@@ -9,9 +9,9 @@ use buildbee_proto::version::Protocol;
 use libp2p::swarm::{ConnectionId, Stream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
+use crate::carrier::Carrier;
 use crate::node::ConnectError;
 use crate::peer_table::ConnectedPeer;
 
@@ -48,15 +48,15 @@ pub(super) struct Link {
     /// Whether an exchange is under way.
     pub(super) hello_running: bool,
     pub(super) n_hellos: u8,
-    /// Cancelled when the connection is given up.
-    pub(super) gone: CancellationToken,
+    /// What its streams know of it; cancelled when it is given up.
+    pub(super) carrier: Carrier,
     /// Streams that came while our own hello was under way: the listener admits us before we can read that it did.
     pub(super) held: Vec<(Protocol, Stream)>,
     pub(super) opens: Arc<Semaphore>,
 }
 
 impl Link {
-    pub(super) fn new(id: ConnectionId, dialled: bool, address: String, now: Instant) -> Self {
+    pub(super) fn new(id: ConnectionId, dialled: bool, address: String, carrier: Carrier, now: Instant) -> Self {
         Self {
             id,
             dialled,
@@ -66,7 +66,7 @@ impl Link {
             standing: Standing::Unknown,
             hello_running: false,
             n_hellos: 0,
-            gone: CancellationToken::new(),
+            carrier,
             held: Vec::new(),
             opens: Arc::new(Semaphore::new(MAX_OPENING_STREAMS)),
         }

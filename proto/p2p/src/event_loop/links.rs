@@ -10,7 +10,9 @@ use super::entry::{Effort, Entry, Link};
 use super::{EventLoop, unix_now};
 use crate::address;
 use crate::admission::has_expired;
+use crate::carrier::Carrier;
 use crate::identity::from_libp2p;
+use crate::link_speed::Ends;
 use crate::node::ConnectError;
 
 /// Inbound connections that have shown no membership. One more, and the oldest of them is closed: members show theirs in
@@ -30,7 +32,9 @@ impl EventLoop {
             return;
         };
         let dialled = endpoint.is_dialer();
-        let link = Link::new(id, dialled, address::to_text(endpoint.get_remote_address()), Instant::now());
+        let ends = if self.packs_always { None } else { Ends::of(endpoint) };
+        let address = address::to_text(endpoint.get_remote_address());
+        let link = Link::new(id, dialled, address, Carrier::new(ends), Instant::now());
         self.wake_by(link.deadline());
         let entry = self.peers.entry(peer).or_insert_with(|| Entry::new(network));
         entry.dials.retain(|dial| *dial != id);
@@ -81,7 +85,7 @@ impl EventLoop {
         let Some(entry) = self.peers.get_mut(&peer) else { return };
         let Some(index) = entry.links.iter().position(|link| link.id == id) else { return };
         let link = entry.links.remove(index);
-        link.gone.cancel();
+        link.carrier.gone.cancel();
         if entry.links.is_empty() {
             entry.member = None;
             let lasted = entry.admitted_at.take().is_some_and(|at| at.elapsed() >= PROVEN);

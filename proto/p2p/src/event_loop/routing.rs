@@ -28,7 +28,7 @@ impl EventLoop {
         let link = entry.best_link().ok_or(OpenError::NotConnected { peer })?;
         let permit = Arc::clone(&link.opens).try_acquire_owned().map_err(|_| OpenError::Busy { peer })?;
         let opening = self.swarm.behaviour_mut().streams.open(entry.network, link.id, protocol, permit);
-        Ok((opening, link.gone.clone()))
+        Ok((opening, link.carrier.clone()))
     }
 
     pub(super) fn on_incoming(&mut self, incoming: Incoming) {
@@ -72,7 +72,7 @@ impl EventLoop {
                 return;
             }
         };
-        let stream = PeerStream::new(protocol, stream, link.gone.clone());
+        let stream = PeerStream::new(protocol, stream, link.carrier.clone());
         if self.inbound.try_send(InboundStream { from, protocol, stream }).is_err() {
             self.n_refused.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(peer = %peer.short(), protocol = protocol.id(), "too many streams wait to be served");

@@ -2,15 +2,18 @@
 
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::control::{
-    AgentDesired, AgentInfo, AgentState, ClientDesired, ClientState, ControlAnswer, ControlCall, ControlReply,
+    AgentDesired, AgentInfo, AgentState, Class, ClientDesired, ClientState, ControlAnswer, ControlCall, ControlReply,
     ControlRequest, Hello, HelloReply, JoinReply, JoinRequest, Offer,
 };
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
-use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest, CacheReply, CacheRequest};
+use buildbee_proto::exchange::{
+    BlobHave, BlobHeader, BlobMap, BlobRequest, CacheReply, CacheRequest, FilterMark, FilterUpdate,
+};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Stage, Supply};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalOutcome, LocalReply, LocalRequest};
 use buildbee_proto::peer::Role;
+use buildbee_proto::store_path::{StorePath, StorePathReply, StorePathRequest};
 use buildbee_proto::toolchain::ToolchainId;
 use buildbee_proto::version::{LOCAL_VERSION, Protocol};
 
@@ -63,7 +66,13 @@ fn agent_desired() -> AgentDesired {
 }
 
 fn client_state() -> ClientState {
-    ClientState { n_wanted: 40, toolchains: vec![ToolchainId(blake3(48))], held: vec![token(49)], roster_version: 300 }
+    ClientState {
+        n_wanted: 40,
+        toolchains: vec![ToolchainId(blake3(48))],
+        held: vec![token(49)],
+        roster_version: 300,
+        class: Class::Batch,
+    }
 }
 
 fn client_desired() -> ClientDesired {
@@ -284,6 +293,11 @@ fn cache_samples() -> Vec<Sample> {
         CacheRequest::Announce { result: bytes("signed result"), blobs: vec![bytes("object")] },
         CacheRequest::Hints { key: blake3(59) },
         CacheRequest::Hint { key: blake3(59), hint: hint() },
+        CacheRequest::Holds { actions: vec![blake3(58), blake3(60)] },
+        CacheRequest::Claim { action: blake3(58), nonce: 7 },
+        CacheRequest::Await { action: blake3(58) },
+        CacheRequest::Release { claims: vec![(blake3(58), 7)] },
+        CacheRequest::Filter { known: Some(FilterMark { epoch: 8, n_added: 9 }) },
         CacheRequest::Doubles,
     ];
     let replies = [
@@ -292,6 +306,15 @@ fn cache_samples() -> Vec<Sample> {
         CacheReply::Noted,
         CacheReply::Refused(error()),
         CacheReply::Hints(vec![hint(), hint()]),
+        CacheReply::Kept,
+        CacheReply::Held(vec![true, false]),
+        CacheReply::Claimed,
+        CacheReply::Coming,
+        CacheReply::Filter(FilterUpdate {
+            mark: FilterMark { epoch: 8, n_added: 10 },
+            whole: Some(bytes("filter")),
+            added: vec![11],
+        }),
         CacheReply::Doubles(vec![bytes("a double")]),
     ];
     let requests = requests.iter().map(|request| {
@@ -300,6 +323,11 @@ fn cache_samples() -> Vec<Sample> {
             CacheRequest::Announce { .. } => "Announce",
             CacheRequest::Hints { .. } => "Hints",
             CacheRequest::Hint { .. } => "Hint",
+            CacheRequest::Holds { .. } => "Holds",
+            CacheRequest::Claim { .. } => "Claim",
+            CacheRequest::Await { .. } => "Await",
+            CacheRequest::Release { .. } => "Release",
+            CacheRequest::Filter { .. } => "Filter",
             CacheRequest::Doubles => "Doubles",
         };
         message(&format!("CacheRequest {variant}"), request)
@@ -311,11 +339,37 @@ fn cache_samples() -> Vec<Sample> {
             CacheReply::Noted => "Noted",
             CacheReply::Refused(_) => "Refused",
             CacheReply::Hints(_) => "Hints",
+            CacheReply::Kept => "Kept",
+            CacheReply::Held(_) => "Held",
+            CacheReply::Claimed => "Claimed",
+            CacheReply::Coming => "Coming",
+            CacheReply::Filter(_) => "Filter",
             CacheReply::Doubles(_) => "Doubles",
         };
         message(&format!("CacheReply {variant}"), reply)
     });
     requests.chain(replies).collect()
+}
+
+fn store_path_samples() -> Vec<Sample> {
+    let path = StorePath {
+        name: "0wwbmlzz12c1mn5a754ndya7mkbbfknm-gcc-12".to_owned(),
+        archive_hash: [7; 32],
+        archive_bytes: 1 << 20,
+        references: vec!["hllfy01p036kv5j778skv59qx1xxhniw-glibc-2.36".to_owned()],
+        deriver: Some("zbgk8j6nxzfc8jxa4k4sj3dsdhf5d204-gcc-12.drv".to_owned()),
+        signatures: vec!["farm-1:c2lnbmF0dXJl".to_owned()],
+        content_address: Some("fixed:r:sha256:abc".to_owned()),
+    };
+    let hash = "0wwbmlzz12c1mn5a754ndya7mkbbfknm".to_owned();
+    vec![
+        message("StorePathRequest Describe", &StorePathRequest::Describe(vec![hash.clone()])),
+        message("StorePathRequest Archive", &StorePathRequest::Archive { hash }),
+        message("StorePathReply Described", &StorePathReply::Described(Some(path))),
+        message("StorePathReply Described none", &StorePathReply::Described(None)),
+        message("StorePathReply Follows", &StorePathReply::Follows { n_bytes: 1 << 20 }),
+        message("StorePathReply Missing", &StorePathReply::Missing),
+    ]
 }
 
 pub(crate) fn invocation() -> Invocation {
@@ -343,6 +397,8 @@ fn admin_calls() -> Vec<AdminCall> {
         AdminCall::CacheVerify,
         AdminCall::CacheClear,
         AdminCall::CacheUsage,
+        AdminCall::Activity { after: 7, limit: 20 },
+        AdminCall::RunStats { run: "r1".to_owned() },
     ]
 }
 
@@ -358,6 +414,8 @@ fn admin_name(call: &AdminCall) -> &'static str {
         AdminCall::CacheVerify => "CacheVerify",
         AdminCall::CacheClear => "CacheClear",
         AdminCall::CacheUsage => "CacheUsage",
+        AdminCall::Activity { .. } => "Activity",
+        AdminCall::RunStats { .. } => "RunStats",
     }
 }
 
@@ -440,6 +498,7 @@ pub(crate) fn groups() -> Vec<(String, Vec<Sample>)> {
                 Protocol::Action => action_samples(),
                 Protocol::Blob => blob_samples(),
                 Protocol::Cache => cache_samples(),
+                Protocol::StorePath => store_path_samples(),
             };
             (protocol.id().to_owned(), samples)
         })

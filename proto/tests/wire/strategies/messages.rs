@@ -2,11 +2,13 @@
 
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::control::{
-    AgentDesired, AgentInfo, AgentState, ClientDesired, ClientState, ControlAnswer, ControlCall, ControlReply,
+    AgentDesired, AgentInfo, AgentState, Class, ClientDesired, ClientState, ControlAnswer, ControlCall, ControlReply,
     ControlRequest, Hello, HelloReply, JoinReply, JoinRequest, Offer,
 };
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
-use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest, CacheReply, CacheRequest};
+use buildbee_proto::exchange::{
+    BlobHave, BlobHeader, BlobMap, BlobRequest, CacheReply, CacheRequest, FilterMark, FilterUpdate,
+};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Stage, Supply};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::limits::MAX_HINTS;
@@ -83,9 +85,10 @@ fn control_call() -> impl Strategy<Value = ControlCall> {
         (offer(), vec(slot_report(), 0..ITEMS), any::<u64>()).prop_map(|(offer, slots, roster_version)| {
             ControlCall::Agent(AgentState { offer, slots, roster_version })
         }),
-        (any::<u32>(), toolchains(), vec(token(), 0..ITEMS), any::<u64>()).prop_map(
-            |(n_wanted, toolchains, held, roster_version)| {
-                ControlCall::Client(ClientState { n_wanted, toolchains, held, roster_version })
+        (any::<u32>(), toolchains(), vec(token(), 0..ITEMS), any::<u64>(), any::<bool>()).prop_map(
+            |(n_wanted, toolchains, held, roster_version, waits)| {
+                let class = if waits { Class::Interactive } else { Class::Batch };
+                ControlCall::Client(ClientState { n_wanted, toolchains, held, roster_version, class })
             }
         ),
     ]
@@ -201,8 +204,25 @@ pub(crate) fn cache_request() -> impl Strategy<Value = CacheRequest> {
         (bytes(), vec(bytes(), 0..4)).prop_map(|(result, blobs)| CacheRequest::Announce { result, blobs }),
         digest().prop_map(|key| CacheRequest::Hints { key }),
         (digest(), hint()).prop_map(|(key, hint)| CacheRequest::Hint { key, hint }),
+        vec(digest(), 0..ITEMS).prop_map(|actions| CacheRequest::Holds { actions }),
+        (digest(), any::<u64>()).prop_map(|(action, nonce)| CacheRequest::Claim { action, nonce }),
+        digest().prop_map(|action| CacheRequest::Await { action }),
+        vec((digest(), any::<u64>()), 0..ITEMS).prop_map(|claims| CacheRequest::Release { claims }),
+        option::of(filter_mark()).prop_map(|known| CacheRequest::Filter { known }),
         Just(CacheRequest::Doubles),
     ]
+}
+
+fn filter_mark() -> impl Strategy<Value = FilterMark> {
+    (any::<u64>(), any::<u64>()).prop_map(|(epoch, n_added)| FilterMark { epoch, n_added })
+}
+
+fn filter_update() -> impl Strategy<Value = FilterUpdate> {
+    (filter_mark(), option::of(bytes()), vec(any::<u64>(), 0..ITEMS)).prop_map(|(mark, whole, added)| FilterUpdate {
+        mark,
+        whole,
+        added,
+    })
 }
 
 pub(crate) fn cache_reply() -> impl Strategy<Value = CacheReply> {
@@ -211,6 +231,11 @@ pub(crate) fn cache_reply() -> impl Strategy<Value = CacheReply> {
         Just(CacheReply::Noted),
         error().prop_map(CacheReply::Refused),
         vec(hint(), 0..=MAX_HINTS).prop_map(CacheReply::Hints),
+        Just(CacheReply::Kept),
+        vec(any::<bool>(), 0..ITEMS).prop_map(CacheReply::Held),
+        Just(CacheReply::Claimed),
+        Just(CacheReply::Coming),
+        filter_update().prop_map(CacheReply::Filter),
         vec(bytes(), 0..ITEMS).prop_map(CacheReply::Doubles),
     ]
 }
@@ -256,6 +281,8 @@ fn admin_call() -> impl Strategy<Value = AdminCall> {
         Just(AdminCall::CacheVerify),
         Just(AdminCall::CacheClear),
         Just(AdminCall::CacheUsage),
+        any::<(u64, u32)>().prop_map(|(after, limit)| AdminCall::Activity { after, limit }),
+        ".{0,16}".prop_map(|run| AdminCall::RunStats { run }),
     ]
 }
 
