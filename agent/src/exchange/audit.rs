@@ -14,6 +14,8 @@ use buildbee_proto::responsible::first;
 
 /// How long things must have been as they are: who restarts a farm restarts all of it.
 const SETTLE: Duration = Duration::from_secs(10);
+/// Looks for what was left over are apart by that many times as long: somebody may be unable to take it for hours.
+const HURRY_SETTLES: u32 = 30;
 /// The longest time between two looks.
 const EVERY: Duration = Duration::from_secs(12 * 60 * 60);
 /// Results remembered as looked at after they were read, twice over.
@@ -36,16 +38,20 @@ pub struct Schedule {
     settle: Duration,
     picture: Picture,
     due: Duration,
+    /// When the last look began.
+    begun: Option<Duration>,
 }
 
 impl Schedule {
     /// The first look is due as soon as things have settled. They settle faster where agents count as gone sooner.
     pub fn new(now: Duration, gone_after: Duration) -> Self {
         let settle = SETTLE.min(gone_after);
-        Self { settle, picture: Picture::default(), due: now + settle }
+        Self { settle, picture: Picture::default(), due: now + settle, begun: None }
     }
 
     /// Takes over how things are. Somebody who is away, and not for long, is no reason to look.
+    ///
+    /// Not noticed: an agent that lost its store and is back before anybody looked around. What it lacks is found by the next look at all.
     pub fn observe(&mut self, now: Duration, picture: Picture) {
         let known = &self.picture;
         let is_news = picture.roster_version != known.roster_version
@@ -59,13 +65,15 @@ impl Schedule {
 
     /// There is something to be found that was not told.
     pub fn hurry(&mut self, now: Duration) {
-        self.due = self.due.min(now + self.settle);
+        let soon = self.begun.map_or(Duration::ZERO, |begun| begun + HURRY_SETTLES * self.settle);
+        self.due = self.due.min(soon.max(now + self.settle));
     }
 
     /// Whether to look now. Then the next look is a long way off.
     pub fn begin(&mut self, now: Duration) -> bool {
         let is_due = now >= self.due;
         if is_due {
+            self.begun = Some(now);
             self.due = now + EVERY;
         }
         is_due
@@ -210,7 +218,10 @@ mod tests {
         assert!(!schedule.begin(40 * second) && schedule.begin(50 * second));
         assert!(!schedule.begin(EVERY) && schedule.begin(EVERY + 50 * second));
         schedule.hurry(EVERY + 60 * second);
-        assert!(schedule.begin(EVERY + 70 * second));
+        assert!(!schedule.begin(EVERY + 340 * second), "somebody may be unable to take it for hours");
+        assert!(schedule.begin(EVERY + 350 * second));
+        schedule.hurry(EVERY + 5000 * second);
+        assert!(!schedule.begin(EVERY + 5000 * second) && schedule.begin(EVERY + 5010 * second));
     }
 
     #[test]

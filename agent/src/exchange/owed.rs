@@ -21,7 +21,7 @@ const MAX_ROUND: usize = 256;
 /// When somebody that was told and has not said that it stores a result is told again; doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
-/// How often a repair is tried before the next audit finds it again.
+/// How often a repair is tried before it is left to the next audit.
 const MAX_REPAIR_TRIES: u32 = 4;
 
 #[derive(Debug)]
@@ -100,7 +100,10 @@ impl Owed {
         let due = self.entries.iter_mut().filter(|(_, entry)| entry.due <= now).take(MAX_ROUND);
         for (action, entry) in due {
             let (told, all) = if let Some(at) = &entry.repair {
-                (at.iter().copied().filter(&is_here).collect(), true)
+                let told: Vec<PeerId> = at.iter().copied().filter(&is_here).collect();
+                // Who is away just now, or was late once, may be back for the next try.
+                let all = told.len() == at.len();
+                (told, all)
             } else {
                 let holders = first(action, roster, |peer| *peer == self.own || is_here(peer));
                 let all = holders.len() >= RESULT_COPIES.min(n_agents);
@@ -113,7 +116,9 @@ impl Owed {
             entry.due = now + entry.pause;
             entry.pause = (entry.pause * 2).min(MAX_PAUSE);
             entry.n_tries += 1;
-            if entry.is_settled() || (entry.repair.is_some() && entry.n_tries > MAX_REPAIR_TRIES) {
+            let given_up = entry.repair.is_some() && entry.n_tries > MAX_REPAIR_TRIES && !entry.is_settled();
+            self.n_left += u64::from(given_up);
+            if given_up || entry.is_settled() {
                 settled.push(*action);
             }
         }
@@ -300,6 +305,13 @@ mod tests {
         while let Some(next) = owed.next() {
             n_told += owed.round(next, &roster(6), |_| true).len();
         }
-        assert_eq!(n_told, MAX_REPAIR_TRIES as usize + 1);
+        assert_eq!((n_told, owed.take_left()), (MAX_REPAIR_TRIES as usize + 1, 1), "left to the audit");
+        // Who was late once is not forgotten for it.
+        owed.repair(Duration::ZERO, action(1), vec![peer(2)]);
+        assert!(owed.round(Duration::ZERO, &roster(6), |_| false).is_empty());
+        let next = owed.next().unwrap();
+        assert_eq!(owed.round(next, &roster(6), |_| true).len(), 1);
+        assert!(owed.kept(&action(1), peer(2)));
+        assert_eq!((owed.next(), owed.take_left()), (None, 0));
     }
 }

@@ -70,6 +70,8 @@ async fn lost_copies_are_made_again_and_what_is_owed_outlives_a_restart() {
     // Another store is lost: what was in it comes back from the last.
     agents[0].stop().await;
     fs::remove_dir_all(agents[0].dir.path().join("store")).unwrap();
+    // Others look around twice a second here; who is away for less is not missed by them (`Schedule::observe`).
+    tokio::time::sleep(Duration::from_secs(2)).await;
     agents[0].restart(&farm, 2).await;
     client.node.connect(agents[0].get().peer(), agents[0].get().addresses(), Duration::from_secs(10)).await.unwrap();
     for action in &actions {
