@@ -328,6 +328,8 @@ impl Farm {
         let text = of_its_own.map_or(self.options.agent_settings, String::as_str);
         fs::write(&settings, text).unwrap_or_else(|error| panic!("{}: {error}", settings.display()));
         serve.arg("--config").arg(settings);
+        // A line for each action, which tests count.
+        serve.env("BUILDBEE_LOG", "info,libp2p_swarm=warn,buildbee_agent::executor::logged=debug");
         let process = Process::start(serve, &name, self.folder.path()).unwrap_or_else(|error| panic!("{error}"));
         self.agents[n] = Some(process);
         self.wait_for_file(&ready)
