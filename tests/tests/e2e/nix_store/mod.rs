@@ -153,6 +153,11 @@ fn status(address: &str, path: &str) -> String {
 
 #[test]
 fn agents_are_each_others_binary_caches() {
+    // Nix keeps its own notes there, whatever store it is told to use.
+    let notes = Path::new("/nix/var/nix");
+    if notes.exists() && nix::unistd::access(notes, nix::unistd::AccessFlags::W_OK).is_err() {
+        return skipped("this user may not use this machine's Nix");
+    }
     let Some(store) = Store::build() else { return };
     let mut farm = Farm::up(Options::default());
     let at = |name: &str| farm.path(name);
