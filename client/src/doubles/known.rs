@@ -43,7 +43,22 @@ pub struct Proved {
 #[derive(Clone, Debug)]
 enum Known {
     Proved(Proved),
-    Refused { why: Why, until: Option<Instant> },
+    Refused { why: Why, until: Instant },
+}
+
+/// For whose compiler a double is wanted, and where it is proved.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The daemon's.
+    pub context: &'a Arc<Context>,
+    /// Whose agents have doubles.
+    pub farm: &'a Farm,
+    /// This machine's own.
+    pub compiler: &'a Arc<Compiler>,
+    /// As which it was called.
+    pub driver: DriverLanguage,
+    /// What it compiles.
+    pub group: Group,
 }
 
 type Key = (ToolchainId, Group);
@@ -98,23 +113,17 @@ impl Doubles {
     }
 
     /// The double of `compiler` in `group`, proved, or why there is none. Takes as long as that takes; dropped early, nothing is remembered.
-    pub async fn of(
-        &self,
-        context: &Arc<Context>,
-        farm: &Farm,
-        compiler: &Arc<Compiler>,
-        driver: DriverLanguage,
-        group: Group,
-    ) -> Result<Proved, Why> {
+    pub async fn of(&self, asked: Asked<'_>) -> Result<Proved, Why> {
+        let Asked { compiler, group, .. } = asked;
         let cell = self.cell((compiler.parts.id, group));
         let mut known = cell.lock().await;
         let still_counts = |known: &Known| match known {
             Known::Proved(_) => true,
-            Known::Refused { until, .. } => until.is_none_or(|until| Instant::now() < until),
+            Known::Refused { until, .. } => Instant::now() < *until,
         };
         if !known.as_ref().is_some_and(still_counts) {
             self.list(compiler, group, "proving", "");
-            *known = Some(Box::pin(self.look(context, farm, compiler, driver, group)).await);
+            *known = Some(Box::pin(self.look(asked)).await);
         }
         match known.as_ref() {
             Some(Known::Proved(proved)) => Ok(proved.clone()),
@@ -123,33 +132,27 @@ impl Doubles {
         }
     }
 
-    async fn look(
-        &self,
-        context: &Arc<Context>,
-        farm: &Farm,
-        compiler: &Arc<Compiler>,
-        driver: DriverLanguage,
-        group: Group,
-    ) -> Known {
-        let refused = |code: &str, text: String, is_final: bool| {
+    async fn look(&self, asked: Asked<'_>) -> Known {
+        let Asked { farm, compiler, driver, group, .. } = asked;
+        let refused = |code: &str, text: String| {
             tracing::info!(compiler = %compiler.program.display(), group = group.word(), code, text, "no double");
             self.list(compiler, group, "refused", &text);
-            let until = if is_final { None } else { Some(Instant::now() + ASK_AGAIN) };
-            Known::Refused { why: (code.to_owned(), text), until }
+            // Another may be added meanwhile; verdicts on those that there are, are remembered beside.
+            Known::Refused { why: (code.to_owned(), text), until: Instant::now() + ASK_AGAIN }
         };
         let identity = match ask::identity(compiler, driver).await {
             Ok(identity) => identity,
-            Err(text) => return refused("double-trouble", text, false),
+            Err(text) => return refused("double-trouble", text),
         };
         let told = ask::agents(farm).await;
         let suiting: Vec<Double> = told.iter().filter(|double| identity.suits(double)).cloned().collect();
         if suiting.is_empty() {
-            return refused("no-double", none_suits(&identity, &told), false);
+            return refused("no-double", none_suits(&identity, &told));
         }
         let mut last = Failure::Trouble(String::new());
         for double in suiting.into_iter().take(MAX_CANDIDATES) {
             let label = double.label();
-            match self.prove(context, farm, compiler, driver, group, &identity, double).await {
+            match self.prove(asked, &identity, double).await {
                 Ok(pair) => {
                     tracing::info!(compiler = %compiler.program.display(), group = group.word(), label, "a double is proved");
                     self.list(compiler, group, "proved", &format!("{} ({})", pair.dressed.double.program, label));
@@ -161,23 +164,13 @@ impl Doubles {
             }
         }
         match last {
-            // Another may be added; the verdict on this one is remembered beside.
-            Failure::Unlike(text) => refused("double-unlike", text, false),
-            Failure::Trouble(text) => refused("double-trouble", text, false),
+            Failure::Unlike(text) => refused("double-unlike", text),
+            Failure::Trouble(text) => refused("double-trouble", text),
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is one part of what is proved")]
-    async fn prove(
-        &self,
-        context: &Arc<Context>,
-        farm: &Farm,
-        compiler: &Arc<Compiler>,
-        driver: DriverLanguage,
-        group: Group,
-        identity: &Identity,
-        double: Double,
-    ) -> Result<Pair, Failure> {
+    async fn prove(&self, asked: Asked<'_>, identity: &Identity, double: Double) -> Result<Pair, Failure> {
+        let Asked { context, farm, compiler, driver, group } = asked;
         let dressed = dress(compiler, identity, double, group).await?;
         let id = compiler.parts.id.to_string();
         match self.memory.verdict(&id, &dressed, group) {

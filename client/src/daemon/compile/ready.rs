@@ -11,6 +11,7 @@ use crate::config::Compilers;
 use crate::daemon::plan::Plan;
 use crate::dispatch::job::Job;
 use crate::doubles::Pair;
+use crate::doubles::known::Asked;
 use crate::doubles::pair::Group;
 use crate::inputs::discover::Inputs;
 use crate::journal::Why;
@@ -72,8 +73,10 @@ async fn pair(session: &Session, plan: &Plan) -> Result<Option<Arc<Pair>>, Why> 
     };
     let (context, farm, compiler) = (Arc::clone(context), farm.clone(), Arc::clone(&plan.compiler));
     // Goes on when nobody waits any more: the next compile needs it too.
-    let looking =
-        tokio::spawn(async move { Box::pin(context.doubles.of(&context, &farm, &compiler, driver, group)).await });
+    let looking = tokio::spawn(async move {
+        let asked = Asked { context: &context, farm: &farm, compiler: &compiler, driver, group };
+        Box::pin(context.doubles.of(asked)).await
+    });
     let proved = match tokio::time::timeout(session.patience(), looking).await {
         Ok(Ok(found)) => found?,
         Ok(Err(_)) => return Err(("double-trouble".to_owned(), "the look for a double was cut off".to_owned())),
