@@ -35,21 +35,22 @@ fn all_hits(farm: &Farm, name: &str, folder: &Path, expected: &Files) {
     assert_eq!(client.counts(), (N_FILES as u64, 0, 0), "{}\n{}", client.json(&["explain"]), farm.logs());
 }
 
-/// Kills an agent that never comes back with what it had.
-fn lose(farm: &mut Farm, n: usize) {
+/// Kills an agent that never comes back with what it had. How long the logs of the three were when it went.
+fn lose(farm: &mut Farm, n: usize) -> [usize; 3] {
     farm.agents[n].take();
     fs::remove_dir_all(farm.path(&format!("desk{n}")).join("store")).unwrap();
     farm.options.n_agents -= 1;
+    [0, 1, 2].map(|n| farm.log_of(n).len())
 }
 
-/// Once those who are gone are gone for good, everybody who is left looks whether others lack something, and what they lack is with them.
-fn repaired(farm: &Farm, left: &[usize], n_gone: usize) {
+/// Once those who are gone are gone for good, everybody who is left looks whether others lack something, and what they lack is with them: it may be
+/// there before the look is over.
+fn repaired(farm: &Farm, left: &[usize], since: [usize; 3]) {
     let is_done = |n: &usize| {
-        let log = farm.log_of(*n);
-        let line = |at: usize| log[at..].lines().next().unwrap_or_default();
-        let mut looks = log.rmatch_indices(LOOKED).map(|(at, _)| at);
-        let last = looks.find(|at| numbers(line(*at), LOOKED, "n_gone") == [n_gone]);
-        last.is_some_and(|at| numbers(line(at), LOOKED, "n_lacking") == [0] || log[at..].contains(STORED))
+        let log = &farm.log_of(*n)[since[*n]..];
+        let looks = log.lines().rfind(|line| numbers(line, LOOKED, "n_gone") == [1]);
+        let n_lacking = looks.map(|line| numbers(line, LOOKED, "n_lacking").iter().sum::<usize>());
+        n_lacking.is_some_and(|n| numbers(log, STORED, "n_results").iter().sum::<usize>() >= n)
     };
     farm.wait("repair", || left.iter().all(is_done));
 }
@@ -66,10 +67,10 @@ fn what_was_acknowledged_outlives_its_agents() {
     assert_eq!(farm.counts(), (0, N_FILES as u64, 0), "{}", farm.logs());
     let n_stored = |farm: &Farm| (0..3).flat_map(|n| numbers(&farm.log_of(n), STORED, "n_results")).sum::<usize>();
     farm.wait("acknowledgement", || n_stored(&farm) >= N_FILES);
-    lose(&mut farm, 0);
+    let since = lose(&mut farm, 0);
     farm.wait_for_agents(2);
     all_hits(&farm, "second", &folder, &expected);
-    repaired(&farm, &[1, 2], 1);
+    repaired(&farm, &[1, 2], since);
     lose(&mut farm, 1);
     farm.wait_for_agents(1);
     all_hits(&farm, "third", &folder, &expected);
