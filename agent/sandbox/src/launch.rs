@@ -9,11 +9,13 @@
 
 use std::convert::Infallible;
 use std::ffi::{CStr, CString, NulError};
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -36,6 +38,7 @@ use crate::plan::Plan;
 use crate::spec::Limits;
 use crate::status::report;
 use crate::wire::{Launch, MAX_PLAN_BYTES, N_FIXED_DESCRIPTORS, Step, StepFailure};
+use crate::world::DEVICES;
 
 /// A process that waits for a command. Dropped, it ends.
 #[derive(Debug)]
@@ -133,6 +136,7 @@ fn become_bubblewrap(bwrap: &CStr, order: Order, status: &OwnedFd) -> Result<Inf
     let plan = read_memory_file(order.plan, MAX_PLAN_BYTES).map_err(step(Step::Plan))?;
     let plan: Plan = serde_json::from_slice(&plan).map_err(step(Step::Plan))?;
     mount_overlay(&plan).map_err(step(Step::Overlay))?;
+    mount_devices(&plan).map_err(step(Step::Devices))?;
     apply_limits(&plan.limits).map_err(step(Step::Limits))?;
     if let Some(n_tokens) = plan.job_tokens {
         jobserver::open(n_tokens).map_err(step(Step::Process))?;
@@ -167,6 +171,17 @@ fn own_process(null: BorrowedFd<'_>, socket: BorrowedFd<'_>, parent: Pid) -> nix
 fn mount_overlay(plan: &Plan) -> nix::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("overlay"), plan.merged.as_str(), Some("overlay"), flags, Some(plan.overlay_options.as_str()))
+}
+
+/// The helper's devices, on the overlay before bubblewrap takes it as a whole: each mount of its own has it look through all mounts there are.
+fn mount_devices(plan: &Plan) -> io::Result<()> {
+    let folder = Path::new(&plan.merged).join("dev");
+    match DirBuilder::new().mode(0o755).create(&folder) {
+        // A layer has an empty one.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    Ok(mount(Some(DEVICES), &folder, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?)
 }
 
 fn apply_limits(limits: &Limits) -> nix::Result<()> {

@@ -108,7 +108,7 @@ struct Control {
 impl Launcher {
     /// Starts the helper program, with `bwrap` as the program bubblewrap (an absolute path). Needs a tokio runtime with I/O and time.
     pub async fn start(helper: &Path, bwrap: &Path) -> Result<Self, StartError> {
-        let filters = seccomp::filters().map_err(io::Error::other)?;
+        let filters = seccomp::filters();
         let shared = Shared {
             helper: helper.to_owned(),
             bwrap: bwrap.to_owned(),

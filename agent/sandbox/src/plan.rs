@@ -9,7 +9,6 @@ use thiserror::Error;
 
 use crate::jobserver;
 use crate::spec::{JOBSERVER_VARIABLE, Limits, MERGED_NAME, SandboxSpec, UPPER_NAME, WORK_NAME};
-use crate::world::DEVICES;
 
 /// User and group id that every command sees, on every agent.
 pub const SANDBOX_ID: u32 = 1000;
@@ -174,7 +173,8 @@ fn options(spec: &SandboxSpec, merged: &str) -> Vec<String> {
     let fixed = ["--die-with-parent", "--new-session", "--cap-drop", "ALL"];
     // Below /proc, user 0 of the host may write kernel settings even without any capability, and bubblewrap covers only what it can
     // itself write as a folder: so all of /proc is read-only.
-    let world = ["--bind", merged, "/", "--proc", "/proc", "--remount-ro", "/proc", "--dev-bind", DEVICES, "/dev"];
+    // The devices are on the overlay already, and bubblewrap's plain `--bind` would close them.
+    let world = ["--dev-bind", merged, "/", "--proc", "/proc", "--remount-ro", "/proc"];
     let identity = ["--uid", &id, "--gid", &id, "--chdir", &chdir, "--clearenv"];
     let variables = spec.env.iter().flat_map(|(name, value)| ["--setenv", name.as_str(), value.as_str()]);
     let mut options: Vec<String> =
@@ -216,10 +216,9 @@ mod tests {
         --die-with-parent
         --new-session
         --cap-drop ALL
-        --bind /s/scratch/7/merged /
+        --dev-bind /s/scratch/7/merged /
         --proc /proc
         --remount-ro /proc
-        --dev-bind /sys /dev
         --uid 1000
         --gid 1000
         --chdir /home/a/p

@@ -126,10 +126,9 @@ pub async fn probe(helper: &Path, bwrap: &Path, folder: &Path) -> Result<Capabil
     let outcome = try_in(helper, bwrap, &trial).await;
     remove_scratch(&trial)?;
     match outcome? {
-        Exit::Code(0) => Ok(Capabilities {
-            process_limit: !geteuid().is_root(),
-            call_filter: seccomp::filters().is_ok_and(|filters| !filters.is_empty()),
-        }),
+        Exit::Code(0) => {
+            Ok(Capabilities { process_limit: !geteuid().is_root(), call_filter: !seccomp::filters().is_empty() })
+        }
         exit => Err(ProbeFailure::Exit(exit)),
     }
 }

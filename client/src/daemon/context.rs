@@ -31,9 +31,6 @@ use crate::toolchain::native::Natives;
 use crate::toolchain::rust::RustToolchains;
 use crate::toolchain::speech::Speech;
 
-/// Results that peers are told of at once; of further ones they are not.
-const MAX_TELLING: usize = 32;
-
 /// Shared by all sessions.
 #[derive(Debug)]
 pub struct Context {
@@ -71,8 +68,6 @@ pub struct Context {
     pub farm: Option<Farm>,
     /// Actions that may run here by choice.
     pub local_slots: Arc<Semaphore>,
-    /// Peers may be told of so many results at once.
-    pub telling: Arc<Semaphore>,
     /// Ends the daemon.
     pub stop: CancellationToken,
     /// Problems found at the start that the user should hear of in `status`.
@@ -168,7 +163,6 @@ impl Context {
             discovery: Discovery::new(hashes.clone()),
             crate_files: CrateFiles::default(),
             local_slots: Arc::new(Semaphore::new(settings.local_slots.min(Semaphore::MAX_PERMITS))),
-            telling: Arc::new(Semaphore::new(MAX_TELLING)),
             stop: CancellationToken::new(),
             started: Instant::now(),
             n_sessions: AtomicUsize::new(0),

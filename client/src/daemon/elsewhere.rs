@@ -14,7 +14,6 @@ use super::cache::Hit;
 use super::context::Context;
 use super::peers;
 use crate::compiler::request::CompileRequest;
-use crate::dispatch::hints;
 use crate::dispatch::job::Job;
 use crate::dispatch::lookup::{News, Wanted};
 use crate::portable::carry::{Carried, carry};
@@ -135,17 +134,8 @@ impl<'a> Elsewhere<'a> {
 
     /// Tells peers of a result that they hold, in the background.
     pub fn tell_peers(&self, hint: Hint) {
-        let Some(farm) = self.context.farm.clone() else { return };
-        let Ok(permit) = Arc::clone(&self.context.telling).try_acquire_owned() else {
-            tracing::debug!("too many results are being told of; one is not");
-            return;
-        };
-        let key = self.key;
-        tokio::spawn(async move {
-            if let Some(roster) = farm.roster() {
-                hints::tell(farm.cache_streams(), &roster.value, &farm.responsive_agents(), key, &hint).await;
-            }
-            drop(permit);
-        });
+        if let Some(farm) = &self.context.farm {
+            farm.hints().tell(self.key, hint);
+        }
     }
 }

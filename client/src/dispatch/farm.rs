@@ -29,6 +29,7 @@ use super::board::{Board, Choice, Pick, Went};
 use super::cache_streams::CacheStreams;
 use super::claim::{Releases, release_task, releases};
 use super::filters::Filters;
+use super::hints::{Hints, hints, hints_task};
 use super::lender::{Lender, Loan, Source, serve_task};
 use super::synchronise::synchronise_task;
 use crate::journal::Journal;
@@ -70,6 +71,7 @@ struct Shared {
     cache_streams: CacheStreams,
     filters: Filters,
     releases: Releases,
+    hints: Hints,
     lender: Lender,
     sent: Sent,
     state: Mutex<State>,
@@ -147,11 +149,13 @@ impl Farm {
         let (node, inbound) = buildbee_p2p::node::start(config).await?;
         let tasks = Tasks::new();
         let (releases, to_release) = releases();
+        let (hints, to_tell) = hints();
         let farm = Self {
             shared: Arc::new(Shared {
                 cache_streams: CacheStreams::new(node.clone()),
                 filters: Filters::default(),
                 releases,
+                hints,
                 node,
                 lender: Lender::default(),
                 sent: Sent::default(),
@@ -171,6 +175,7 @@ impl Farm {
         tasks.spawn("release claims", async move {
             stop.run_until_cancelled(release_task(streams, to_release)).await;
         });
+        tasks.spawn("tell of results", hints_task(farm.clone(), to_tell, tasks.token()));
         tasks.spawn("watch peers", watch_peers_task(farm.clone()));
         tasks.spawn("serve peers", serve_peers_task(farm.clone(), inbound, journal));
         Ok(farm)
@@ -202,6 +207,11 @@ impl Farm {
     /// Where claims end.
     pub fn releases(&self) -> &Releases {
         &self.shared.releases
+    }
+
+    /// Where it is said what was done in which folders.
+    pub fn hints(&self) -> &Hints {
+        &self.shared.hints
     }
 
     /// What attempts need.

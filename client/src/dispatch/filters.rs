@@ -17,9 +17,11 @@ use tokio::time::Instant;
 
 use super::cache_streams::CacheStreams;
 
-/// How old a filter may get before it is brought up to date: this, and a part of it for each agent, so that many agents are not asked more often.
-const UPDATED_AFTER: Duration = Duration::from_secs(1);
+/// How old a filter may get before it is brought up to date: this, and more for each agent, so that many agents are not asked more often.
+const UPDATED_AFTER: Duration = Duration::from_millis(400);
 const UPDATED_LATER: Duration = Duration::from_millis(100);
+/// One that is to be brought up to date is fresh for so long after, since nobody waits for that.
+const FRESH_AFTERWARDS: Duration = Duration::from_millis(100);
 /// How old a filter may be that is believed.
 const BELIEVED_FOR: Duration = Duration::from_secs(10);
 /// How long an update may take.
@@ -36,6 +38,8 @@ const MAX_UPDATES: usize = 32;
 struct Known {
     filter: Option<(FilterMark, Filter)>,
     at: Option<Instant>,
+    /// When what came into the filter last was asked for.
+    as_of: Option<Instant>,
     is_updating: bool,
     /// Questions in a row that it let go by.
     n_silent: u32,
@@ -56,6 +60,8 @@ pub enum Says {
     Perhaps,
     /// It was not at the last update.
     No,
+    /// It was not a moment ago.
+    FreshNo,
     /// There is no answer to be had.
     Silent,
     /// Nothing.
@@ -71,8 +77,9 @@ impl Filters {
     /// Whether `peer` may have what `fingerprint` stands for.
     pub fn say(&self, peer: &PeerId, fingerprint: u64) -> Says {
         let now = Instant::now();
-        let known = self.known();
-        let Some(known) = known.get(peer) else { return Says::Nothing };
+        let all = self.known();
+        let fresh_for = updated_after(all.len()) + FRESH_AFTERWARDS;
+        let Some(known) = all.get(peer) else { return Says::Nothing };
         if known.silent_since.is_some_and(|since| now - since < SILENT_FOR) {
             return Says::Silent;
         }
@@ -80,6 +87,8 @@ impl Filters {
             Some((_, filter)) if known.at.is_some_and(|at| now - at < BELIEVED_FOR) => {
                 if filter.may_have(fingerprint) {
                     Says::Perhaps
+                } else if known.as_of.is_some_and(|as_of| now - as_of < fresh_for) {
+                    Says::FreshNo
                 } else {
                     Says::No
                 }
@@ -112,8 +121,7 @@ impl Filters {
 
     /// Has the filters of `peers` brought up to date that are not. Returns at once.
     pub fn update(&self, streams: &CacheStreams, peers: &[PeerId]) {
-        let n_peers = u32::try_from(peers.len()).unwrap_or(u32::MAX);
-        let age = UPDATED_AFTER + UPDATED_LATER.saturating_mul(n_peers);
+        let age = updated_after(peers.len());
         let now = Instant::now();
         for peer in peers {
             let mark = {
@@ -142,6 +150,7 @@ impl Filters {
 
     async fn bring(&self, streams: &CacheStreams, peer: PeerId, mut mark: Option<FilterMark>) -> Option<()> {
         for _ in 0..MAX_UPDATES {
+            let as_of = Instant::now();
             let asked = [CacheRequest::Filter { known: mark }];
             let Ok([CacheReply::Filter(update)]) =
                 streams.ask(peer, &asked).await.map(<[CacheReply; 1]>::try_from).ok()?
@@ -150,7 +159,7 @@ impl Filters {
             };
             let n_new = update.added.len();
             mark = Some(update.mark);
-            self.take(peer, update)?;
+            self.take(peer, update, as_of)?;
             if n_new < MAX_FILTER_NEWS {
                 return Some(());
             }
@@ -158,7 +167,7 @@ impl Filters {
         Some(())
     }
 
-    fn take(&self, peer: PeerId, update: FilterUpdate) -> Option<()> {
+    fn take(&self, peer: PeerId, update: FilterUpdate, as_of: Instant) -> Option<()> {
         let mut all = self.known();
         let n_bytes: usize =
             all.values().filter_map(|known| known.filter.as_ref()).map(|(_, f)| f.as_bytes().len()).sum();
@@ -171,8 +180,14 @@ impl Filters {
         };
         update.added.iter().for_each(|fingerprint| filter.add(*fingerprint));
         known.filter = Some((update.mark, filter));
+        known.as_of = Some(as_of);
         Some(())
     }
+}
+
+/// How old filters of so many agents get.
+fn updated_after(n_agents: usize) -> Duration {
+    UPDATED_AFTER + UPDATED_LATER.saturating_mul(u32::try_from(n_agents).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -193,9 +208,11 @@ mod tests {
         filters.known().entry(peer).or_default().at = Some(Instant::now());
         let mut whole = Filter::new(10);
         whole.add(7);
-        assert!(filters.take(peer, update(1, Some(&whole), &[])).is_some());
-        assert!(filters.take(peer, update(1, None, &[8])).is_some());
+        assert!(filters.take(peer, update(1, Some(&whole), &[]), Instant::now()).is_some());
+        assert!(filters.take(peer, update(1, None, &[8]), Instant::now()).is_some());
         let says = |fingerprint| filters.say(&peer, fingerprint);
+        assert_eq!([says(7), says(8), says(9)], [Says::Perhaps, Says::Perhaps, Says::FreshNo]);
+        tokio::time::advance(updated_after(1) + FRESH_AFTERWARDS).await;
         assert_eq!([says(7), says(8), says(9)], [Says::Perhaps, Says::Perhaps, Says::No]);
         filters.silent(peer);
         filters.answers(&peer);
@@ -213,13 +230,14 @@ mod tests {
     fn what_makes_no_sense_is_not_taken() {
         let (filters, peer) = (Filters::default(), PeerId([1; 32]));
         let whole = Filter::new(10);
-        assert!(filters.take(peer, update(1, Some(&whole), &[])).is_none(), "nobody asked");
+        let now = Instant::now();
+        assert!(filters.take(peer, update(1, Some(&whole), &[]), now).is_none(), "nobody asked");
         filters.known().entry(peer).or_default();
-        assert!(filters.take(peer, update(1, None, &[8])).is_none(), "an addition to nothing");
-        assert!(filters.take(peer, update(1, Some(&whole), &[])).is_some());
-        assert!(filters.take(peer, update(2, None, &[8])).is_none(), "an addition to another one");
+        assert!(filters.take(peer, update(1, None, &[8]), now).is_none(), "an addition to nothing");
+        assert!(filters.take(peer, update(1, Some(&whole), &[]), now).is_some());
+        assert!(filters.take(peer, update(2, None, &[8]), now).is_none(), "an addition to another one");
         let empty = FilterUpdate { whole: Some(Bytes(Vec::new())), ..update(1, None, &[]) };
-        assert!(filters.take(peer, empty).is_none());
+        assert!(filters.take(peer, empty, now).is_none());
         assert_eq!(filters.say(&peer, 8), Says::Nothing);
     }
 }

@@ -40,7 +40,7 @@ pub struct Wanted<'a> {
     pub outputs: &'a [OutputPlace],
 }
 
-/// Whether what came since the last update of a filter counts, so that who should have it is asked in any case.
+/// Whether what came since the last update of a filter counts once that is a while ago, so that who should have it is asked in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     /// Nothing else would find it: hints, and results that they lead to.
@@ -149,7 +149,8 @@ fn whom(
     let asked = order.iter().enumerate().filter(|(place, peer)| match filters.say(peer, fingerprint) {
         Says::Perhaps => true,
         Says::No => news == News::Count && *place < RESULT_COPIES,
-        Says::Silent => false,
+        // Whose hints came a moment ago is overlooked; so is what is being done elsewhere at this moment.
+        Says::FreshNo | Says::Silent => false,
         Says::Nothing => *place < RESULT_COPIES,
     });
     asked.map(|(_, peer)| *peer).take(MAX_ASKED).collect()

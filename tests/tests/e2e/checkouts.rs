@@ -3,6 +3,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use buildbee_tests::client::{Client, plain};
 use buildbee_tests::farm::{Farm, Options};
@@ -26,6 +28,9 @@ fn sources(folder: &Path) {
     write("include/b.h", "#define B 2\n");
     write("include/deep.h", "#include \"b.h\"\n");
 }
+
+/// How long a client may not know what hints an agent has got.
+const OVERLOOKED_FOR: Duration = Duration::from_millis(700);
 
 struct Office {
     farm: Farm,
@@ -75,6 +80,8 @@ impl Office {
         if expect_hint {
             assert_eq!(explained["directory"], Value::Null, "{line}");
             self.farm.wait("a hint", || self.n_hints() > n_before);
+            // What came a moment ago is overlooked.
+            thread::sleep(OVERLOOKED_FOR);
         }
         let mut bash = plain("bash");
         bash.args(["-c", line]).env("CC", "gcc").env("CXX", "g++").env("CLANG", "clang");
