@@ -61,6 +61,12 @@ impl Office {
         heads.map(|path| fs::read(path).unwrap_or_default().chunks_exact(64).filter(is_hint).count()).sum()
     }
 
+    /// Until there are more, and others know.
+    fn wait_for_a_hint(&self, n_before: usize) {
+        self.farm.wait("a hint", || self.n_hints() > n_before);
+        thread::sleep(OVERLOOKED_FOR);
+    }
+
     /// `line` in the first checkout by the first user, and in the second by `second`, where it must do what it does plainly. Returns where
     /// the second one's compile ran, and what is said of the first one's folder.
     fn compile_twice(&self, line: &str, second: &Client, expect_hint: bool) -> (Value, Value) {
@@ -79,9 +85,7 @@ impl Office {
         assert_eq!(explained["where"], "remote", "{line}: {explained}");
         if expect_hint {
             assert_eq!(explained["directory"], Value::Null, "{line}");
-            self.farm.wait("a hint", || self.n_hints() > n_before);
-            // What came a moment ago is overlooked.
-            thread::sleep(OVERLOOKED_FOR);
+            self.wait_for_a_hint(n_before);
         }
         let mut bash = plain("bash");
         bash.args(["-c", line]).env("CC", "gcc").env("CXX", "g++").env("CLANG", "clang");
@@ -216,7 +220,7 @@ fn c_of_a_cargo_home_is_a_colleagues_too() {
         let first = script(&office.farm.laptop, &home, &target, how, None);
         let made = office.farm.json(&["explain"])["actions"][0].clone();
         assert_eq!((&made["where"], &made["directory"]), (&"remote".into(), &Value::Null), "{made}");
-        office.farm.wait("a hint", || office.n_hints() > n_before);
+        office.wait_for_a_hint(n_before);
         let content = fs::read(&first).unwrap();
         let names = String::from_utf8_lossy(&content).into_owned();
         assert!(names.contains("/buildbee/cargo/registry/src/index-0/y-1.0"), "{how:?}");
