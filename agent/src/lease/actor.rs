@@ -6,7 +6,6 @@
 //! open one by one as their deals run out, and direct requests go on. Not here: deciding about slots ([`core`](super::core)).
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,8 +73,6 @@ pub struct Heartbeat {
     pub toolchains: Toolchains,
     /// What does not change: name, host type, cores, addresses.
     pub offer: Offer,
-    /// Where the newest roster is kept for the next start.
-    pub roster_file: PathBuf,
     /// Told of the other agents.
     pub neighbours: watch::Sender<Arc<Vec<AgentInfo>>>,
 }
@@ -193,14 +190,9 @@ impl Actor {
             Ok(roster) => roster,
             Err(error) => return tracing::warn!(%error, "the coordinator sent a malformed roster"),
         };
-        match self.heartbeat.node.set_roster(roster) {
-            Ok(true) => {
-                if let Err(error) = buildbee_p2p::private_file::replace(&self.heartbeat.roster_file, bytes) {
-                    tracing::warn!(%error, "the roster can't be kept for the next start");
-                }
-            }
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the coordinator sent a roster that is not the farm's"),
+        // The node's papers keep it for the next start.
+        if let Err(error) = self.heartbeat.node.set_roster(roster) {
+            tracing::warn!(%error, "the coordinator sent a roster that is not the farm's");
         }
     }
 

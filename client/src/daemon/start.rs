@@ -18,7 +18,7 @@ use super::cache::LocalCache;
 use super::context::{Context, Parts, unix_now};
 use super::{listener, recorder};
 use crate::config::Settings;
-use crate::dispatch::farm::Farm;
+use crate::dispatch::farm::{Farm, Files};
 use crate::inputs::filehash::FileHashes;
 use crate::journal::Journal;
 
@@ -136,7 +136,8 @@ async fn join_farm(
             return None;
         }
     };
-    match Farm::start(identity.clone(), enrolment, settings.mdns, settings.class, journal.clone()).await {
+    let files = Files { enrolment: settings.enrolment_file(), roster: settings.roster_file() };
+    match Farm::start(identity.clone(), (enrolment, files), settings.mdns, settings.class, journal.clone()).await {
         Ok(farm) => Some(farm),
         Err(error) => {
             warnings.push(format!("not connected to the farm: {error}"));

@@ -3,12 +3,14 @@
 //! [`Farm`] is the clone-able handle; its tasks (peer watching, inbound streams, synchronisation) end with the node.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use buildbee_p2p::enrolment::Enrolment;
 use buildbee_p2p::identity::Identity;
 use buildbee_p2p::node::{Inbound, Node, NodeConfig, Sender, StartError};
+use buildbee_p2p::papers::{Papers, load_roster};
 use buildbee_p2p::tasks::Tasks;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::control::{Class, ClientDesired, ClientState};
@@ -53,6 +55,15 @@ struct State {
     peak_at: Option<Instant>,
     toolchains: BTreeMap<ToolchainId, Loan>,
     coordinator_connected: bool,
+}
+
+/// Where a client keeps its papers.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// What joining left.
+    pub enrolment: PathBuf,
+    /// The newest roster.
+    pub roster: PathBuf,
 }
 
 /// The handle. Cheap to clone.
@@ -131,7 +142,7 @@ impl Farm {
     /// Starts the node and its tasks.
     pub async fn start(
         identity: Identity,
-        enrolment: Enrolment,
+        (enrolment, files): (Enrolment, Files),
         mdns: bool,
         class: Class,
         journal: Journal,
@@ -139,7 +150,7 @@ impl Farm {
         let config = NodeConfig {
             identity,
             membership: enrolment.membership.clone(),
-            roster: None,
+            roster: load_roster(&files.roster, enrolment.membership.value.farm),
             listen: Vec::new(),
             mdns,
             accept_joins: false,
@@ -165,14 +176,15 @@ impl Farm {
             }),
         };
         let coordinator = farm.shared.enrolment.coordinator;
-        farm.node().keep_connected(coordinator, farm.shared.enrolment.addresses.clone());
+        let papers = Papers::new(farm.node().clone(), farm.shared.enrolment.clone(), files.enrolment, files.roster);
+        tasks.spawn("papers", papers.clone().upkeep_task(tasks.token()));
         tasks.spawn("synchronise", synchronise_task(farm.clone(), coordinator, tasks.token()));
         let (streams, stop) = (farm.cache_streams().clone(), tasks.token());
         tasks.spawn("release claims", async move {
             stop.run_until_cancelled(release_task(streams, to_release)).await;
         });
         tasks.spawn("watch peers", watch_peers_task(farm.clone()));
-        tasks.spawn("serve peers", serve_peers_task(farm.clone(), inbound, journal));
+        tasks.spawn("serve peers", serve_peers_task(farm.clone(), papers, inbound, journal));
         Ok(farm)
     }
 
@@ -443,7 +455,7 @@ async fn watch_peers_task(farm: Farm) {
     }
 }
 
-async fn serve_peers_task(farm: Farm, mut inbound: Inbound, journal: Journal) {
+async fn serve_peers_task(farm: Farm, papers: Papers, mut inbound: Inbound, journal: Journal) {
     let stop = farm.shared.tasks.token();
     let serving = Arc::new(Semaphore::new(MAX_SERVING));
     loop {
@@ -452,9 +464,14 @@ async fn serve_peers_task(farm: Farm, mut inbound: Inbound, journal: Journal) {
             () = stop.cancelled() => return,
         };
         let Some(stream) = stream else { return };
-        // Agents fetch inputs; nothing else is asked of a client.
-        let Sender::Member { role: Role::Agent, peer, .. } = stream.from else { continue };
-        if stream.protocol != Protocol::Blob {
+        // Agents fetch inputs, and whoever is connected may ask for papers; nothing else is asked of a client.
+        let Sender::Member { role, peer, .. } = stream.from else { continue };
+        if stream.protocol == Protocol::Papers {
+            let papers = papers.clone();
+            farm.shared.tasks.spawn("papers", async move { papers.answer(peer, stream.stream).await });
+            continue;
+        }
+        if (stream.protocol, role) != (Protocol::Blob, Role::Agent) {
             continue;
         }
         let Ok(permit) = Arc::clone(&serving).try_acquire_owned() else { continue };
