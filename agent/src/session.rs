@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use buildbee_p2p::frames::{read_message, write_message};
+use buildbee_p2p::frames::{read_body, read_header, write_message};
 use buildbee_p2p::tasks::Tasks;
 use buildbee_proto::action::{Action, Command};
 use buildbee_proto::canonical::{Canonical, CanonicalError};
@@ -22,7 +22,6 @@ use buildbee_proto::peer::PeerId;
 use buildbee_proto::toolchain::Toolchain;
 use buildbee_store::{Pin, Store};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Semaphore;
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use crate::exchange::arriving::Arriving;
@@ -36,13 +35,17 @@ use crate::lease::slots::{SlotGuard, Slots};
 use crate::owner::gate::{Gate, handed_back};
 use crate::owner::history::{Entry, History};
 use crate::owner::pause::unix_seconds;
+use crate::room::{Room, kibibytes};
 use crate::standing::Early;
 use crate::supply::Lack;
 
 /// How long the request may take to arrive.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
-/// Requests that arrive at once; each may have [`MAX_ACTION_FRAME`](buildbee_proto::limits::MAX_ACTION_FRAME) bytes. Further ones wait.
-const MAX_ARRIVING: usize = 32;
+/// Memory for requests that arrive at once, in KiB; further ones wait. One may have [`MAX_ACTION_FRAME`](buildbee_proto::limits::MAX_ACTION_FRAME)
+/// bytes.
+const MAX_ARRIVING_KIB: u32 = 128 << 10;
+/// What one client may have of it.
+const MAX_ARRIVING_KIB_EACH: u32 = 48 << 10;
 /// How long one update may take to leave.
 const UPDATE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a client may take to close its end after the last byte.
@@ -70,7 +73,7 @@ struct Inner {
     executor: Arc<dyn Executor>,
     attempts: Flights<Key, Outcome>,
     ended: Arc<Ended>,
-    arriving: Semaphore,
+    arriving: Room,
 }
 
 /// On what terms this machine lends.
@@ -142,7 +145,7 @@ impl Sessions {
                 executor,
                 attempts,
                 ended: Arc::default(),
-                arriving: Semaphore::new(MAX_ARRIVING),
+                arriving: Room::new(MAX_ARRIVING_KIB, MAX_ARRIVING_KIB_EACH),
             }),
         }
     }
@@ -151,9 +154,9 @@ impl Sessions {
     pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(&self, client: PeerId, name: &str, stream: S) {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let arriving = async {
-            // Never closed.
-            let _turn = self.inner.arriving.acquire().await;
-            read_message::<ActionRequest, _>(&mut reader).await
+            let Some(length) = read_header::<ActionRequest, _>(&mut reader).await? else { return Ok(None) };
+            let _place = self.inner.arriving.take(client, kibibytes(length)).await;
+            read_body::<ActionRequest, _>(&mut reader, length).await.map(Some)
         };
         let request = match timeout(REQUEST_DEADLINE, arriving).await {
             Ok(Ok(Some(request))) => request,
