@@ -22,7 +22,7 @@ use buildbee_proto::peer::PeerId;
 use buildbee_proto::toolchain::Toolchain;
 use buildbee_store::{Pin, Store};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use crate::exchange::arriving::Arriving;
 use crate::exchange::blobs_of;
@@ -52,6 +52,8 @@ const UPDATE_DEADLINE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_secs(5);
 /// Results of ended attempts that are remembered, for clients that ask again.
 const MAX_REMEMBERED: usize = 256;
+/// What held a slot for less, and came to nothing, is not worth a line of the history.
+const MIN_NOTED: Duration = Duration::from_secs(1);
 /// Blobs sent along with one action, in number.
 const MAX_INLINE: usize = 16_384;
 
@@ -241,8 +243,9 @@ impl Inner {
                 let slot = slot?;
                 let watch = Watch { progress, cancel };
                 let job = Arc::clone(&checked.job);
+                let started = Instant::now();
                 let outcome = run(&store, &small, executor, checked, &watch, (slot, &terms.gate)).await;
-                terms.note(name, &job, &outcome);
+                terms.note(name, &job, &outcome, started.elapsed());
                 if let Ok(done) = &outcome {
                     ended.remember(key, Arc::clone(&done.result));
                 }
@@ -309,10 +312,20 @@ impl Terms {
         Ok(())
     }
 
-    /// Notes what was run for a client, not what was there already.
-    fn note(&self, client: String, job: &Job, outcome: &Outcome) {
-        let Some(done) = outcome.as_ref().ok().filter(|done| done.origin == Origin::Ran) else { return };
-        let result = &done.result.result;
+    /// Notes what was run for a client, not what was there already. What was ended before its own end counts with its time by the clock, or
+    /// nobody would know of work that is taken back again and again.
+    fn note(&self, client: String, job: &Job, outcome: &Outcome, held: Duration) {
+        let (exit, cpu_ms, wall_ms) = match outcome {
+            Ok(done) if done.origin == Origin::Ran => {
+                let result = &done.result.result;
+                (Some(result.exit_code), result.provenance.cpu_ms, result.provenance.wall_ms)
+            }
+            Err(_) if held >= MIN_NOTED => {
+                let held_ms = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
+                (None, held_ms, held_ms)
+            }
+            Ok(_) | Err(_) => return,
+        };
         let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
         let program = job.command.argv.first().map_or_else(String::new, |program| last(program));
         let output = job.command.output_files.first().map_or_else(String::new, |path| last(&path.to_string()));
@@ -321,9 +334,10 @@ impl Terms {
             client,
             peer: job.client.to_string(),
             what: format!("{program} {output}"),
-            exit: Some(result.exit_code),
-            cpu_ms: result.provenance.cpu_ms,
-            wall_ms: result.provenance.wall_ms,
+            action: job.digest.short(),
+            exit,
+            cpu_ms,
+            wall_ms,
         });
     }
 }
