@@ -14,7 +14,7 @@ use std::time::Duration;
 use buildbee_p2p::enrolment::{Enrolment, EnrolmentError};
 use buildbee_p2p::identity::{Identity, IdentityError};
 use buildbee_p2p::node::{self, Inbound, InboundStream, Node, NodeConfig, Sender};
-use buildbee_p2p::papers::{Papers, load_roster};
+use buildbee_p2p::papers::{Files, Papers, load_roster};
 use buildbee_p2p::private_file;
 use buildbee_p2p::shares::Shares;
 use buildbee_p2p::tasks::Tasks;
@@ -201,9 +201,8 @@ impl Agent {
         let (neighbours, holders) = watch::channel(Arc::default());
         let fetcher = Fetcher::new(agent.node.clone(), store.clone());
         agent.start_nix_cache(settings, &holders).await?;
-        agent.start_heartbeat(settings, &enrolment, toolchains.clone(), neighbours);
-        let papers = Papers::new(agent.node.clone(), enrolment, state.enrolment(), state.roster());
-        agent.tasks.spawn("papers", papers.clone().upkeep_task(agent.tasks.token()));
+        let papers = agent.start_papers(&state, &enrolment);
+        agent.start_heartbeat(settings, &enrolment, toolchains.clone(), neighbours, papers.clone());
         let (history, to_write) = History::open(state.path());
         agent.start_watch(settings, &state, launcher.clone(), phase, (&history, to_write));
         let doubles = Doubles::new(state.doubles(), store.clone());
@@ -256,12 +255,20 @@ impl Agent {
         self.slots.n_busy()
     }
 
+    fn start_papers(&self, state: &StateDir, enrolment: &Enrolment) -> Papers {
+        let files = Files { enrolment: state.enrolment(), roster: state.roster(), neighbours: state.neighbours() };
+        let papers = Papers::new(self.node.clone(), enrolment.clone(), files);
+        self.tasks.spawn("papers", papers.clone().upkeep_task(self.tasks.token()));
+        papers
+    }
+
     fn start_heartbeat(
         &self,
         settings: &Settings,
         enrolment: &Enrolment,
         toolchains: Toolchains,
         neighbours: watch::Sender<Arc<Vec<buildbee_proto::control::AgentInfo>>>,
+        papers: Papers,
     ) {
         let name =
             if settings.name.is_empty() { enrolment.membership.value.name.clone() } else { settings.name.clone() };
@@ -274,6 +281,7 @@ impl Agent {
             toolchains,
             offer,
             neighbours,
+            papers,
         };
         self.tasks.spawn("heartbeat", heartbeat_task(heartbeat, self.tasks.token()));
     }

@@ -157,11 +157,6 @@ impl Settings {
         self.state_dir.join("enrolment")
     }
 
-    /// The farm's newest roster.
-    pub fn roster_file(&self) -> PathBuf {
-        self.state_dir.join("roster")
-    }
-
     /// The daemon's log.
     pub fn log_file(&self) -> PathBuf {
         self.state_dir.join("daemon.log")

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use buildbee_p2p::frames::{FrameError, read_message, write_message};
 use buildbee_p2p::node::{Node, OpenError, PeerStream};
+use buildbee_p2p::papers::Papers;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::control::{
     AgentDesired, AgentInfo, AgentState, ControlAnswer, ControlCall, ControlReply, ControlRequest, Offer,
@@ -75,6 +76,8 @@ pub struct Heartbeat {
     pub offer: Offer,
     /// Told of the other agents.
     pub neighbours: watch::Sender<Arc<Vec<AgentInfo>>>,
+    /// Remembers where other agents are.
+    pub papers: Papers,
 }
 
 /// Calls the coordinator until `stop`.
@@ -174,6 +177,8 @@ impl Actor {
         if let Some(bytes) = &desired.roster {
             self.take_roster(&bytes.0);
         }
+        let agents = desired.peers.iter().map(|agent| (agent.peer, agent.offer.addresses.as_slice()));
+        self.heartbeat.papers.remember(agents);
         self.meet(&desired.peers);
         let peers = desired.peers;
         self.heartbeat.neighbours.send_if_modified(|known| {

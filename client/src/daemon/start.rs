@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use buildbee_p2p::enrolment::{Enrolment, EnrolmentError};
 use buildbee_p2p::identity::{Identity, IdentityError};
+use buildbee_p2p::papers::Files;
 use buildbee_p2p::private_file;
 use buildbee_store::{Durability, Options, Store};
 use nix::fcntl::{Flock, FlockArg};
@@ -18,7 +19,7 @@ use super::cache::LocalCache;
 use super::context::{Context, Parts, unix_now};
 use super::{listener, recorder};
 use crate::config::Settings;
-use crate::dispatch::farm::{Farm, Files};
+use crate::dispatch::farm::Farm;
 use crate::inputs::filehash::FileHashes;
 use crate::journal::Journal;
 
@@ -136,7 +137,11 @@ async fn join_farm(
             return None;
         }
     };
-    let files = Files { enrolment: settings.enrolment_file(), roster: settings.roster_file() };
+    let files = Files {
+        enrolment: settings.enrolment_file(),
+        roster: settings.state_dir.join("roster"),
+        neighbours: settings.state_dir.join("neighbours"),
+    };
     match Farm::start(identity.clone(), (enrolment, files), settings.mdns, settings.class, journal.clone()).await {
         Ok(farm) => Some(farm),
         Err(error) => {

@@ -3,14 +3,13 @@
 //! [`Farm`] is the clone-able handle; its tasks (peer watching, inbound streams, synchronisation) end with the node.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use buildbee_p2p::enrolment::Enrolment;
 use buildbee_p2p::identity::Identity;
 use buildbee_p2p::node::{Inbound, Node, NodeConfig, Sender, StartError};
-use buildbee_p2p::papers::{Papers, load_roster};
+use buildbee_p2p::papers::{Files, Papers, load_roster};
 use buildbee_p2p::tasks::Tasks;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::control::{Class, ClientDesired, ClientState};
@@ -57,15 +56,6 @@ struct State {
     coordinator_connected: bool,
 }
 
-/// Where a client keeps its papers.
-#[derive(Clone, Debug)]
-pub struct Files {
-    /// What joining left.
-    pub enrolment: PathBuf,
-    /// The newest roster.
-    pub roster: PathBuf,
-}
-
 /// The handle. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Farm {
@@ -76,6 +66,7 @@ pub struct Farm {
 struct Shared {
     node: Node,
     enrolment: Enrolment,
+    papers: Papers,
     /// How urgent this user's builds are.
     class: Class,
     cache_streams: CacheStreams,
@@ -158,6 +149,7 @@ impl Farm {
         let (node, inbound) = buildbee_p2p::node::start(config).await?;
         let tasks = Tasks::new();
         let (releases, to_release) = releases();
+        let papers = Papers::new(node.clone(), enrolment.clone(), files);
         let farm = Self {
             shared: Arc::new(Shared {
                 cache_streams: CacheStreams::new(node.clone()),
@@ -172,11 +164,11 @@ impl Farm {
                 started: Instant::now(),
                 tasks: tasks.clone(),
                 enrolment,
+                papers: papers.clone(),
                 class,
             }),
         };
         let coordinator = farm.shared.enrolment.coordinator;
-        let papers = Papers::new(farm.node().clone(), farm.shared.enrolment.clone(), files.enrolment, files.roster);
         tasks.spawn("papers", papers.clone().upkeep_task(tasks.token()));
         tasks.spawn("synchronise", synchronise_task(farm.clone(), coordinator, tasks.token()));
         let (streams, stop) = (farm.cache_streams().clone(), tasks.token());
@@ -323,6 +315,8 @@ impl Farm {
                 Err(error) => tracing::warn!(%error, "the coordinator's roster is malformed"),
             }
         }
+        let agents = desired.agents.iter().map(|agent| (agent.peer, agent.offer.addresses.as_slice()));
+        self.shared.papers.remember(agents);
         let now = self.now();
         let (gone, addresses) = {
             let mut state = self.state();

@@ -1,5 +1,6 @@
 //! Who gets in, and who doesn't.
 
+use std::path::Path;
 use std::time::Duration;
 
 use buildbee_coordinator::clock::unix_now;
@@ -8,7 +9,7 @@ use buildbee_coordinator::membership::register::MEMBERSHIP_SECONDS;
 use buildbee_p2p::enrolment::{Enrolment, JoinError, join};
 use buildbee_p2p::frames::read_message;
 use buildbee_p2p::identity::Identity;
-use buildbee_p2p::papers::Papers;
+use buildbee_p2p::papers::{Files, Papers};
 use buildbee_proto::control::ControlReply;
 use buildbee_proto::peer::Role;
 use buildbee_proto::version::Protocol;
@@ -76,6 +77,11 @@ async fn who_is_revoked_in_another_process_is_out_within_seconds() {
     coordinator.stop().await;
 }
 
+fn files(folder: &Path) -> Files {
+    let file = |name| folder.join(name);
+    Files { enrolment: file("enrolment"), roster: file("roster"), neighbours: file("neighbours") }
+}
+
 #[tokio::test]
 async fn a_membership_is_renewed_in_the_background_and_shown_from_then_on() {
     let folder = tempfile::tempdir().unwrap();
@@ -86,9 +92,10 @@ async fn a_membership_is_renewed_in_the_background_and_shown_from_then_on() {
     let ticket = ticket_from(&farm, vec![], Role::Client, long_ago);
     let membership = farm.enrol(&ticket, identity.peer(), "board", long_ago).unwrap().membership;
     let old = Enrolment { membership, coordinator: farm.identity().peer(), addresses: coordinator.addresses() };
-    let file = folder.path().join("enrolment");
     let member = Member::enrolled(identity.clone(), old.clone()).await;
-    let papers = Papers::new(member.node.clone(), old.clone(), file.clone(), folder.path().join("roster"));
+    let files = files(folder.path());
+    let file = files.enrolment.clone();
+    let papers = Papers::new(member.node.clone(), old.clone(), files);
     let stop = CancellationToken::new();
     tokio::spawn(papers.upkeep_task(stop.clone()));
     let renewed = async {
@@ -130,8 +137,7 @@ async fn a_coordinator_whose_folder_came_from_a_backup_learns_what_it_forgot() {
     let papers = Papers::new(
         agent.node.clone(),
         Enrolment { addresses: coordinator.addresses(), ..agent.enrolment.clone() },
-        backup.path().join("enrolment"),
-        backup.path().join("roster"),
+        files(backup.path()),
     );
     agent.answer(papers);
     let restored = Farm::open(backup.path(), unix_now()).unwrap();

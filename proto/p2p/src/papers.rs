@@ -5,7 +5,7 @@
 //! Life: [`upkeep_task`](Papers::upkeep_task) runs beside an agent's or a client's node; [`Papers::answer`] serves others. Not here: what
 //! a coordinator answers, who may be revoked, and the control stream.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +20,7 @@ use buildbee_proto::peer::PeerId;
 use buildbee_proto::version::Protocol;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,8 @@ const RENEWAL_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_ANSWERED: usize = 8;
 /// Those of one peer.
 const MAX_ANSWERED_EACH: usize = 2;
+/// Agents that are remembered for the next start.
+const MAX_NEIGHBOURS: usize = 16;
 /// Addresses of the coordinator that are tried on another member's word.
 const MAX_HINTED_ADDRESSES: usize = 4;
 
@@ -105,29 +107,74 @@ pub fn load_roster(file: &Path, farm: PeerId) -> Option<Signed<Roster>> {
 #[derive(Clone, Debug)]
 pub struct Papers(Arc<Inner>);
 
+/// Where a member keeps its papers.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// What joining left.
+    pub enrolment: PathBuf,
+    /// The newest roster.
+    pub roster: PathBuf,
+    /// Where some agents were.
+    pub neighbours: PathBuf,
+}
+
+type Neighbours = BTreeMap<PeerId, Vec<String>>;
+
 #[derive(Debug)]
 struct Inner {
     node: Node,
-    enrolment_file: PathBuf,
-    roster_file: PathBuf,
+    files: Files,
     enrolment: Mutex<Enrolment>,
     answering: Semaphore,
     shares: Shares,
+    /// Who may know where the coordinator is, and where they were.
+    neighbours: watch::Sender<Neighbours>,
+    /// Those of an earlier run, until it is known who is there now.
+    earlier: Mutex<Neighbours>,
 }
 
 impl Papers {
-    /// Of a node that was started with `enrolment`, which is kept in `enrolment_file`. The node stays connected to the coordinator from
-    /// now on.
-    pub fn new(node: Node, enrolment: Enrolment, enrolment_file: PathBuf, roster_file: PathBuf) -> Self {
+    /// Of a node that was started with `enrolment`. The node stays connected to the coordinator from now on, and looks for the agents of an
+    /// earlier run. Blocks on the disk.
+    pub fn new(node: Node, enrolment: Enrolment, files: Files) -> Self {
         node.keep_connected(enrolment.coordinator, enrolment.addresses.clone());
+        let earlier = private_file::read(&files.neighbours).ok().flatten();
+        let earlier = earlier.map(|found| neighbours_in(&found.text)).unwrap_or_default();
+        for (peer, addresses) in &earlier {
+            node.keep_connected(*peer, addresses.clone());
+        }
+        let (neighbours, earlier) = (watch::Sender::new(earlier.clone()), Mutex::new(earlier));
         let (answering, shares) = (Semaphore::new(MAX_ANSWERED), Shares::new(MAX_ANSWERED_EACH));
         let enrolment = Mutex::new(enrolment);
-        Self(Arc::new(Inner { node, enrolment_file, roster_file, enrolment, answering, shares }))
+        Self(Arc::new(Inner { node, files, enrolment, answering, shares, neighbours, earlier }))
     }
 
     fn enrolment(&self) -> MutexGuard<'_, Enrolment> {
         // Each change is one assignment.
         self.0.enrolment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes all agents, as the coordinator tells of them: some are remembered for a start at which the coordinator is somewhere else.
+    pub fn remember<'a>(&self, agents: impl Iterator<Item = (PeerId, &'a [String])> + Clone) {
+        // One exchange under the lock.
+        let earlier = std::mem::take(&mut *self.0.earlier.lock().unwrap_or_else(PoisonError::into_inner));
+        for gone in earlier.keys().filter(|peer| agents.clone().all(|(agent, _)| agent != **peer)) {
+            self.0.node.let_go(*gone);
+        }
+        let own = self.0.node.peer();
+        let listed: Neighbours = agents
+            .filter(|(peer, addresses)| *peer != own && !addresses.is_empty())
+            .map(|(peer, addresses)| (peer, addresses.iter().take(MAX_HINTED_ADDRESSES).cloned().collect()))
+            .collect();
+        let some = chosen(&self.0.neighbours.borrow(), listed);
+        // None is no news: it may just have started.
+        self.0.neighbours.send_if_modified(|known| {
+            let is_news = !some.is_empty() && *known != some;
+            if is_news {
+                *known = some;
+            }
+            is_news
+        });
     }
 
     fn has_coordinator(&self) -> bool {
@@ -154,13 +201,14 @@ impl Papers {
     async fn upkeep(&self) {
         let node = &self.0.node;
         let (mut peers, mut rosters) = (node.peers(), node.rosters());
+        let mut neighbours = self.0.neighbours.subscribe();
         let coordinator = self.enrolment().coordinator;
         let mut asked = BTreeSet::new();
         let (mut search_at, mut renewal_at) = (Instant::now() + SEARCH_INTERVAL, Instant::now() + RENEWAL_INTERVAL);
         loop {
             let news = rosters.has_changed().unwrap_or(false).then(|| rosters.borrow_and_update().clone()).flatten();
             if let Some(roster) = news {
-                self.keep_roster(&roster).await;
+                self.keep(&self.0.files.roster, roster.to_canonical(), "the roster").await;
             }
             let table = peers.borrow_and_update().clone();
             let now = Instant::now();
@@ -190,6 +238,12 @@ impl Papers {
             .await;
             tokio::select! {
                 changed = peers.changed() => if changed.is_err() { return },
+                changed = neighbours.changed() => if changed.is_ok() {
+                    let text = text_of(&neighbours.borrow_and_update());
+                    self.keep(&self.0.files.neighbours, text.into_bytes(), "agents' addresses").await;
+                } else {
+                    return;
+                },
                 changed = rosters.changed() => if changed.is_ok() { rosters.mark_changed() } else { return },
                 () = tokio::time::sleep_until(search_at.min(renewal_at)) => {}
             }
@@ -267,20 +321,43 @@ impl Papers {
     }
 
     async fn save(&self) {
-        let (enrolment, file) = (self.enrolment().clone(), self.0.enrolment_file.clone());
+        let (enrolment, file) = (self.enrolment().clone(), self.0.files.enrolment.clone());
         let saved = tokio::task::spawn_blocking(move || enrolment.save(&file)).await;
         if let Ok(Err(error)) = saved {
             tracing::warn!(%error, "the membership can't be kept for the next start");
         }
     }
 
-    async fn keep_roster(&self, roster: &Signed<Roster>) {
-        let (bytes, file) = (roster.to_canonical(), self.0.roster_file.clone());
+    async fn keep(&self, file: &Path, bytes: Vec<u8>, what: &str) {
+        let file = file.to_owned();
         let kept = tokio::task::spawn_blocking(move || private_file::replace(&file, &bytes)).await;
         if let Ok(Err(error)) = kept {
-            tracing::warn!(%error, "the roster can't be kept for the next start");
+            tracing::warn!(%error, what, "not kept for the next start");
         }
     }
+}
+
+/// The agents to remember of those that are `listed`: the ones that are known first, so that little is written.
+fn chosen(known: &Neighbours, listed: Neighbours) -> Neighbours {
+    let (mut some, others): (Neighbours, Neighbours) =
+        listed.into_iter().partition(|(peer, _)| known.contains_key(peer));
+    some.extend(others.into_iter().take(MAX_NEIGHBOURS.saturating_sub(some.len())));
+    some
+}
+
+/// One agent a line, its addresses behind it.
+fn text_of(neighbours: &Neighbours) -> String {
+    neighbours.iter().fold(String::new(), |text, (peer, addresses)| format!("{text}{peer} {}\n", addresses.join(" ")))
+}
+
+/// What was kept. Lines that are none are left out: nothing depends on any of them.
+fn neighbours_in(text: &str) -> Neighbours {
+    let line = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let peer = words.next()?.parse().ok()?;
+        Some((peer, words.take(MAX_HINTED_ADDRESSES).map(str::to_owned).collect()))
+    };
+    text.lines().filter_map(line).take(MAX_NEIGHBOURS).collect()
 }
 
 /// Whether half of a membership's time is over.
@@ -335,6 +412,29 @@ mod tests {
         let first = first_of(new.iter().chain(&old));
         assert_eq!(first.len(), MAX_ADDRESSES_PER_PEER);
         assert_eq!(first[..4], ["h:2", "h:3", "h:0", "h:1"]);
+    }
+
+    #[test]
+    fn agents_are_remembered_and_odd_lines_are_left_out() {
+        let some = |n| (PeerId([n; 32]), vec!["desk-7:7471".to_owned(), "[::1]:7471".to_owned()]);
+        let neighbours: Neighbours = (0..3).map(some).collect();
+        let text = text_of(&neighbours);
+        assert_eq!(neighbours_in(&text), neighbours);
+        assert_eq!(neighbours_in(&format!("x y\n\n{text}\u{1b}\n00 a:1\n")), neighbours);
+        assert!(neighbours_in(&text_of(&(0..200).map(some).collect())).len() <= MAX_NEIGHBOURS);
+    }
+
+    #[test]
+    fn whoever_is_remembered_is_so_while_they_are_there() {
+        let some = |numbers: std::ops::Range<u8>| -> Neighbours {
+            numbers.map(|n| (PeerId([n; 32]), vec![format!("desk-{n}:1")])).collect()
+        };
+        let first = chosen(&Neighbours::new(), some(100..200));
+        assert_eq!(first, some(100..116));
+        assert_eq!(chosen(&first, some(0..200)), first);
+        let later = chosen(&first, some(0..110));
+        assert_eq!(later.len(), MAX_NEIGHBOURS);
+        assert!(some(100..110).keys().all(|peer| later.contains_key(peer)));
     }
 
     proptest! {

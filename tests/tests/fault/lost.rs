@@ -50,16 +50,21 @@ fn a_farm_outlives_its_coordinators_disk() {
     farm.coordinator = None;
     fs::remove_dir_all(&gone).unwrap();
     built(&farm, "without");
+    // Most are not there at the moment.
+    farm.agents[1] = None;
+    farm.must_run(farm.client("buildbee").arg("stop"));
 
     let folder = farm.path("again");
     farm.move_coordinator(&folder);
     let ready: Value = serde_json::from_slice(&fs::read(farm.path("desk0.ready")).unwrap()).unwrap();
     let agent = ready["addresses"][0].as_str().unwrap().to_owned();
-    // One agent is named; it tells everybody else.
+    // One agent is named; it tells everybody else, when they come.
     let words = ["key", "import", key.to_str().unwrap(), "--member", &agent];
     farm.must_run(&mut farm.coordinator_command(&words));
     farm.start_coordinator();
+    farm.start_agent(1);
     farm.wait("the client", || in_touch(&farm));
+    farm.wait_for_agents(2);
     let expected = [("desk0", false), ("desk1", false), ("laptop", false)].map(|(name, gone)| (name.to_owned(), gone));
     farm.wait("the list of members", || {
         let listed = members(&farm);
