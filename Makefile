@@ -12,7 +12,7 @@ WRAPPER_FLAGS := -C target-feature=+crt-static -C relocation-model=static -C pan
 # Preloaded into compilers, so it must need no other library. What is preloaded is the same in every build.
 RECORDER_FLAGS := -C panic=abort -C opt-level=3 -C debuginfo=0 -C strip=symbols -C link-arg=-nostdlib
 
-.PHONY: help demo test real board board-test lint bench install uninstall deb release debug packages tools advisories fmt clean
+.PHONY: help demo test real board board-test lint bench fuzz install uninstall deb release debug packages tools advisories fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ advisories: tools ## dependencies against the advisory database (needs the netwo
 bench: packages release ## figures beside ccache, sccache, distcc, icecc and Rust's caches; informs, never decides (as root)
 	tests/bench/c --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
 	tests/bench/rust --sources "$(TARGET_DIR)/real-crates" "$(TARGET_DIR)/release"
+
+fuzz: ## decoders of foreign bytes under a hundred times as many changed bytes as in test
+	BUILDBEE_FUZZ_ROUNDS=100 $(CARGO) test --locked -p buildbee-tests --test decoders -- --nocapture
 
 real: packages release ## real projects built in all ways, every file compared; for a night, not part of test
 	tests/real/build-tools "$(TARGET_DIR)/release"

@@ -16,7 +16,7 @@
 //! | [`exchange`] | blobs and results between peers |
 //! | [`flight`] | runs shared by all who ask meanwhile |
 //! | [`standing`] | how far a run is |
-//! | [`shares`] | no peer takes all of anything |
+//! | [`room`] | no peer takes all of anything |
 //! | [`doctor`] | can this machine lend? |
 //! | [`state`] | the agent's own folder |
 //!
@@ -36,9 +36,9 @@ pub mod lease;
 pub mod nix_cache;
 pub mod owner;
 pub mod recorder;
+pub mod room;
 pub mod serve;
 pub mod session;
-pub mod shares;
 pub mod standing;
 pub mod state;
 mod supply;

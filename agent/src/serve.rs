@@ -14,12 +14,12 @@ use std::time::Duration;
 use buildbee_p2p::enrolment::{Enrolment, EnrolmentError};
 use buildbee_p2p::identity::{Identity, IdentityError};
 use buildbee_p2p::node::{self, Inbound, InboundStream, Node, NodeConfig, Sender};
+use buildbee_p2p::papers::{Files, Papers, load_roster};
 use buildbee_p2p::private_file;
+use buildbee_p2p::shares::Shares;
 use buildbee_p2p::tasks::Tasks;
-use buildbee_proto::canonical::Canonical;
 use buildbee_proto::control::Offer;
-use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_HELLO_FRAME};
-use buildbee_proto::membership::{Roster, Signed};
+use buildbee_proto::limits::MAX_ADDRESSES_PER_PEER;
 use buildbee_proto::peer::{PeerId, Role};
 use buildbee_proto::record::LIBRARY;
 use buildbee_proto::version::Protocol;
@@ -57,7 +57,6 @@ use crate::owner::signals;
 use crate::owner::watch::{Watch, watch_task};
 use crate::recorder::Recorder;
 use crate::session::{Sessions, Terms};
-use crate::shares::Shares;
 use crate::state::{StateDir, StateError};
 use crate::toolchain::{Changed, Making, Toolchains, host};
 use crate::workspace::folders::Folders;
@@ -73,8 +72,6 @@ const HAND_OFF_GRACE: Duration = Duration::from_secs(1);
 const STOP_GRACE: Duration = Duration::from_millis(1500);
 /// How long the connections may take to close.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
-/// A roster of all members and as many revoked ones.
-const MAX_ROSTER_BYTES: u64 = 16 * MAX_HELLO_FRAME as u64;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Why the agent does not start. Each is for the person who starts it.
@@ -159,6 +156,7 @@ struct Results {
 struct Answers {
     store_paths: StorePathServer,
     doubles: Doubles,
+    papers: Papers,
 }
 
 #[derive(Debug)]
@@ -203,7 +201,8 @@ impl Agent {
         let (neighbours, holders) = watch::channel(Arc::default());
         let fetcher = Fetcher::new(agent.node.clone(), store.clone());
         agent.start_nix_cache(settings, &holders).await?;
-        agent.start_heartbeat(settings, &enrolment, &state, toolchains.clone(), neighbours);
+        let papers = agent.start_papers(&state, &enrolment);
+        agent.start_heartbeat(settings, &enrolment, toolchains.clone(), neighbours, papers.clone());
         let (history, to_write) = History::open(state.path());
         agent.start_watch(settings, &state, launcher.clone(), phase, (&history, to_write));
         let doubles = Doubles::new(state.doubles(), store.clone());
@@ -229,7 +228,8 @@ impl Agent {
             seen_file: state.seen(),
             gone_after: settings.repair_after,
         };
-        let answers = Answers { store_paths: StorePathServer::new(Database::open(&settings.nix_root)), doubles };
+        let store_paths = StorePathServer::new(Database::open(&settings.nix_root));
+        let answers = Answers { store_paths, doubles, papers };
         let blocked = settings.owner.blocked.clone().into();
         let terms = Terms { slots: agent.slots.clone(), gate, history, blocked };
         agent.start_serving(parts, terms, answers, fetcher, results, inbound);
@@ -255,27 +255,33 @@ impl Agent {
         self.slots.n_busy()
     }
 
+    fn start_papers(&self, state: &StateDir, enrolment: &Enrolment) -> Papers {
+        let files = Files { enrolment: state.enrolment(), roster: state.roster(), neighbours: state.neighbours() };
+        let papers = Papers::new(self.node.clone(), enrolment.clone(), files);
+        self.tasks.spawn("papers", papers.clone().upkeep_task(self.tasks.token()));
+        papers
+    }
+
     fn start_heartbeat(
         &self,
         settings: &Settings,
         enrolment: &Enrolment,
-        state: &StateDir,
         toolchains: Toolchains,
         neighbours: watch::Sender<Arc<Vec<buildbee_proto::control::AgentInfo>>>,
+        papers: Papers,
     ) {
         let name =
             if settings.name.is_empty() { enrolment.membership.value.name.clone() } else { settings.name.clone() };
         let n_cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
         let offer = Offer { name, host: host(), n_cores, addresses: self.addresses.clone(), ..Offer::default() };
-        self.node.keep_connected(enrolment.coordinator, enrolment.addresses.clone());
         let heartbeat = Heartbeat {
             node: self.node.clone(),
             coordinator: enrolment.coordinator,
             slots: self.slots.clone(),
             toolchains,
             offer,
-            roster_file: state.roster(),
             neighbours,
+            papers,
         };
         self.tasks.spawn("heartbeat", heartbeat_task(heartbeat, self.tasks.token()));
     }
@@ -327,7 +333,7 @@ impl Agent {
         inbound: Inbound,
     ) {
         let store = parts.store.clone();
-        let Answers { store_paths, doubles } = answers;
+        let Answers { store_paths, doubles, papers } = answers;
         let Results { kept, to_announce, seen_file, gone_after } = results;
         let arriving = fetcher.arriving().clone();
         let (node, announcer) = (self.node.clone(), self.announcer.clone());
@@ -352,6 +358,7 @@ impl Agent {
             blobs: BlobServer::new(store.clone(), small.clone(), arriving.clone()),
             cache,
             store_paths,
+            papers,
             sessions: Sessions::new(store, small, arriving, terms, executor, self.tasks.clone()),
         };
         self.tasks.spawn("accept", accept_task(inbound, servers, self.tasks.clone()));
@@ -413,7 +420,7 @@ fn network(settings: &Settings, state: &StateDir, identity: &Identity, enrolment
     NodeConfig {
         identity: identity.clone(),
         membership: enrolment.membership.clone(),
-        roster: load_roster(&state.roster()),
+        roster: load_roster(&state.roster(), enrolment.membership.value.farm),
         listen: settings.listen.clone(),
         mdns: settings.mdns,
         accept_joins: false,
@@ -442,15 +449,6 @@ async fn memory_folder(settings: &Settings) -> Option<MemoryFolder> {
     }
 }
 
-/// The roster kept by the last run; the coordinator sends it again where it is of no use.
-fn load_roster(file: &Path) -> Option<Signed<Roster>> {
-    if fs::metadata(file).ok()?.len() > MAX_ROSTER_BYTES {
-        return None;
-    }
-    let roster = Signed::<Roster>::from_canonical(&fs::read(file).ok()?);
-    roster.inspect_err(|error| tracing::warn!(%error, "the stored roster is malformed")).ok()
-}
-
 /// What others are told: what is configured, else where the node listens. Addresses of the machine itself only where there is no
 /// other, as in trials on one machine.
 fn addresses(settings: &Settings, node: &Node) -> Vec<String> {
@@ -468,6 +466,7 @@ struct Servers {
     blobs: BlobServer,
     cache: CacheServer,
     store_paths: StorePathServer,
+    papers: Papers,
     sessions: Sessions,
 }
 
@@ -500,6 +499,7 @@ impl Servers {
             // Not the coordinator: it never sees content.
             (Protocol::Blob, Role::Client | Role::Agent) => self.blobs.serve(*peer, stream).await,
             (Protocol::Cache, Role::Client | Role::Agent) => self.cache.serve(&from, stream).await,
+            (Protocol::Papers, _) => self.papers.answer(*peer, stream).await,
             (Protocol::StorePath, Role::Agent) => self.store_paths.serve(*peer, stream).await,
             // An agent's machine has users who build, too.
             (Protocol::Action, Role::Client | Role::Agent) => self.sessions.serve(*peer, name, stream).await,

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use buildbee_p2p::frames::{read_message, write_message};
+use buildbee_p2p::frames::{read_body, read_header, write_message};
 use buildbee_p2p::tasks::Tasks;
 use buildbee_proto::action::{Action, Command};
 use buildbee_proto::canonical::{Canonical, CanonicalError};
@@ -22,8 +22,7 @@ use buildbee_proto::peer::PeerId;
 use buildbee_proto::toolchain::Toolchain;
 use buildbee_store::{Pin, Store};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Semaphore;
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use crate::exchange::arriving::Arriving;
 use crate::exchange::blobs_of;
@@ -36,19 +35,25 @@ use crate::lease::slots::{SlotGuard, Slots};
 use crate::owner::gate::{Gate, handed_back};
 use crate::owner::history::{Entry, History};
 use crate::owner::pause::unix_seconds;
+use crate::room::{Room, kibibytes};
 use crate::standing::Early;
 use crate::supply::Lack;
 
 /// How long the request may take to arrive.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(5);
-/// Requests that arrive at once; each may have [`MAX_ACTION_FRAME`](buildbee_proto::limits::MAX_ACTION_FRAME) bytes. Further ones wait.
-const MAX_ARRIVING: usize = 32;
+/// Memory for requests that arrive at once, in KiB; further ones wait. One may have [`MAX_ACTION_FRAME`](buildbee_proto::limits::MAX_ACTION_FRAME)
+/// bytes.
+const MAX_ARRIVING_KIB: u32 = 128 << 10;
+/// What one client may have of it.
+const MAX_ARRIVING_KIB_EACH: u32 = 48 << 10;
 /// How long one update may take to leave.
 const UPDATE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a client may take to close its end after the last byte.
 const LINGER: Duration = Duration::from_secs(5);
 /// Results of ended attempts that are remembered, for clients that ask again.
 const MAX_REMEMBERED: usize = 256;
+/// What held a slot for less, and came to nothing, is not worth a line of the history.
+const MIN_NOTED: Duration = Duration::from_secs(1);
 /// Blobs sent along with one action, in number.
 const MAX_INLINE: usize = 16_384;
 
@@ -70,7 +75,7 @@ struct Inner {
     executor: Arc<dyn Executor>,
     attempts: Flights<Key, Outcome>,
     ended: Arc<Ended>,
-    arriving: Semaphore,
+    arriving: Room,
 }
 
 /// On what terms this machine lends.
@@ -142,7 +147,7 @@ impl Sessions {
                 executor,
                 attempts,
                 ended: Arc::default(),
-                arriving: Semaphore::new(MAX_ARRIVING),
+                arriving: Room::new(MAX_ARRIVING_KIB, MAX_ARRIVING_KIB_EACH),
             }),
         }
     }
@@ -151,9 +156,9 @@ impl Sessions {
     pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(&self, client: PeerId, name: &str, stream: S) {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let arriving = async {
-            // Never closed.
-            let _turn = self.inner.arriving.acquire().await;
-            read_message::<ActionRequest, _>(&mut reader).await
+            let Some(length) = read_header::<ActionRequest, _>(&mut reader).await? else { return Ok(None) };
+            let _place = self.inner.arriving.take(client, kibibytes(length)).await;
+            read_body::<ActionRequest, _>(&mut reader, length).await.map(Some)
         };
         let request = match timeout(REQUEST_DEADLINE, arriving).await {
             Ok(Ok(Some(request))) => request,
@@ -238,8 +243,9 @@ impl Inner {
                 let slot = slot?;
                 let watch = Watch { progress, cancel };
                 let job = Arc::clone(&checked.job);
+                let started = Instant::now();
                 let outcome = run(&store, &small, executor, checked, &watch, (slot, &terms.gate)).await;
-                terms.note(name, &job, &outcome);
+                terms.note(name, &job, &outcome, started.elapsed());
                 if let Ok(done) = &outcome {
                     ended.remember(key, Arc::clone(&done.result));
                 }
@@ -306,10 +312,20 @@ impl Terms {
         Ok(())
     }
 
-    /// Notes what was run for a client, not what was there already.
-    fn note(&self, client: String, job: &Job, outcome: &Outcome) {
-        let Some(done) = outcome.as_ref().ok().filter(|done| done.origin == Origin::Ran) else { return };
-        let result = &done.result.result;
+    /// Notes what was run for a client, not what was there already. What was ended before its own end counts with its time by the clock, or
+    /// nobody would know of work that is taken back again and again.
+    fn note(&self, client: String, job: &Job, outcome: &Outcome, held: Duration) {
+        let (exit, cpu_ms, wall_ms) = match outcome {
+            Ok(done) if done.origin == Origin::Ran => {
+                let result = &done.result.result;
+                (Some(result.exit_code), result.provenance.cpu_ms, result.provenance.wall_ms)
+            }
+            Err(_) if held >= MIN_NOTED => {
+                let held_ms = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
+                (None, held_ms, held_ms)
+            }
+            Ok(_) | Err(_) => return,
+        };
         let last = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
         let program = job.command.argv.first().map_or_else(String::new, |program| last(program));
         let output = job.command.output_files.first().map_or_else(String::new, |path| last(&path.to_string()));
@@ -318,9 +334,10 @@ impl Terms {
             client,
             peer: job.client.to_string(),
             what: format!("{program} {output}"),
-            exit: Some(result.exit_code),
-            cpu_ms: result.provenance.cpu_ms,
-            wall_ms: result.provenance.wall_ms,
+            action: job.digest.short(),
+            exit,
+            cpu_ms,
+            wall_ms,
         });
     }
 }

@@ -55,6 +55,11 @@ impl StateDir {
         self.0.join("roster")
     }
 
+    /// Where some other agents were.
+    pub fn neighbours(&self) -> PathBuf {
+        self.0.join("neighbours")
+    }
+
     /// When the other agents were seen last.
     pub fn seen(&self) -> PathBuf {
         self.0.join("seen")

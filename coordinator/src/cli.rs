@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use buildbee_proto::limits::MAX_TICKET_USES;
 use buildbee_proto::peer::Role;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -42,10 +43,43 @@ pub enum Command {
     Serve(ServeArgs),
     /// Print a ticket that lets one machine join the farm.
     Invite(InviteArgs),
-    /// Send a member away: everybody refuses it from now on.
+    /// Send a member away: everybody refuses it from now on. Or call a ticket back.
     Revoke(RevokeArgs),
     /// List who belongs to the farm.
     Members(MembersArgs),
+    /// Keep the farm's secret key elsewhere, and make the coordinator again from it.
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+/// What can be done with the farm's key.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Write the key into a file that only you can read, or to standard output. Keep it where this machine's disk is not.
+    Export(KeyExportArgs),
+    /// Make the coordinator of a farm again, in an empty state folder. Nobody has to join again: members bring the list of members back.
+    Import(KeyImportArgs),
+}
+
+/// Options of `key export`.
+#[derive(Clone, Debug, Args)]
+pub struct KeyExportArgs {
+    /// A file that does not exist yet, or "-" for standard output.
+    pub file: PathBuf,
+}
+
+/// Options of `key import`.
+#[derive(Clone, Debug, Args)]
+pub struct KeyImportArgs {
+    /// What `key export` wrote, or "-" for standard input.
+    pub file: PathBuf,
+    /// Where an agent of the farm listens, if members can't find the coordinator where it will be: it is dialled, and tells the others; may be
+    /// given more than once.
+    #[arg(long = "member", value_name = "HOST:PORT")]
+    pub members: Vec<String>,
+    /// No member is left: start with an empty list, and wait for nobody.
+    #[arg(long)]
+    pub no_members: bool,
 }
 
 /// Options of `serve`.
@@ -95,6 +129,9 @@ pub struct InviteArgs {
     /// For how long the ticket is good, for instance 30min or 7d.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub expires: Duration,
+    /// How many machines it lets in.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_TICKET_USES)))]
+    pub uses: u32,
     /// Where the coordinator can be reached; may be given more than once [default: the `addresses` setting, else this machine's]
     #[arg(long = "address", value_name = "HOST:PORT")]
     pub addresses: Vec<String>,
@@ -103,7 +140,7 @@ pub struct InviteArgs {
 /// Options of `revoke`.
 #[derive(Clone, Debug, Args)]
 pub struct RevokeArgs {
-    /// Peer id, the beginning of it as `members` shows it, or name.
+    /// Peer id, the beginning of it as `members` shows it, or name; or a whole ticket.
     pub member: String,
 }
 
@@ -143,6 +180,7 @@ mod tests {
         let cli = Cli::try_parse_from(["x", "members", "--state-dir", "/a"]).unwrap();
         assert_eq!(cli.sources.state_dir, Some(PathBuf::from("/a")));
         assert!(Cli::try_parse_from(["x", "invite", "--expires", "soon"]).is_err());
+        assert!(Cli::try_parse_from(["x", "invite", "--uses", "0"]).is_err());
         assert!(Cli::try_parse_from(["x", "invite", "--expires", "0s"]).is_err());
     }
 }

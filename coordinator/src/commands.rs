@@ -1,12 +1,12 @@
 //! The commands of the program, each a function from checked settings to output.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
 use buildbee_proto::limits::MAX_ADDRESSES_PER_PEER;
-use buildbee_proto::membership::UnixSeconds;
+use buildbee_proto::membership::{ParseTicketError, Signed, TICKET_PREFIX, Ticket, UnixSeconds};
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,7 +16,7 @@ use crate::clock::unix_now;
 use crate::config::{ConfigError, Settings};
 use crate::membership::farm::{Farm, FarmError};
 use crate::membership::register::Member;
-use crate::serve::{Coordinator, ServeError};
+use crate::serve::{Coordinator, Places, ServeError};
 use crate::status::host::OwnNames;
 
 /// Exit code: the user asked for something that can't be.
@@ -53,6 +53,19 @@ pub enum CommandError {
         /// How many.
         found: usize,
     },
+    /// A ticket that is to be revoked is none.
+    #[error("{0}\nhint: paste the whole line that `buildbee-coordinator invite` printed")]
+    Ticket(#[from] ParseTicketError),
+    /// A key file can't be read or written.
+    #[error("key file {}: {source}\nhint: {hint}", file.display())]
+    KeyFile {
+        /// Which.
+        file: PathBuf,
+        /// What the system says.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
     /// The log filter is none.
     #[error("log filter {filter:?}: {reason}\nhint: write for instance info, debug or buildbee_coordinator=debug")]
     Log {
@@ -73,11 +86,16 @@ impl CommandError {
     /// 2 for what the user can put right by asking differently, 1 for what is wrong with the machine.
     pub fn exit_code(&self) -> ExitCode {
         let code = match self {
-            Self::Config(_) | Self::Guess(_) | Self::Address { .. } | Self::Addresses { .. } | Self::Log { .. } => {
-                EXIT_USER
+            Self::Config(_)
+            | Self::Guess(_)
+            | Self::Address { .. }
+            | Self::Addresses { .. }
+            | Self::Log { .. }
+            | Self::Ticket(_)
+            | Self::Farm(FarmError::Revoke(_) | FarmError::NoKey | FarmError::Occupied { .. }) => EXIT_USER,
+            Self::Farm(_) | Self::Serve(_) | Self::Output(_) | Self::Random(_) | Self::KeyFile { .. } => {
+                EXIT_ENVIRONMENT
             }
-            Self::Farm(FarmError::Revoke(_)) => EXIT_USER,
-            Self::Farm(_) | Self::Serve(_) | Self::Output(_) | Self::Random(_) => EXIT_ENVIRONMENT,
         };
         ExitCode::from(code)
     }
@@ -108,16 +126,20 @@ pub fn invite(
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).map_err(CommandError::Random)?;
     let expires_at = now.saturating_add(args.expires.as_secs());
-    let ticket = farm.invite(args.role.into(), addresses.clone(), expires_at, nonce);
+    let (role, uses) = (args.role.into(), args.uses);
+    let shown = addresses.join(", ");
+    let (issued_at, coordinator) = (now, farm.identity().peer());
+    let ticket =
+        farm.invite(Ticket { farm: farm.id(), coordinator, addresses, role, issued_at, expires_at, uses, nonce });
     let program = match args.role {
         InviteRole::Agent => "buildbee-agent",
         InviteRole::Client => "buildbee",
     };
     writeln!(
         notes,
-        "one machine can join farm {} at {} with this ticket until {}:\n  {program} join TICKET",
+        "{} can join farm {} at {shown} with this ticket until {}:\n  {program} join TICKET",
+        if uses == 1 { "one machine".to_owned() } else { format!("{uses} machines") },
         farm.id().short(),
-        addresses.join(", "),
         date(expires_at),
     )?;
     writeln!(out, "{}", ticket.to_text())?;
@@ -128,6 +150,12 @@ pub fn invite(
 pub fn revoke(settings: &Settings, args: &RevokeArgs, notes: &mut impl Write) -> Result<(), CommandError> {
     let farm = Farm::open(&settings.state_dir, unix_now())?;
     note_new_farm(&farm, &settings.state_dir, notes)?;
+    if args.member.trim().starts_with(TICKET_PREFIX) {
+        let ticket = Signed::<Ticket>::from_text(&args.member)?;
+        farm.revoke_ticket(&ticket, unix_now())?;
+        writeln!(notes, "nobody can join with that ticket any more; whoever has joined with it stays")?;
+        return Ok(());
+    }
     let member = farm.revoke(&args.member, unix_now())?;
     let Member { name, peer, .. } = member;
     writeln!(notes, "{name} ({peer}) is no longer a member; a running coordinator tells the others within seconds")?;
@@ -168,7 +196,16 @@ pub async fn serve(settings: &Settings, args: &ServeArgs, notes: &mut impl Write
     }
     let (farm_id, peer) = (farm.id(), farm.identity().peer());
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
-    let mut coordinator = Coordinator::start(farm, settings.listen, settings.mdns, &name, now).await?;
+    let places = Places {
+        listen: settings.listen,
+        mdns: settings.mdns,
+        addresses: settings.addresses.clone(),
+        members: farm.to_meet()?,
+    };
+    if farm.is_recovering()? {
+        tracing::warn!("this farm's list of members is gone; it comes back from the first member that calls");
+    }
+    let mut coordinator = Coordinator::start(farm, places, &name, now).await?;
     tracing::info!("listening on {} as {peer} of farm {farm_id}", coordinator.addresses().join(", "));
     if let Some(address) = settings.status.0 {
         let names = OwnNames::new(&name, settings.addresses.iter().chain(&settings.status_hosts));
@@ -214,7 +251,6 @@ fn date(at: UnixSeconds) -> String {
 
 #[cfg(test)]
 mod tests {
-    use buildbee_proto::membership::{Signed, Ticket};
     use buildbee_proto::peer::{PeerId, Role};
 
     use super::*;
@@ -233,7 +269,7 @@ mod tests {
 
     fn invitation(expires: u64, addresses: &[&str]) -> InviteArgs {
         let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
-        InviteArgs { role: InviteRole::Agent, expires: Duration::from_secs(expires), addresses }
+        InviteArgs { role: InviteRole::Agent, expires: Duration::from_secs(expires), uses: 1, addresses }
     }
 
     #[test]
@@ -276,7 +312,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let settings = settings(folder.path());
         let farm = Farm::open(&settings.state_dir, unix_now()).unwrap();
-        let ticket = farm.invite(Role::Client, vec![], unix_now() + 60, [1; 16]);
+        let mut ticket = Vec::new();
+        let client = InviteArgs { role: InviteRole::Client, ..invitation(60, &[]) };
+        invite(&settings, &client, &mut ticket, &mut Vec::new()).unwrap();
+        let text = String::from_utf8(ticket).unwrap();
+        let ticket = Signed::<Ticket>::from_text(&text).unwrap();
         farm.enrol(&ticket, PeerId([1; 32]), "desk-7", unix_now()).unwrap();
         let list = |json| {
             let mut out = Vec::new();
@@ -290,6 +330,9 @@ mod tests {
         assert_eq!(json[0]["name"], "desk-7");
         assert_eq!(json[0]["peer"], "01".repeat(32));
         assert!(json[0]["revoked_at"].is_u64());
+        revoke(&settings, &RevokeArgs { member: text }, &mut Vec::new()).unwrap();
+        let error = farm.enrol(&ticket, PeerId([2; 32]), "desk-9", unix_now()).unwrap_err().to_string();
+        assert!(error.contains("was revoked"), "{error}");
         let unknown = revoke(&settings, &RevokeArgs { member: "desk-8".to_owned() }, &mut Vec::new()).unwrap_err();
         assert_eq!(unknown.exit_code(), ExitCode::from(EXIT_USER));
     }

@@ -4,9 +4,10 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use buildbee_coordinator::cli::{Cli, Command, ServeArgs};
+use buildbee_coordinator::cli::{Cli, Command, KeyCommand, ServeArgs};
 use buildbee_coordinator::commands::{self, CommandError};
 use buildbee_coordinator::config::{self, Environment, Settings};
+use buildbee_coordinator::keys;
 use buildbee_coordinator::serve::ServeError;
 use buildbee_p2p::log;
 use clap::Parser as _;
@@ -63,6 +64,8 @@ fn run(cli: &Cli) -> Result<(), CommandError> {
         Command::Invite(args) => commands::invite(&settings, args, &mut out, &mut notes),
         Command::Revoke(args) => commands::revoke(&settings, args, &mut notes),
         Command::Members(args) => commands::members(&settings, args, &mut out),
+        Command::Key(KeyCommand::Export(args)) => keys::export(&settings, args, &mut out, &mut notes),
+        Command::Key(KeyCommand::Import(args)) => keys::import(&settings, args, &mut io::stdin().lock(), &mut notes),
     }
 }
 

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::unix_now;
 use crate::membership::farm::{Enrolled, Farm, FarmError};
 use crate::offer::{ip_of, sanitise};
+use crate::papers::Papers;
 use crate::scheduler::core::{MAX_PEERS, SILENCE};
 use crate::scheduler::handle::{SchedulerHandle, Stopped};
 
@@ -49,6 +50,8 @@ pub struct Rpc {
     pub farm: Arc<Farm>,
     /// Knows peers' addresses and the current roster.
     pub node: Node,
+    /// Answers what members ask of rosters and memberships.
+    pub papers: Papers,
     /// Where streams run.
     pub tasks: Tasks,
 }
@@ -126,6 +129,10 @@ pub async fn serve(mut inbound: Inbound, rpc: Rpc, token: CancellationToken) {
                 let control =
                     control_task(rpc.clone(), sessions.clone(), Caller { peer, role }, number, stream, session);
                 rpc.tasks.spawn("control", control);
+            }
+            (Protocol::Papers, Sender::Member { peer, role, name }) => {
+                let papers = rpc.papers.clone();
+                rpc.tasks.spawn("papers", async move { papers.answer(peer, role, &name, stream).await });
             }
             (Protocol::Join, from) => {
                 let Ok(permit) = Arc::clone(&joins).try_acquire_owned() else { continue };
@@ -208,7 +215,7 @@ async fn control(rpc: &Rpc, caller: Caller, stream: &mut PeerStream) -> Ending {
 async fn answer(rpc: &Rpc, caller: Caller, call: ControlCall) -> Result<ControlAnswer, Stopped> {
     match (call, caller.role) {
         (ControlCall::Agent(state), Role::Agent) => {
-            let roster = newer_roster(&rpc.node, state.roster_version);
+            let roster = newer_roster(rpc, caller.peer, state.roster_version);
             let observed = rpc.node.peers().borrow().get(caller.peer).and_then(|entry| ip_of(&entry.address));
             let state = AgentState { offer: sanitise(state.offer, caller.peer, observed), ..state };
             let mut desired = rpc.scheduler.agent(caller.peer, state).await?;
@@ -216,7 +223,7 @@ async fn answer(rpc: &Rpc, caller: Caller, call: ControlCall) -> Result<ControlA
             Ok(ControlAnswer::Agent(desired))
         }
         (ControlCall::Client(state), Role::Client | Role::Agent) => {
-            let roster = newer_roster(&rpc.node, state.roster_version);
+            let roster = newer_roster(rpc, caller.peer, state.roster_version);
             let mut desired = rpc.scheduler.client(caller.peer, state).await?;
             desired.roster = roster;
             Ok(ControlAnswer::Client(desired))
@@ -228,9 +235,9 @@ async fn answer(rpc: &Rpc, caller: Caller, call: ControlCall) -> Result<ControlA
     }
 }
 
-/// The roster for a peer that holds an older one.
-fn newer_roster(node: &Node, held_version: u64) -> Option<Bytes> {
-    let roster = node.roster()?;
+/// The roster for a peer that holds an older one, once it may hear it.
+fn newer_roster(rpc: &Rpc, peer: PeerId, held_version: u64) -> Option<Bytes> {
+    let roster = rpc.node.roster().filter(|_| rpc.papers.may_be_told(peer))?;
     (roster.value.version > held_version).then(|| Bytes(roster.to_canonical()))
 }
 

@@ -13,13 +13,16 @@ use std::time::Duration;
 use buildbee_p2p::node::{self, Node, NodeConfig, StartError};
 use buildbee_p2p::private_file;
 use buildbee_p2p::tasks::Tasks;
+use buildbee_proto::limits::MAX_ADDRESSES_PER_PEER;
 use buildbee_proto::membership::UnixSeconds;
 use serde::Serialize;
 use thiserror::Error;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::addresses::guess;
 use crate::membership::farm::{Farm, FarmError};
+use crate::papers::Papers;
 use crate::rpc::{self, Rpc};
 use crate::scheduler::actor;
 use crate::scheduler::handle::SchedulerHandle;
@@ -73,6 +76,19 @@ struct Ready<'a> {
     status: Option<String>,
 }
 
+/// Where a coordinator is, and where others are.
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Whether to answer by multicast.
+    pub mdns: bool,
+    /// Where members reach it; a guess if empty.
+    pub addresses: Vec<String>,
+    /// Members to dial while nobody calls.
+    pub members: Vec<String>,
+}
+
 /// A coordinator that listens.
 #[derive(Debug)]
 pub struct Coordinator {
@@ -85,13 +101,8 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// Starts the coordinator of `farm` on the current runtime. Returns once it listens.
-    pub async fn start(
-        farm: Farm,
-        listen: SocketAddr,
-        mdns: bool,
-        name: &str,
-        now: UnixSeconds,
-    ) -> Result<Self, ServeError> {
+    pub async fn start(farm: Farm, places: Places, name: &str, now: UnixSeconds) -> Result<Self, ServeError> {
+        let Places { listen, mdns, mut addresses, members } = places;
         let config = NodeConfig {
             identity: farm.identity().clone(),
             membership: farm.own_membership(name, now),
@@ -105,12 +116,20 @@ impl Coordinator {
         let tasks = Tasks::new();
         let accepting = tasks.token().child_token();
         if let Some(bound) = node.listening().iter().find_map(|address| address.parse::<SocketAddr>().ok()) {
-            farm.note_listening(SocketAddr::new(listen.ip(), bound.port()))?;
+            let listening = SocketAddr::new(listen.ip(), bound.port());
+            farm.note_listening(listening)?;
+            if addresses.is_empty() {
+                // Without one, members go on with the address that they joined at.
+                addresses = guess(listening).unwrap_or_default();
+            }
         }
+        addresses.truncate(MAX_ADDRESSES_PER_PEER);
         let farm = Arc::new(farm);
+        let papers = Papers::new(Arc::clone(&farm), node.clone(), addresses)?;
+        tasks.spawn("consult", papers.clone().consult_task(members, tasks.clone()));
         tasks.spawn("scheduler", scheduler_actor.run(tasks.token()));
         tasks.spawn("roster", roster_task(Arc::clone(&farm), node.clone(), tasks.token()));
-        let rpc = Rpc { scheduler: scheduler.clone(), farm, node: node.clone(), tasks: tasks.clone() };
+        let rpc = Rpc { scheduler: scheduler.clone(), farm, node: node.clone(), papers, tasks: tasks.clone() };
         let accept = rpc::serve(inbound, rpc, accepting.clone());
         let ended = accepting.clone();
         tasks.spawn("accept", async move {

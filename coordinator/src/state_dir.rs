@@ -126,6 +126,15 @@ impl StateDir {
         Ok(Some(bytes))
     }
 
+    /// Removes a file, if it is there.
+    pub fn remove(&self, name: &str) -> Result<(), StateError> {
+        let path = self.file(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(StateError::File { file: path, source }),
+            _ => Ok(()),
+        }
+    }
+
     /// Replaces a file: after a crash it is the old one or the new one, and once this returns it is the new one.
     pub fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
         let path = self.file(name);

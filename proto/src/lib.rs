@@ -3,7 +3,8 @@
 //! Two kinds of types live here. *Content* ([`Directory`](tree::Directory), [`Toolchain`](toolchain::Toolchain),
 //! [`Command`](action::Command), [`Action`](action::Action), [`ActionResult`](outcome::ActionResult),
 //! [`Membership`](membership::Membership)) has a hand-written [canonical encoding](canonical), because it is hashed or signed and
-//! must never change its bytes. *Messages* ([`control`], [`execute`], [`exchange`], [`store_path`], [`local`]) are framed by the serialiser
+//! must never change its bytes. *Messages* ([`control`], [`execute`], [`exchange`], [`store_path`], [`papers`],
+//! [`local`]) are framed by the serialiser
 //! behind [`codec`], bounded by [`limits`] and versioned by protocol id in [`version`].
 //!
 //! Beside them stands what the programs must do alike: [`responsible`] (who keeps a result), [`filter`] (what
@@ -32,6 +33,7 @@ pub mod manifest;
 pub mod membership;
 pub mod observed;
 pub mod outcome;
+pub mod papers;
 pub mod path;
 pub mod peer;
 pub mod record;

@@ -53,6 +53,8 @@ pub const MAX_BLOB_MAP_FRAME: usize = 512 << 10;
 pub const MAX_CACHE_FRAME: usize = MAX_RESULT_BYTES;
 /// One frame of the hello and join streams.
 pub const MAX_HELLO_FRAME: usize = 64 << 10;
+/// One frame of the papers streams: a roster of all members and as many revoked ones, and room.
+pub const MAX_PAPERS_FRAME: usize = 512 << 10;
 /// One frame between wrapper and daemon.
 pub const MAX_LOCAL_FRAME: usize = 64 << 20;
 
@@ -97,6 +99,8 @@ pub const MAX_OUTPUT_BYTES: u64 = 4 << 30;
 
 /// Members of one farm.
 pub const MAX_MEMBERS: usize = 4_096;
+/// Machines that one ticket may let in.
+pub const MAX_TICKET_USES: u32 = 4_096;
 /// Slots that one agent may offer.
 pub const MAX_SLOTS_PER_AGENT: usize = 1_024;
 /// Toolchains that one agent may advertise, or one client ask for.

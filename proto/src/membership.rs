@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::canonical::{Canonical, CanonicalError, Reader, Writer, check_ascending};
 use crate::digest::hex;
-use crate::limits::{MAX_ADDRESSES_PER_PEER, MAX_HELLO_FRAME, MAX_MEMBERS, MAX_NAME_BYTES};
+use crate::limits::{MAX_ADDRESSES_PER_PEER, MAX_HELLO_FRAME, MAX_MEMBERS, MAX_NAME_BYTES, MAX_TICKET_USES};
 use crate::peer::{PeerId, Role, Signature};
 
 /// Seconds since the Unix epoch.
@@ -80,7 +80,7 @@ impl Canonical for Membership {
     }
 }
 
-/// A permission to join a farm, once, printed by `buildbee-coordinator invite`.
+/// A permission to join a farm, printed by `buildbee-coordinator invite`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
     /// The farm's public key, which signs.
@@ -91,33 +91,42 @@ pub struct Ticket {
     pub addresses: Vec<String>,
     /// What the newcomer may do.
     pub role: Role,
+    /// When it was printed: a coordinator that lost its list no longer knows who used tickets from before.
+    pub issued_at: UnixSeconds,
     /// The last moment to join.
     pub expires_at: UnixSeconds,
-    /// Tells tickets apart, so that each is used once.
+    /// How many machines it lets in: 1 to `MAX_TICKET_USES`.
+    pub uses: u32,
+    /// Tells tickets apart, so that uses can be counted.
     pub nonce: [u8; 16],
 }
 
 impl Canonical for Ticket {
-    const TAG: [u8; 4] = *b"bbt1";
+    const TAG: [u8; 4] = *b"bbt2";
 
     fn encode(&self, out: &mut Writer) {
         out.raw(&self.farm.0);
         out.raw(&self.coordinator.0);
         out.list(&self.addresses, |out, address| out.text(address));
         encode_role(out, self.role);
+        out.u64(self.issued_at);
         out.u64(self.expires_at);
+        out.u32(self.uses);
         out.raw(&self.nonce);
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CanonicalError> {
-        Ok(Self {
+        let ticket = Self {
             farm: PeerId(input.array()?),
             coordinator: PeerId(input.array()?),
             addresses: input.list(MAX_ADDRESSES_PER_PEER, Reader::text)?,
             role: decode_role(input)?,
+            issued_at: input.u64()?,
             expires_at: input.u64()?,
+            uses: input.u32()?,
             nonce: input.array()?,
-        })
+        };
+        if (1..=MAX_TICKET_USES).contains(&ticket.uses) { Ok(ticket) } else { Err(CanonicalError::Range("uses")) }
     }
 }
 

@@ -22,6 +22,8 @@
 //! | local 5 | 0.1.0 | the command line may ask what has happened since a moment, and for the counts of one run |
 //! | `/buildbee/store-path/1` | 0.1.0 | agents hand each other paths of Nix's store |
 //! | `/buildbee/cache/6`, `bbY1`, property `target` | 0.1.0 | agents tell which compilers they can run in place of those of other machines |
+//! | `/buildbee/papers/1` | 0.1.0 | members hand each other the roster and the coordinator's address; memberships are renewed |
+//! | `bbt2` | 0.1.0 | a ticket says when it was issued and how many machines it lets in |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,12 +42,14 @@ pub enum Protocol {
     Cache,
     /// Paths of Nix's store.
     StorePath,
+    /// Rosters, memberships anew, and where the coordinator is.
+    Papers,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Hello, Self::Join, Self::Control, Self::Action, Self::Blob, Self::Cache, Self::StorePath];
+    pub const ALL: [Self; 8] =
+        [Self::Hello, Self::Join, Self::Control, Self::Action, Self::Blob, Self::Cache, Self::StorePath, Self::Papers];
 
     /// Whether its streams are packed (`buildbee-p2p`): those that carry content. What others carry is small, and mostly digests.
     pub const fn is_packed(self) -> bool {
@@ -62,6 +66,7 @@ impl Protocol {
             Self::Blob => "/buildbee/blob/3",
             Self::Cache => "/buildbee/cache/6",
             Self::StorePath => "/buildbee/store-path/1",
+            Self::Papers => "/buildbee/papers/1",
         }
     }
 }

@@ -114,6 +114,7 @@ pub struct Farm {
     /// Settings of agents that are not dedicated, by number; they count at the agent's next start.
     pub agent_settings: BTreeMap<usize, String>,
     coordinator_address: String,
+    coordinator_folder: PathBuf,
     programs: PathBuf,
     network: Option<Network>,
     folder: TempDir,
@@ -159,6 +160,7 @@ impl Farm {
             coordinator: None,
             agents: Vec::new(),
             coordinator_address: String::new(),
+            coordinator_folder: folder.path().join("coordinator"),
             options,
             agent_settings: BTreeMap::new(),
             programs,
@@ -267,13 +269,18 @@ impl Farm {
         output
     }
 
+    /// Where the coordinator listens.
+    pub fn coordinator_address(&self) -> String {
+        self.coordinator_address.clone()
+    }
+
     /// A ticket for one newcomer.
     pub fn invite(&self, role: &str) -> String {
         let mut invite = self.member("coordinator", "buildbee-coordinator");
         invite
             .args(["invite", "--role", role, "--address", &self.coordinator_address])
             .arg("--state-dir")
-            .arg(self.path("coordinator"));
+            .arg(&self.coordinator_folder);
         String::from_utf8_lossy(&self.must_run(&mut invite).stdout).trim().to_owned()
     }
 
@@ -287,7 +294,7 @@ impl Farm {
         let _ = fs::remove_file(&ready);
         let mut serve = self.member("coordinator", "buildbee-coordinator");
         serve.args(["serve", "--no-mdns", "--status", "127.0.0.1:0", "--listen", &self.coordinator_address]);
-        serve.arg("--state-dir").arg(self.path("coordinator")).arg("--ready-file").arg(&ready);
+        serve.arg("--state-dir").arg(&self.coordinator_folder).arg("--ready-file").arg(&ready);
         let process =
             Process::start(serve, "coordinator", self.folder.path()).unwrap_or_else(|error| panic!("{error}"));
         self.coordinator = Some(process);
@@ -295,6 +302,20 @@ impl Farm {
         if let Some(address) = document["addresses"][0].as_str() {
             address.clone_into(&mut self.coordinator_address);
         }
+    }
+
+    /// From now on the coordinator is the one in `folder`, on another port. It is not started.
+    pub fn move_coordinator(&mut self, folder: &Path) {
+        self.coordinator = None;
+        folder.clone_into(&mut self.coordinator_folder);
+        self.coordinator_address = self.any_port("coordinator");
+    }
+
+    /// The coordinator's command line, for its folder.
+    pub fn coordinator_command(&self, words: &[&str]) -> Command {
+        let mut command = self.member("coordinator", "buildbee-coordinator");
+        command.args(words).arg("--state-dir").arg(&self.coordinator_folder);
+        command
     }
 
     /// Starts (or starts again) an agent.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use buildbee_p2p::frames::{read_message, write_message};
+use buildbee_p2p::frames::{read_body, read_header, write_message};
 use buildbee_p2p::node::Sender;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::codec::Bytes;
@@ -16,7 +16,7 @@ use buildbee_proto::exchange::{AWAIT_INTERVAL_MS, CacheReply, CacheRequest, Filt
 use buildbee_proto::hint::Hint;
 use buildbee_proto::limits::MAX_ANNOUNCED_BYTES;
 use buildbee_proto::outcome::SignedResult;
-use buildbee_proto::peer::Role;
+use buildbee_proto::peer::{PeerId, Role};
 use buildbee_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -26,10 +26,17 @@ use super::adopt::{Adopted, Adopter, Announced};
 use super::blobs_of;
 use super::kept::Kept;
 use crate::doubles::Doubles;
+use crate::room::{Place, Room, kibibytes};
 
 /// How long a stream may stay without a request.
 const IDLE_DEADLINE: Duration = Duration::from_secs(60);
+/// How long a request may take to arrive, once it has begun to.
+const ARRIVAL_DEADLINE: Duration = Duration::from_secs(10);
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// Memory for requests that arrive or are answered at once, in KiB; further ones wait. One may have `MAX_CACHE_FRAME` bytes.
+const MAX_ARRIVING_KIB: u32 = 64 << 10;
+/// What one peer may have of it.
+const MAX_ARRIVING_KIB_EACH: u32 = 16 << 10;
 
 /// Results that were read and not yet looked after; further ones are not.
 const MAX_READ: usize = 1024;
@@ -44,18 +51,20 @@ pub struct CacheServer {
     kept: Kept,
     read: mpsc::Sender<Digest>,
     doubles: Doubles,
+    arriving: Room,
 }
 
 impl CacheServer {
     /// Answers from `store`, and tells of `doubles`. The actions whose results are read come out of the queue that is returned.
     pub fn new(store: Store, adopter: Adopter, kept: Kept, doubles: Doubles) -> (Self, mpsc::Receiver<Digest>) {
         let (read, was_read) = mpsc::channel(MAX_READ);
-        (Self { store, adopter, kept, read, doubles }, was_read)
+        let arriving = Room::new(MAX_ARRIVING_KIB, MAX_ARRIVING_KIB_EACH);
+        (Self { store, adopter, kept, read, doubles, arriving }, was_read)
     }
 
     /// Serves one stream until its other end is done with it or something fails.
     pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, from: &Sender, mut stream: S) {
-        while let Ok(Ok(Some(request))) = timeout(IDLE_DEADLINE, read_message::<CacheRequest, _>(&mut stream)).await {
+        while let Some((request, _place)) = self.request(from.peer(), &mut stream).await {
             let reply = self.answer(from, request).await;
             if !matches!(timeout(WRITE_DEADLINE, write_message(&mut stream, &reply)).await, Ok(Ok(()))) {
                 return;
@@ -63,6 +72,20 @@ impl CacheServer {
         }
         // Its end of the stream may be gone already: nobody is left to tell.
         drop(timeout(WRITE_DEADLINE, stream.shutdown()).await);
+    }
+
+    /// The next request, and the room that it takes until it is answered.
+    async fn request<S: AsyncRead + Unpin>(
+        &self,
+        from: PeerId,
+        stream: &mut S,
+    ) -> Option<(CacheRequest, Option<Place>)> {
+        let length = timeout(IDLE_DEADLINE, read_header::<CacheRequest, _>(stream)).await.ok()?.ok()??;
+        let arriving = async {
+            let place = self.arriving.take(from, kibibytes(length)).await;
+            read_body(stream, length).await.map(|request| (request, place))
+        };
+        timeout(ARRIVAL_DEADLINE, arriving).await.ok()?.ok()
     }
 
     async fn answer(&self, from: &Sender, request: CacheRequest) -> CacheReply {

@@ -3,7 +3,6 @@
 //! One stream carries requests one after the other. Reading and writing are bounded in memory, in time and in how many are served at
 //! once. Not here: who is a member (the node admits nobody else), and what is worth having.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use buildbee_p2p::frames::{read_message, write_message};
@@ -14,15 +13,17 @@ use buildbee_proto::limits::MAX_BLOBS_PER_REQUEST;
 use buildbee_proto::peer::PeerId;
 use buildbee_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::arriving::Arriving;
 use super::pump::{Framing, write_blobs};
 use super::small::Small;
+use crate::room::Room;
 
 /// Answers being written at once; each takes a blocking thread and about 2 MiB.
-const MAX_SERVING: usize = 16;
+const MAX_SERVING: u32 = 16;
+/// Those for one peer, which may read slowly on purpose.
+const MAX_SERVING_EACH: u32 = 8;
 /// How long a request waits for its turn.
 pub(super) const TURN_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a stream may stay without a request.
@@ -41,13 +42,13 @@ pub struct BlobServer {
     pub(super) store: Store,
     small: Small,
     pub(super) arriving: Arriving,
-    pub(super) turns: Arc<Semaphore>,
+    pub(super) turns: Room,
 }
 
 impl BlobServer {
     /// Serves `store` and `small`, and what is on its way.
     pub fn new(store: Store, small: Small, arriving: Arriving) -> Self {
-        Self { store, small, arriving, turns: Arc::new(Semaphore::new(MAX_SERVING)) }
+        Self { store, small, arriving, turns: Room::new(MAX_SERVING, MAX_SERVING_EACH) }
     }
 
     /// Serves one stream until its other end is done with it or something fails.
@@ -96,7 +97,7 @@ impl BlobServer {
             let absent: Vec<Digest> = some.iter().filter(|digest| !is_here(digest)).copied().collect();
             // Whatever comes of the wait, what is here is sent.
             drop(timeout(ARRIVAL_DEADLINE, self.arriving.settled(&absent, ARRIVAL_SILENCE)).await);
-            let Ok(Ok(_turn)) = timeout(TURN_DEADLINE, self.turns.acquire()).await else {
+            let Ok(Some(_turn)) = timeout(TURN_DEADLINE, self.turns.take(from, 1)).await else {
                 return refuse(stream, ErrorCode::Busy, Retry::OtherAgent, "too many blobs are being sent").await;
             };
             if let Err(error) = write_blobs(&self.store, &self.small, some.to_vec(), Framing::Headers, stream).await {

@@ -74,7 +74,7 @@ impl BlobServer {
             return refuse(stream, ErrorCode::Invalid, Retry::Never, "too many chunks in one request").await;
         }
         for index in chunks {
-            let Ok(Ok(_turn)) = timeout(TURN_DEADLINE, self.turns.acquire()).await else {
+            let Ok(Some(_turn)) = timeout(TURN_DEADLINE, self.turns.take(from, 1)).await else {
                 return refuse(stream, ErrorCode::Busy, Retry::OtherAgent, "too many blobs are being sent").await;
             };
             let sent = match self.chunk(blob, index).await {

@@ -6,12 +6,12 @@
 //! open one by one as their deals run out, and direct requests go on. Not here: deciding about slots ([`core`](super::core)).
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use buildbee_p2p::frames::{FrameError, read_message, write_message};
 use buildbee_p2p::node::{Node, OpenError, PeerStream};
+use buildbee_p2p::papers::Papers;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::control::{
     AgentDesired, AgentInfo, AgentState, ControlAnswer, ControlCall, ControlReply, ControlRequest, Offer,
@@ -74,10 +74,10 @@ pub struct Heartbeat {
     pub toolchains: Toolchains,
     /// What does not change: name, host type, cores, addresses.
     pub offer: Offer,
-    /// Where the newest roster is kept for the next start.
-    pub roster_file: PathBuf,
     /// Told of the other agents.
     pub neighbours: watch::Sender<Arc<Vec<AgentInfo>>>,
+    /// Remembers where other agents are.
+    pub papers: Papers,
 }
 
 /// Calls the coordinator until `stop`.
@@ -177,6 +177,8 @@ impl Actor {
         if let Some(bytes) = &desired.roster {
             self.take_roster(&bytes.0);
         }
+        let agents = desired.peers.iter().map(|agent| (agent.peer, agent.offer.addresses.as_slice()));
+        self.heartbeat.papers.remember(agents);
         self.meet(&desired.peers);
         let peers = desired.peers;
         self.heartbeat.neighbours.send_if_modified(|known| {
@@ -193,14 +195,9 @@ impl Actor {
             Ok(roster) => roster,
             Err(error) => return tracing::warn!(%error, "the coordinator sent a malformed roster"),
         };
-        match self.heartbeat.node.set_roster(roster) {
-            Ok(true) => {
-                if let Err(error) = buildbee_p2p::private_file::replace(&self.heartbeat.roster_file, bytes) {
-                    tracing::warn!(%error, "the roster can't be kept for the next start");
-                }
-            }
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "the coordinator sent a roster that is not the farm's"),
+        // The node's papers keep it for the next start.
+        if let Err(error) = self.heartbeat.node.set_roster(roster) {
+            tracing::warn!(%error, "the coordinator sent a roster that is not the farm's");
         }
     }
 

@@ -40,6 +40,9 @@ pub struct Entry {
     pub peer: String,
     /// Program and first output.
     pub what: String,
+    /// The action, as logs and results name it. Lines of earlier versions have none.
+    #[serde(default)]
+    pub action: String,
     /// How it ended; `None` if not by itself.
     pub exit: Option<i32>,
     /// Processor time.
@@ -219,7 +222,8 @@ mod tests {
 
     fn entry(peer: &str, at: u64, cpu_ms: u64) -> Entry {
         let (client, what) = (format!("{peer}'s"), "gcc a\n.o".to_owned());
-        Entry { at, client, peer: peer.to_owned(), what, exit: Some(0), cpu_ms, wall_ms: 2 * cpu_ms }
+        let (peer, action) = (peer.to_owned(), "0123456789ab".to_owned());
+        Entry { at, client, peer, what, action, exit: Some(0), cpu_ms, wall_ms: 2 * cpu_ms }
     }
 
     #[tokio::test]

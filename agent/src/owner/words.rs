@@ -112,7 +112,8 @@ pub fn history(arguments: &HistoryArguments, now: SystemTime) -> Result<String, 
 fn lines(entries: &[Entry]) -> String {
     let line = |entry: &Entry| {
         let (at, cpu) = (history::shown(entry.at), seconds(entry.cpu_ms));
-        format!("{at}  {cpu:>9}  {}  {}", entry.client, entry.what)
+        let end = if entry.exit.is_some() { "" } else { "  (taken back, or ended)" };
+        format!("{at}  {cpu:>9}  {:12}  {}  {}{end}", entry.action, entry.client, entry.what)
     };
     entries.iter().map(line).collect::<Vec<_>>().join("\n")
 }

@@ -52,3 +52,25 @@ async fn a_day_has_its_share() {
     let history = std::fs::read_to_string(agent.dir.path().join("history.jsonl")).unwrap();
     assert!(history.contains("client of the tests") && history.contains("dash"), "{history}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn work_that_is_taken_back_leaves_a_line_all_the_same() {
+    let farm = Farm::new();
+    let agent = farm.agent(1).await;
+    let client = farm.client(&agent).await;
+    let request = client.script("while :; do :; done", &[]);
+    let long_enough = async {
+        until("the action", Duration::from_secs(20), || agent.get().n_busy() == 1).await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+    };
+    tokio::select! {
+        ended = client.submit(&request) => panic!("{:?}", ended.err()),
+        () = long_enough => {}
+    }
+    let file = agent.dir.path().join("history.jsonl");
+    until("a line", Duration::from_secs(20), || {
+        std::fs::read_to_string(&file).is_ok_and(|history| history.contains("\"exit\":null"))
+    })
+    .await;
+    agent.idle().await;
+}

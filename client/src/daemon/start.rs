@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use buildbee_p2p::enrolment::{Enrolment, EnrolmentError};
 use buildbee_p2p::identity::{Identity, IdentityError};
+use buildbee_p2p::papers::Files;
 use buildbee_p2p::private_file;
 use buildbee_store::{Durability, Options, Store};
 use nix::fcntl::{Flock, FlockArg};
@@ -136,7 +137,12 @@ async fn join_farm(
             return None;
         }
     };
-    match Farm::start(identity.clone(), enrolment, settings.mdns, settings.class, journal.clone()).await {
+    let files = Files {
+        enrolment: settings.enrolment_file(),
+        roster: settings.state_dir.join("roster"),
+        neighbours: settings.state_dir.join("neighbours"),
+    };
+    match Farm::start(identity.clone(), (enrolment, files), settings.mdns, settings.class, journal.clone()).await {
         Ok(farm) => Some(farm),
         Err(error) => {
             warnings.push(format!("not connected to the farm: {error}"));

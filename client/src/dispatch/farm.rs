@@ -9,6 +9,7 @@ use std::time::Duration;
 use buildbee_p2p::enrolment::Enrolment;
 use buildbee_p2p::identity::Identity;
 use buildbee_p2p::node::{Inbound, Node, NodeConfig, Sender, StartError};
+use buildbee_p2p::papers::{Files, Papers, load_roster};
 use buildbee_p2p::tasks::Tasks;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::control::{Class, ClientDesired, ClientState};
@@ -66,6 +67,7 @@ pub struct Farm {
 struct Shared {
     node: Node,
     enrolment: Enrolment,
+    papers: Papers,
     /// How urgent this user's builds are.
     class: Class,
     cache_streams: CacheStreams,
@@ -133,7 +135,7 @@ impl Farm {
     /// Starts the node and its tasks.
     pub async fn start(
         identity: Identity,
-        enrolment: Enrolment,
+        (enrolment, files): (Enrolment, Files),
         mdns: bool,
         class: Class,
         journal: Journal,
@@ -141,7 +143,7 @@ impl Farm {
         let config = NodeConfig {
             identity,
             membership: enrolment.membership.clone(),
-            roster: None,
+            roster: load_roster(&files.roster, enrolment.membership.value.farm),
             listen: Vec::new(),
             mdns,
             accept_joins: false,
@@ -150,6 +152,7 @@ impl Farm {
         let tasks = Tasks::new();
         let (releases, to_release) = releases();
         let (hints, to_tell) = hints();
+        let papers = Papers::new(node.clone(), enrolment.clone(), files);
         let farm = Self {
             shared: Arc::new(Shared {
                 cache_streams: CacheStreams::new(node.clone()),
@@ -165,11 +168,12 @@ impl Farm {
                 started: Instant::now(),
                 tasks: tasks.clone(),
                 enrolment,
+                papers: papers.clone(),
                 class,
             }),
         };
         let coordinator = farm.shared.enrolment.coordinator;
-        farm.node().keep_connected(coordinator, farm.shared.enrolment.addresses.clone());
+        tasks.spawn("papers", papers.clone().upkeep_task(tasks.token()));
         tasks.spawn("synchronise", synchronise_task(farm.clone(), coordinator, tasks.token()));
         let (streams, stop) = (farm.cache_streams().clone(), tasks.token());
         tasks.spawn("release claims", async move {
@@ -177,7 +181,7 @@ impl Farm {
         });
         tasks.spawn("tell of results", hints_task(farm.clone(), to_tell, tasks.token()));
         tasks.spawn("watch peers", watch_peers_task(farm.clone()));
-        tasks.spawn("serve peers", serve_peers_task(farm.clone(), inbound, journal));
+        tasks.spawn("serve peers", serve_peers_task(farm.clone(), papers, inbound, journal));
         Ok(farm)
     }
 
@@ -321,6 +325,8 @@ impl Farm {
                 Err(error) => tracing::warn!(%error, "the coordinator's roster is malformed"),
             }
         }
+        let agents = desired.agents.iter().map(|agent| (agent.peer, agent.offer.addresses.as_slice()));
+        self.shared.papers.remember(agents);
         let now = self.now();
         let (gone, addresses) = {
             let mut state = self.state();
@@ -453,7 +459,7 @@ async fn watch_peers_task(farm: Farm) {
     }
 }
 
-async fn serve_peers_task(farm: Farm, mut inbound: Inbound, journal: Journal) {
+async fn serve_peers_task(farm: Farm, papers: Papers, mut inbound: Inbound, journal: Journal) {
     let stop = farm.shared.tasks.token();
     let serving = Arc::new(Semaphore::new(MAX_SERVING));
     loop {
@@ -462,9 +468,14 @@ async fn serve_peers_task(farm: Farm, mut inbound: Inbound, journal: Journal) {
             () = stop.cancelled() => return,
         };
         let Some(stream) = stream else { return };
-        // Agents fetch inputs; nothing else is asked of a client.
-        let Sender::Member { role: Role::Agent, peer, .. } = stream.from else { continue };
-        if stream.protocol != Protocol::Blob {
+        // Agents fetch inputs, and whoever is connected may ask for papers; nothing else is asked of a client.
+        let Sender::Member { role, peer, .. } = stream.from else { continue };
+        if stream.protocol == Protocol::Papers {
+            let papers = papers.clone();
+            farm.shared.tasks.spawn("papers", async move { papers.answer(peer, stream.stream).await });
+            continue;
+        }
+        if (stream.protocol, role) != (Protocol::Blob, Role::Agent) {
             continue;
         }
         let Ok(permit) = Arc::clone(&serving).try_acquire_owned() else { continue };

@@ -19,7 +19,7 @@ const BIT_CODE: [&str; 4] = [".gnu.lto_", ".llvmbc", ".llvmcmd", ".llvm.lto"];
 
 /// Whether a folder's name could hide in an object: it is of a format that is not known here, or has sections that are compressed or
 /// hold bit code.
-pub(super) fn could_hide(object: &[u8]) -> bool {
+pub fn could_hide(object: &[u8]) -> bool {
     let Ok(file) = File::parse(object) else { return true };
     file.sections().any(|section| {
         let plain = section.compressed_file_range().is_ok_and(|range| range.format == CompressionFormat::None);

@@ -14,7 +14,7 @@
 
 pub mod carry;
 mod depfile;
-mod leak;
+pub mod leak;
 mod names;
 mod options;
 #[cfg(test)]

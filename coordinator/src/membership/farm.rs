@@ -13,15 +13,20 @@ use buildbee_proto::membership::{Membership, Roster, Signed, Ticket, UnixSeconds
 use buildbee_proto::peer::{PeerId, Role};
 use thiserror::Error;
 
+use super::key_file::Keys;
 use super::register::{EnrolError, FORMAT, Member, Register, RevokeError};
 use crate::state_dir::{StateDir, StateError, StateLock};
 
 const FARM_KEY: &str = "farm.key";
 const PEER_KEY: &str = "node.key";
-const REGISTER: &str = "members.json";
-const ROSTER: &str = "roster.bin";
+pub(super) const REGISTER: &str = "members.json";
+pub(super) const ROSTER: &str = "roster.bin";
 /// Where the coordinator listens, or listened last, for `invite`. Plain text; worth nothing if lost.
 const LISTENING: &str = "listening";
+/// Members to dial while nobody calls, one a line, from `key import`. Worth nothing once somebody has.
+const MEET: &str = "meet";
+/// Largest such text in bytes.
+const MAX_MEET_BYTES: u64 = 16 << 10;
 /// Largest such text in bytes.
 const MAX_LISTENING_BYTES: u64 = 256;
 
@@ -60,6 +65,22 @@ pub enum FarmError {
         /// Its format.
         found: u32,
     },
+    /// The text is no key file.
+    #[error(
+        "this is no farm's key, or a part of it is missing\nhint: give the whole file that `buildbee-coordinator key export` wrote"
+    )]
+    NoKey,
+    /// There is a farm in the folder already.
+    #[error(
+        "state folder {} holds farm {} already\nhint: name another one with --state-dir, or move that one away",
+        folder.display(), farm.short()
+    )]
+    Occupied {
+        /// The folder.
+        folder: PathBuf,
+        /// The farm in it.
+        farm: PeerId,
+    },
     /// A ticket is no good.
     #[error(transparent)]
     Enrol(#[from] EnrolError),
@@ -75,6 +96,15 @@ pub struct Farm {
     key: Identity,
     identity: Identity,
     is_new: bool,
+}
+
+/// What a member that shows up anew gets.
+#[derive(Debug, Default)]
+pub struct Vouched {
+    /// For it.
+    pub membership: Option<Signed<Membership>>,
+    /// For everybody, if the list changed.
+    pub roster: Option<Signed<Roster>>,
 }
 
 /// What enrolment yields.
@@ -104,6 +134,9 @@ impl Farm {
         let stored = self.read_roster()?;
         let is_listed = self.read_register()?.is_some();
         let mut register = self.register(now)?;
+        if register.is_recovering() {
+            return Ok(());
+        }
         let roster = register.roster(self.id());
         if stored.as_ref().is_some_and(|stored| stored.value == roster) && is_listed {
             return Ok(());
@@ -156,16 +189,107 @@ impl Farm {
         })
     }
 
-    /// A ticket to join this farm with. `nonce` must be random.
-    pub fn invite(
+    /// A ticket to join this farm with. Farm and coordinator are filled in; the nonce must be random.
+    pub fn invite(&self, ticket: Ticket) -> Signed<Ticket> {
+        self.key.signed(Ticket { farm: self.id(), coordinator: self.identity.peer(), ..ticket })
+    }
+
+    /// The farm's secrets, to be kept elsewhere.
+    pub fn keys(&self) -> Keys {
+        Keys { farm: self.key.clone(), coordinator: self.identity.clone() }
+    }
+
+    /// Makes the farm of `keys` anew in a folder without one, or with one that never had a member; its members bring the list back, unless
+    /// there are none. `meet` says where some of them listen. Blocks on the disk.
+    pub fn import(
+        folder: &Path,
+        keys: &Keys,
+        has_members: bool,
+        meet: &[String],
+        now: UnixSeconds,
+    ) -> Result<Self, FarmError> {
+        let state = StateDir::open(folder)?;
+        let lock = state.lock()?;
+        let (farm_key, peer_key) = (state.file(FARM_KEY), state.file(PEER_KEY));
+        let farm = Self { key: keys.farm.clone(), identity: keys.coordinator.clone(), is_new: false, state };
+        if farm_key.exists() {
+            let held = Identity::load_or_create(&farm_key)?.peer();
+            let register = farm.read_register()?;
+            let is_waiting = held == farm.id() && register.as_ref().is_some_and(Register::is_recovering);
+            // Installing a package makes a farm that nobody wants.
+            let is_unused = register.is_some_and(|register| register.members().is_empty());
+            if !is_waiting && !is_unused {
+                return Err(FarmError::Occupied { folder: folder.to_owned(), farm: held });
+            }
+            if !is_waiting {
+                let _nobody_serves_it = farm.state.serve()?;
+                farm.state.remove(FARM_KEY)?;
+                farm.state.remove(PEER_KEY)?;
+                farm.state.remove(ROSTER)?;
+            }
+        }
+        farm.state.replace(MEET, meet.join("\n").as_bytes())?;
+        // The key last: without it there is no farm.
+        farm.write_register(&Register::lost(has_members, now))?;
+        farm.identity.keep(&peer_key)?;
+        farm.key.keep(&farm_key)?;
+        farm.mend(now)?;
+        drop(lock);
+        Ok(farm)
+    }
+
+    /// Whether nobody has brought the list of members back yet. Blocks on the disk.
+    pub fn is_recovering(&self) -> Result<bool, FarmError> {
+        Ok(self.read_register()?.is_some_and(|register| register.is_recovering()))
+    }
+
+    /// Whether the list of members was lost once, or is yet to come back. Blocks on the disk.
+    pub fn was_lost(&self) -> Result<bool, FarmError> {
+        Ok(self.read_register()?.is_some_and(|register| register.recovered_at.is_some()))
+    }
+
+    /// Takes over what a roster of this farm, shown by a member, says and the list does not: the new roster, if there was anything.
+    /// Blocks on the disk.
+    pub fn merge(&self, shown: &Signed<Roster>, now: UnixSeconds) -> Result<Option<Signed<Roster>>, FarmError> {
+        if shown.value.farm != self.id() || !verify_signed(self.id(), shown) {
+            return Err(EnrolError::Forged.into());
+        }
+        let _lock = self.state.lock()?;
+        let mut register = self.register(now)?;
+        if register.merge(&shown.value, now) { self.write(&register).map(Some) } else { Ok(None) }
+    }
+
+    /// Notes a member whose membership its connection proved, and gives it a new one if it asks. Blocks on the disk.
+    pub fn vouch(
         &self,
+        peer: PeerId,
         role: Role,
-        addresses: Vec<String>,
-        expires_at: UnixSeconds,
-        nonce: [u8; 16],
-    ) -> Signed<Ticket> {
-        let coordinator = self.identity.peer();
-        self.key.signed(Ticket { farm: self.id(), coordinator, addresses, role, expires_at, nonce })
+        name: &str,
+        renew: bool,
+        now: UnixSeconds,
+    ) -> Result<Vouched, FarmError> {
+        let _lock = self.state.lock()?;
+        let mut register = self.register(now)?;
+        let before = register.roster_version;
+        let adopted = register.adopt(peer, role, name, now);
+        let membership = if renew { register.renew(self.id(), peer, now) } else { None };
+        let membership = membership.map(|membership| self.key.signed(membership));
+        if !adopted && membership.is_none() {
+            return Ok(Vouched::default());
+        }
+        let roster = self.write(&register)?;
+        Ok(Vouched { membership, roster: (register.roster_version != before).then_some(roster) })
+    }
+
+    /// Calls a ticket of this farm back. Blocks on the disk.
+    pub fn revoke_ticket(&self, ticket: &Signed<Ticket>, now: UnixSeconds) -> Result<(), FarmError> {
+        if ticket.value.farm != self.id() || !verify_signed(self.id(), ticket) {
+            return Err(RevokeError::ForeignTicket.into());
+        }
+        let _lock = self.state.lock()?;
+        let mut register = self.register(now)?;
+        register.revoke_ticket(&ticket.value, now)?;
+        self.write_register(&register)
     }
 
     /// Lets `peer`, whose id its connection proved, in. Blocks on the disk.
@@ -221,6 +345,12 @@ impl Farm {
         Ok(bytes.and_then(|bytes| std::str::from_utf8(&bytes).ok()?.trim().parse().ok()))
     }
 
+    /// Where members listen that are to be dialled while nobody calls.
+    pub fn to_meet(&self) -> Result<Vec<String>, FarmError> {
+        let bytes = self.state.read(MEET, MAX_MEET_BYTES)?.unwrap_or_default();
+        Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_owned).collect())
+    }
+
     /// The file of the roster: it is replaced by whoever changes it.
     pub fn roster_file(&self) -> PathBuf {
         self.state.file(ROSTER)
@@ -235,154 +365,24 @@ impl Farm {
         if let Some(found) = format.filter(|found| *found > FORMAT) {
             return Err(FarmError::Newer { file, found });
         }
-        let register: Register = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+        let mut register: Register = serde_json::from_value(value).map_err(|error| damaged(error.to_string()))?;
+        register.format = FORMAT;
         if register.is_sound() { Ok(Some(register)) } else { Err(damaged("it breaks its own rules".to_owned())) }
+    }
+
+    /// Writes the list alone. The lock is held by the caller.
+    fn write_register(&self, register: &Register) -> Result<(), FarmError> {
+        let mut text = serde_json::to_string_pretty(register)
+            .map_err(|error| FarmError::Damaged { file: self.state.file(REGISTER), reason: error.to_string() })?;
+        text.push('\n');
+        Ok(self.state.replace(REGISTER, text.as_bytes())?)
     }
 
     /// Writes the list, then the roster that follows from it. The lock is held by the caller.
     fn write(&self, register: &Register) -> Result<Signed<Roster>, FarmError> {
-        let mut text = serde_json::to_string_pretty(register)
-            .map_err(|error| FarmError::Damaged { file: self.state.file(REGISTER), reason: error.to_string() })?;
-        text.push('\n');
-        self.state.replace(REGISTER, text.as_bytes())?;
+        self.write_register(register)?;
         let roster = self.key.signed(register.roster(self.id()));
         self.state.replace(ROSTER, &roster.to_canonical())?;
         Ok(roster)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    const NOW: UnixSeconds = 1_800_000_000;
-
-    fn farm(folder: &Path) -> Farm {
-        Farm::open(folder, NOW).unwrap()
-    }
-
-    fn ticket(farm: &Farm, nonce: u8) -> Signed<Ticket> {
-        farm.invite(Role::Client, vec!["127.0.0.1:7470".to_owned()], NOW + 100, [nonce; 16])
-    }
-
-    fn enrol_error(result: Result<Enrolled, FarmError>) -> EnrolError {
-        match result {
-            Err(FarmError::Enrol(error)) => error,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_farm_is_made_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = farm(folder.path());
-        let again = farm(folder.path());
-        assert!(first.is_new() && !again.is_new());
-        assert_eq!((first.id(), first.identity().peer()), (again.id(), again.identity().peer()));
-        assert_ne!(first.id(), first.identity().peer());
-        let membership = again.own_membership("box", NOW);
-        assert!(verify_signed(first.id(), &membership));
-    }
-
-    #[test]
-    fn a_member_is_let_in_and_known_to_other_processes() {
-        let folder = tempfile::tempdir().unwrap();
-        let (serving, command) = (farm(folder.path()), farm(folder.path()));
-        let newcomer = Identity::generate().peer();
-        let enrolled = serving.enrol(&ticket(&command, 1), newcomer, "board\u{1b}[31m", NOW).unwrap();
-        assert!(verify_signed(serving.id(), &enrolled.membership));
-        assert_eq!(enrolled.membership.value.name, "board[31m");
-        assert_eq!(command.read_roster().unwrap().unwrap(), enrolled.roster);
-        assert_eq!(command.revoke("board[31m", NOW).unwrap().peer, newcomer);
-        let roster = serving.read_roster().unwrap().unwrap();
-        assert!(roster.value.version > enrolled.roster.value.version);
-        assert_eq!(roster.value.revoked, [newcomer]);
-        assert_eq!(enrol_error(serving.enrol(&ticket(&command, 2), newcomer, "x", NOW)), EnrolError::Revoked);
-    }
-
-    #[test]
-    fn foreign_tampered_expired_and_used_tickets_let_nobody_in() {
-        let (folder, other_folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (farm, other) = (farm(folder.path()), farm(other_folder.path()));
-        let newcomer = Identity::generate().peer();
-        let expected = EnrolError::OtherFarm { expected: farm.id(), found: other.id() };
-        assert_eq!(enrol_error(farm.enrol(&ticket(&other, 1), newcomer, "x", NOW)), expected);
-        let mut renamed = ticket(&other, 1);
-        renamed.value.farm = farm.id();
-        assert_eq!(enrol_error(farm.enrol(&renamed, newcomer, "x", NOW)), EnrolError::Forged);
-        let mut tampered = ticket(&farm, 1);
-        tampered.value.role = Role::Agent;
-        assert_eq!(enrol_error(farm.enrol(&tampered, newcomer, "x", NOW)), EnrolError::Forged);
-        assert_eq!(enrol_error(farm.enrol(&ticket(&farm, 1), newcomer, "x", NOW + 101)), EnrolError::Expired);
-        assert!(farm.members().unwrap().is_empty());
-        farm.enrol(&ticket(&farm, 1), newcomer, "x", NOW).unwrap();
-        let second = Identity::generate().peer();
-        let reopened = Farm::open(folder.path(), NOW).unwrap();
-        assert_eq!(enrol_error(reopened.enrol(&ticket(&farm, 1), second, "y", NOW)), EnrolError::Used);
-    }
-
-    #[test]
-    fn a_crash_between_list_and_roster_is_made_good() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = farm(folder.path());
-        first.enrol(&ticket(&first, 1), PeerId([1; 32]), "a", NOW).unwrap();
-        let old = fs::read(folder.path().join(ROSTER)).unwrap();
-        let newer = first.enrol(&ticket(&first, 2), PeerId([2; 32]), "b", NOW).unwrap().roster;
-        fs::write(folder.path().join(ROSTER), old).unwrap();
-        let mended = farm(folder.path()).read_roster().unwrap().unwrap();
-        assert_eq!(mended.value.members, newer.value.members);
-        assert!(mended.value.version > newer.value.version);
-        fs::write(folder.path().join(ROSTER), b"torn").unwrap();
-        assert_eq!(first.read_roster().unwrap(), None);
-    }
-
-    #[test]
-    fn a_lost_list_comes_back_from_the_roster_and_a_lost_roster_from_the_list() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = farm(folder.path());
-        first.enrol(&ticket(&first, 1), PeerId([1; 32]), "a", NOW).unwrap();
-        first.enrol(&ticket(&first, 2), PeerId([2; 32]), "b", NOW).unwrap();
-        first.revoke("b", NOW).unwrap();
-        let before = first.read_roster().unwrap().unwrap();
-        fs::remove_file(folder.path().join(REGISTER)).unwrap();
-        assert_eq!(farm(folder.path()).read_roster().unwrap().unwrap().value, before.value);
-        fs::remove_file(folder.path().join(ROSTER)).unwrap();
-        assert_eq!(farm(folder.path()).read_roster().unwrap().unwrap().value, before.value);
-    }
-
-    #[test]
-    fn damaged_and_newer_lists_are_named_and_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(farm(folder.path()));
-        let file = folder.path().join(REGISTER);
-        for (text, expected) in
-            [("{", "is damaged"), ("{\"format\":2}", "format 2"), ("{\"format\":1}", "missing field")]
-        {
-            fs::write(&file, text).unwrap();
-            let error = Farm::open(folder.path(), NOW).unwrap_err().to_string();
-            assert!(error.contains(expected) && error.contains("\nhint: "), "{error}");
-            assert_eq!(fs::read_to_string(&file).unwrap(), text);
-        }
-    }
-
-    #[test]
-    fn changes_from_two_processes_are_both_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let farms = [farm(folder.path()), farm(folder.path())];
-        std::thread::scope(|scope| {
-            for (index, farm) in farms.iter().enumerate() {
-                scope.spawn(move || {
-                    for n in 0..10 {
-                        let n = u8::try_from(index).unwrap() * 100 + n;
-                        farm.enrol(&ticket(farm, n), PeerId([n; 32]), "x", NOW).unwrap();
-                    }
-                });
-            }
-        });
-        let roster = farms[0].read_roster().unwrap().unwrap().value;
-        assert_eq!(roster.members.len(), 20);
-        assert_eq!(roster.version, 21);
     }
 }

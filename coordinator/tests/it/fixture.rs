@@ -2,15 +2,17 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use buildbee_coordinator::clock::unix_now;
 use buildbee_coordinator::membership::farm::Farm;
-use buildbee_coordinator::serve::Coordinator;
+use buildbee_coordinator::serve::{Coordinator, Places};
 use buildbee_p2p::enrolment::{Enrolment, join};
 use buildbee_p2p::frames::{read_message, write_message};
 use buildbee_p2p::identity::Identity;
 use buildbee_p2p::node::{self, Inbound, Node, NodeConfig, PeerStream};
+use buildbee_p2p::papers::Papers;
 use buildbee_proto::control::{
     AgentDesired, AgentState, Class, ClientDesired, ClientState, ControlAnswer, ControlCall, ControlReply,
     ControlRequest, Offer,
@@ -29,21 +31,28 @@ pub(crate) fn anywhere() -> SocketAddr {
 
 pub(crate) async fn start(folder: &Path, listen: SocketAddr) -> Coordinator {
     let farm = Farm::open(folder, unix_now()).unwrap();
-    Coordinator::start(farm, listen, false, "test", unix_now()).await.unwrap()
+    let places = Places { listen, mdns: false, addresses: vec![], members: vec![] };
+    Coordinator::start(farm, places, "test", unix_now()).await.unwrap()
 }
 
 /// A ticket of the farm in `folder`.
 pub(crate) fn ticket(folder: &Path, addresses: Vec<String>, role: Role) -> Signed<Ticket> {
+    ticket_from(&Farm::open(folder, unix_now()).unwrap(), addresses, role, unix_now())
+}
+
+/// A ticket of `farm`, as printed at `issued_at`.
+pub(crate) fn ticket_from(farm: &Farm, addresses: Vec<String>, role: Role, issued_at: u64) -> Signed<Ticket> {
     let mut nonce = [0; 16];
     getrandom::fill(&mut nonce).unwrap();
-    Farm::open(folder, unix_now()).unwrap().invite(role, addresses, unix_now() + 60, nonce)
+    let (coordinator, expires_at) = (farm.identity().peer(), issued_at + 60);
+    farm.invite(Ticket { farm: farm.id(), coordinator, addresses, role, issued_at, expires_at, uses: 1, nonce })
 }
 
 /// A member of the farm with a node of its own.
 pub(crate) struct Member {
     pub(crate) node: Node,
     pub(crate) enrolment: Enrolment,
-    _inbound: Inbound,
+    inbound: Mutex<Option<Inbound>>,
 }
 
 impl Member {
@@ -68,12 +77,24 @@ impl Member {
             accept_joins: false,
         };
         let (node, inbound) = node::start(config).await.unwrap();
-        Self { node, enrolment, _inbound: inbound }
+        Self { node, enrolment, inbound: Mutex::new(Some(inbound)) }
     }
 
     pub(crate) async fn connect(&self) {
         let Enrolment { coordinator, addresses, .. } = &self.enrolment;
         self.node.connect(*coordinator, addresses, WITHIN).await.unwrap();
+    }
+
+    /// Answers what others ask of its papers, and nothing else, from now on.
+    pub(crate) fn answer(&self, papers: Papers) {
+        let mut inbound = self.inbound.lock().unwrap().take().unwrap();
+        tokio::spawn(async move {
+            while let Some(arrived) = inbound.next().await {
+                if arrived.protocol == Protocol::Papers {
+                    papers.answer(arrived.from.peer(), arrived.stream).await;
+                }
+            }
+        });
     }
 
     pub(crate) async fn open(&self) -> Control {

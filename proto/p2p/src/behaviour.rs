@@ -31,8 +31,15 @@ const MDNS_QUERY_INTERVAL: Duration = Duration::from_secs(30);
 const MDNS_TTL: Duration = Duration::from_secs(90);
 
 /// What others may open to an ordinary node.
-const OFFERED: [Protocol; 6] =
-    [Protocol::Hello, Protocol::Control, Protocol::Action, Protocol::Blob, Protocol::Cache, Protocol::StorePath];
+const OFFERED: [Protocol; 7] = [
+    Protocol::Hello,
+    Protocol::Control,
+    Protocol::Action,
+    Protocol::Blob,
+    Protocol::Cache,
+    Protocol::StorePath,
+    Protocol::Papers,
+];
 
 /// The behaviours of a node. The limits come first, so that what they refuse costs the others nothing.
 #[derive(NetworkBehaviour)]

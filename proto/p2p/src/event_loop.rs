@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Connect { peer: PeerId, addresses: Vec<Multiaddr>, reply: oneshot::Sender<Result<(), ConnectError>> },
     /// Open a stream to an admitted peer. The reply says on which connection, and where the stream will come from.
     Open { peer: PeerId, protocol: Protocol, reply: oneshot::Sender<Result<Opening, OpenError>> },
+    /// Dial whoever is there and exchange memberships.
+    Meet { addresses: Vec<Multiaddr> },
 }
 
 /// A stream that is being opened, and the connection that will carry it.
@@ -75,6 +77,7 @@ pub(crate) struct Started {
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) wanted: watch::Sender<Wanted>,
     pub(crate) roster: watch::Sender<Option<Arc<Signed<Roster>>>>,
+    pub(crate) papers: watch::Sender<Bytes>,
     pub(crate) peers: watch::Receiver<Arc<PeerTable>>,
     pub(crate) listening: watch::Receiver<Vec<(ListenerId, String)>>,
     pub(crate) n_refused: Arc<AtomicU64>,
@@ -87,7 +90,7 @@ struct EventLoop {
     swarm: Swarm<Behaviour>,
     own: PeerId,
     /// Our membership as it is shown to others.
-    papers: Bytes,
+    papers: watch::Receiver<Bytes>,
     gate: Gate,
     accept_joins: bool,
     /// Whether what can be packed is, on the fastest of links too.
@@ -115,7 +118,7 @@ pub(crate) fn unix_now() -> UnixSeconds {
 }
 
 /// A random number for jitter. Where the kernel has none, jitter is the least of our worries.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     getrandom::u64().unwrap_or(0)
 }
 
@@ -126,7 +129,7 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Started, StartError> {
     if let Some(roster) = &config.roster {
         check_roster(farm, roster)?;
     }
-    let papers = Bytes(config.membership.to_canonical());
+    let (papers_tx, papers) = watch::channel(Bytes(config.membership.to_canonical()));
     let gate = Gate { farm, roster: config.roster.map(Arc::new) };
     let membership = gate.check_signed(config.membership, own, unix_now()).map_err(StartError::Membership)?;
 
@@ -177,6 +180,7 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Started, StartError> {
         commands: command_tx,
         wanted: wanted_tx,
         roster: roster_tx,
+        papers: papers_tx,
         peers,
         listening,
         n_refused,
@@ -292,6 +296,7 @@ impl EventLoop {
             Command::Connect { peer, addresses, reply } => self.on_connect(peer, addresses, reply),
             // The asker may have given up: then the stream is reset when it comes.
             Command::Open { peer, protocol, reply } => drop(reply.send(self.on_open(peer, protocol))),
+            Command::Meet { addresses } => self.on_meet(addresses),
         }
     }
 

@@ -59,6 +59,13 @@ pub async fn write_messages<M: Message, W: AsyncWrite + Unpin>(
 /// A clean end is no promise of success: a peer that dies just after we closed our side can look like this. Where the other side
 /// owes an answer, `None` is a failure.
 pub async fn read_message<M: Message, R: AsyncRead + Unpin>(stream: &mut R) -> Result<Option<M>, FrameError> {
+    let Some(expected) = read_header::<M, R>(stream).await? else { return Ok(None) };
+    read_body(stream, expected).await.map(Some)
+}
+
+/// The first part of [`read_message`]: how many bytes [`read_body`] is to read. In between, whoever serves many peers may wait until it has
+/// room for so many.
+pub async fn read_header<M: Message, R: AsyncRead + Unpin>(stream: &mut R) -> Result<Option<usize>, FrameError> {
     let mut header = [0; FRAME_HEADER_BYTES];
     let mut found = 0;
     while found < header.len() {
@@ -68,13 +75,17 @@ pub async fn read_message<M: Message, R: AsyncRead + Unpin>(stream: &mut R) -> R
             n => found += n,
         }
     }
-    let expected = codec::body_length::<M>(header)?;
+    Ok(Some(codec::body_length::<M>(header)?))
+}
+
+/// The second part.
+pub async fn read_body<M: Message, R: AsyncRead + Unpin>(stream: &mut R, expected: usize) -> Result<M, FrameError> {
     let mut body = Vec::with_capacity(expected.min(TRUSTED_BODY_BYTES));
     stream.take(expected as u64).read_to_end(&mut body).await?;
     if body.len() < expected {
         return Err(FrameError::Truncated { expected, found: body.len() });
     }
-    Ok(Some(codec::from_body(&body)?))
+    Ok(codec::from_body(&body)?)
 }
 
 #[cfg(test)]

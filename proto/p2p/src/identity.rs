@@ -70,15 +70,35 @@ impl Identity {
             return Ok(found);
         }
         let fresh = Self::generate();
-        let mut seed = [0; 32];
-        seed.copy_from_slice(fresh.0.secret().as_ref());
-        // Written and read as if it were a peer id, which has the same size and form.
-        let text = format!("{KEY_PREFIX}{}\n", PeerId(seed));
-        if private_file::create(file, &text).map_err(io)? {
+        if private_file::create(file, &format!("{}\n", fresh.to_secret_text())).map_err(io)? {
             return Ok(fresh);
         }
         // Another process was quicker: its key is the one.
         Self::load(file)?.ok_or_else(|| io(io::Error::from(io::ErrorKind::NotFound)))
+    }
+
+    /// Keeps this identity in `file`, where there is none yet or this one.
+    pub fn keep(&self, file: &Path) -> Result<(), IdentityError> {
+        let io = |source| IdentityError::Io { file: file.to_owned(), source };
+        if private_file::create(file, &format!("{}\n", self.to_secret_text())).map_err(io)?
+            || Self::load(file)?.is_some_and(|held| held.peer() == self.peer())
+        {
+            return Ok(());
+        }
+        Err(io(io::Error::from(io::ErrorKind::AlreadyExists)))
+    }
+
+    /// The secret half, in one line: what a key file holds.
+    pub fn to_secret_text(&self) -> String {
+        let mut seed = [0; 32];
+        seed.copy_from_slice(self.0.secret().as_ref());
+        // Written and read as if it were a peer id, which has the same size and form.
+        format!("{KEY_PREFIX}{}", PeerId(seed))
+    }
+
+    /// The identity whose secret half is in `text`, in the form of [`to_secret_text`](Self::to_secret_text).
+    pub fn from_secret_text(text: &str) -> Option<Self> {
+        parse_key(text)
     }
 
     fn load(file: &Path) -> Result<Option<Self>, IdentityError> {

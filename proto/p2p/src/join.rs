@@ -83,7 +83,7 @@ pub enum JoinError {
     },
     /// The coordinator does not want us.
     #[error(
-        "the coordinator refuses: {0}\nhint: a ticket is good once; ask for a new one (buildbee-coordinator invite)"
+        "the coordinator refuses: {0}\nhint: a ticket is good for as long and for as many machines as it says; ask for a new one (buildbee-coordinator invite)"
     )]
     Refused(WireError),
     /// The answer is not one.

@@ -5,10 +5,12 @@
 //! | [`identity`] | key pair of a peer or a farm; signatures |
 //! | [`enrolment`] | what a joined machine keeps, and how it joins |
 //! | [`node`] | the public handle: connect, keep connected, open streams, know the peers |
+//! | [`papers`] | what a member has to know of its farm, and keeps good |
 //! | [`owner`] | root acts as the owner of a daemon's folder |
 //! | [`private_file`] | small files that only their owner may read, replaced whole |
 //! | [`frames`] | messages on a stream |
 //! | [`difference`] | bytes said by what both sides know already |
+//! | [`shares`] | what one peer may have at once |
 //! | [`tasks`] | named tasks and their ordered end |
 //! | [`log`] | where a daemon's log goes |
 //!
@@ -40,9 +42,11 @@ pub mod log;
 pub mod node;
 pub mod owner;
 mod packed;
+pub mod papers;
 mod peer_stream;
 mod peer_table;
 pub mod private_file;
+pub mod shares;
 mod streams;
 pub mod tasks;
 #[cfg(feature = "testbed")]

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use buildbee_proto::canonical::Canonical as _;
+use buildbee_proto::codec::Bytes;
 use buildbee_proto::error::WireError;
 use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_MEMBERS};
 use buildbee_proto::membership::{Membership, Roster, Signed};
@@ -21,6 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::address;
 pub use crate::address::AddressError;
 pub use crate::admission::AdmissionError;
+use crate::admission::Gate;
 use crate::event_loop::{self, Command};
 use crate::identity::{Identity, verify_signed};
 pub use crate::inbound::{Inbound, InboundStream, Sender};
@@ -209,6 +212,7 @@ struct Shared {
     commands: mpsc::Sender<Command>,
     wanted: watch::Sender<Wanted>,
     roster: watch::Sender<Option<Arc<Signed<Roster>>>>,
+    papers: watch::Sender<Bytes>,
     peers: watch::Receiver<Arc<PeerTable>>,
     listening: watch::Receiver<Vec<(ListenerId, String)>>,
     n_refused: Arc<AtomicU64>,
@@ -235,6 +239,7 @@ pub async fn start(config: NodeConfig) -> Result<(Node, Inbound), StartError> {
         commands: started.commands,
         wanted: started.wanted,
         roster: started.roster,
+        papers: started.papers,
         peers: started.peers,
         listening: started.listening,
         n_refused: started.n_refused,
@@ -257,7 +262,7 @@ impl Node {
         self.0.peer
     }
 
-    /// This node's membership.
+    /// The membership that this node was started with.
     pub fn membership(&self) -> &Membership {
         &self.0.membership
     }
@@ -281,6 +286,21 @@ impl Node {
             answer.await.map_err(|_| ConnectError::Stopped)?
         };
         tokio::time::timeout(within, attempt).await.unwrap_or(Err(ConnectError::TimedOut { peer, within }))
+    }
+
+    /// Dials whoever is at `address`, and exchanges memberships; who was there shows in [`peers`](Self::peers), if anybody. Cancel-safe.
+    pub async fn meet(&self, address: &str) -> Result<(), ConnectError> {
+        let addresses = address::resolve_all(&[address.to_owned()]).await?;
+        self.0.commands.send(Command::Meet { addresses }).await.map_err(|_| ConnectError::Stopped)
+    }
+
+    /// Shows another membership from now on, on new connections. It must be this node's and of its farm.
+    pub fn set_membership(&self, membership: Signed<Membership>) -> Result<(), AdmissionError> {
+        let papers = Bytes(membership.to_canonical());
+        let gate = Gate { farm: self.0.membership.farm, roster: None };
+        gate.check_signed(membership, self.0.peer, event_loop::unix_now())?;
+        self.0.papers.send_replace(papers);
+        Ok(())
     }
 
     /// Stays connected to a peer from now on: dials it, and again with growing waits whenever it is lost. Calling it again replaces the
@@ -337,6 +357,23 @@ impl Node {
             }
             newer
         }))
+    }
+
+    /// As [`set_roster`](Self::set_roster), for a roster that came from another member than the coordinator: it counts only if everybody
+    /// stays revoked who is. A coordinator that was made anew has not heard of all revocations at first, and asks before it tells.
+    pub fn hear_roster(&self, roster: Signed<Roster>) -> Result<bool, RosterError> {
+        let forgets = |held: &Arc<Signed<Roster>>| {
+            held.value.revoked.iter().any(|peer| roster.value.revoked.binary_search(peer).is_err())
+        };
+        if self.0.roster.borrow().as_ref().is_some_and(forgets) {
+            return check_roster(self.0.membership.farm, &roster).map(|()| false);
+        }
+        self.set_roster(roster)
+    }
+
+    /// Rosters as they come.
+    pub fn rosters(&self) -> watch::Receiver<Option<Arc<Signed<Roster>>>> {
+        self.0.roster.subscribe()
     }
 
     /// The newest roster known.

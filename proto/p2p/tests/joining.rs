@@ -39,7 +39,9 @@ fn ticket(farm: &Farm, coordinator: PeerId, addresses: &[String]) -> Signed<Tick
         coordinator,
         addresses: addresses.to_vec(),
         role: Role::Agent,
+        issued_at: 0,
         expires_at: EXPIRES_AT,
+        uses: 1,
         nonce: [7; 16],
     })
 }

@@ -10,6 +10,7 @@ use buildbee_proto::exchange::{BlobHave, BlobHeader, BlobMap, BlobRequest, Cache
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Supply};
 use buildbee_proto::limits::{MAX_ARGUMENTS, MAX_HELLO_FRAME};
 use buildbee_proto::local::{Invocation, LocalCall, LocalReply, LocalRequest};
+use buildbee_proto::papers::{PapersReply, PapersRequest};
 use buildbee_proto::store_path::{StorePathReply, StorePathRequest};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -188,6 +189,8 @@ fn frames_above_their_bound_are_refused() {
     check_frame_bounds::<HelloReply>();
     check_frame_bounds::<JoinRequest>();
     check_frame_bounds::<JoinReply>();
+    check_frame_bounds::<PapersRequest>();
+    check_frame_bounds::<PapersReply>();
     check_frame_bounds::<ActionRequest>();
     check_frame_bounds::<ActionUpdate>();
     check_frame_bounds::<Supply>();

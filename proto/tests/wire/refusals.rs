@@ -11,11 +11,11 @@ use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Supply};
 use buildbee_proto::limits::{
     MAX_ADDRESS_BYTES, MAX_ADDRESSES_PER_PEER, MAX_ARGUMENTS, MAX_BASES, MAX_BLOBS_PER_REQUEST, MAX_CHUNKS,
     MAX_CHUNKS_PER_REQUEST, MAX_ENVIRONMENT, MAX_ERROR_TEXT_BYTES, MAX_INLINE_BLOBS, MAX_MANIFEST_ENTRIES,
-    MAX_NAME_BYTES, MAX_OFFERED, MAX_RESULT_BLOBS, MAX_TOOLCHAINS_PER_AGENT,
+    MAX_NAME_BYTES, MAX_OFFERED, MAX_RESULT_BLOBS, MAX_TICKET_USES, MAX_TOOLCHAINS_PER_AGENT,
 };
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalRequest};
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
-use buildbee_proto::membership::{Membership, Roster};
+use buildbee_proto::membership::{Membership, Roster, Ticket};
 use buildbee_proto::observed::Observed;
 use buildbee_proto::outcome::{ActionResult, ReadSet};
 use buildbee_proto::peer::Role;
@@ -56,6 +56,13 @@ fn directories_out_of_order_are_refused() {
         order(|directory| directory.directories[0].name = directory.files[0].name.clone()),
         CanonicalError::Order("names")
     );
+}
+
+#[test]
+fn tickets_for_nobody_or_for_too_many_are_refused() {
+    for uses in [0, MAX_TICKET_USES + 1, u32::MAX] {
+        assert_eq!(refusal(&fixed::ticket(), |ticket: &mut Ticket| ticket.uses = uses), CanonicalError::Range("uses"));
+    }
 }
 
 #[test]

@@ -86,6 +86,10 @@ proptest! {
     #[test]
     fn join_request(message in messages::join_request()) { check_message(&message)?; }
     #[test]
+    fn papers_request(message in messages::papers_request()) { check_message(&message)?; }
+    #[test]
+    fn papers_reply(message in messages::papers_reply()) { check_message(&message)?; }
+    #[test]
     fn join_reply(message in messages::join_reply()) { check_message(&message)?; }
     #[test]
     fn action_request(message in messages::action_request()) { check_message(&message)?; }

@@ -8,6 +8,7 @@ mod build;
 mod coordinator;
 mod daemon;
 mod disk;
+mod lost;
 mod network;
 mod owner;
 mod results;

@@ -58,7 +58,9 @@ fn ticket() -> Ticket {
         coordinator: PeerId([2; 32]),
         addresses: vec!["127.0.0.1:1".to_owned()],
         role: Role::Agent,
+        issued_at: 0,
         expires_at: u64::MAX,
+        uses: 1,
         nonce: [7; 16],
     }
 }

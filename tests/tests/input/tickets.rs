@@ -62,7 +62,9 @@ fn text_that_is_no_ticket() {
             coordinator: key.peer(),
             addresses: vec!["127.0.0.1:1".to_owned()],
             role: Role::Agent,
+            issued_at: 0,
             expires_at: u64::MAX,
+            uses: 1,
             nonce: [7; 16],
         })
         .to_text();
@@ -133,6 +135,29 @@ fn a_ticket_is_good_once_and_for_what_it_says() {
     }
     let (mut agent, _) = joins(&second, &invite(&farm, "client", "1h")).into_iter().nth(1).unwrap();
     refused(&mut agent, 2, &["the ticket is for a client"]);
+}
+
+#[test]
+fn a_ticket_lets_in_as_many_as_it_says_until_it_is_called_back() {
+    let farm = farm();
+    let coordinator = |words: &[&str]| farm.must_run(&mut farm.coordinator_command(words)).stdout;
+    let join = |ticket: &str| {
+        let place = Place::new();
+        let (mut join, _) = joins(&place, ticket).into_iter().next().unwrap();
+        run(&mut join)
+    };
+    let ticket =
+        String::from_utf8(coordinator(&["invite", "--uses", "3", "--address", &farm.coordinator_address()])).unwrap();
+    let ticket = ticket.trim();
+    assert_eq!([join(ticket).code, join(ticket).code], [Some(0), Some(0)]);
+    coordinator(&["revoke", ticket]);
+    let said = join(ticket);
+    assert!(said.code == Some(1) && said.err.contains("was revoked") && said.err.contains("\nhint: "), "{said:?}");
+    let foreign = Identity::generate();
+    let ours = Signed::<Ticket>::from_text(ticket).unwrap().value;
+    let forged = foreign.signed(ours).to_text();
+    refused(&mut farm.coordinator_command(&["revoke", &forged]), 2, &["no ticket of this farm"]);
+    refused(&mut farm.coordinator_command(&["revoke", &ticket[..40]]), 2, &["damaged"]);
 }
 
 #[test]

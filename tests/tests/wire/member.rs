@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use buildbee_p2p::enrolment::join;
 use buildbee_p2p::frames::{read_message, write_message};
 use buildbee_p2p::identity::{Identity, verify_result};
-use buildbee_p2p::node::{self, Node, NodeConfig};
+use buildbee_p2p::node::{self, Inbound, Node, NodeConfig};
 use buildbee_proto::action::{Action, Command};
 use buildbee_proto::canonical::Canonical as _;
 use buildbee_proto::codec::Bytes;
@@ -43,19 +43,8 @@ pub(crate) struct Member {
 impl Member {
     /// Joins `farm` as a client and connects to its coordinator and to the `n_agents` agents.
     pub(crate) async fn join(farm: &Farm, name: &str, n_agents: usize) -> Self {
-        let identity = Identity::generate();
-        let ticket = Signed::<Ticket>::from_text(&farm.invite("client")).unwrap();
-        let enrolment = join(&identity, &ticket, name, SOON, now()).await.unwrap();
-        let config = NodeConfig {
-            identity,
-            membership: enrolment.membership,
-            roster: None,
-            listen: Vec::new(),
-            mdns: false,
-            accept_joins: false,
-        };
         // Nobody asks this client for anything: all that an action needs goes along with it.
-        let (node, mut inbound) = node::start(config).await.unwrap();
+        let (node, mut inbound) = join_as(farm, "client", name, Vec::new()).await;
         tokio::spawn(async move { while inbound.next().await.is_some() {} });
         let member = Self { node };
         member.connect(&Door::coordinator(farm)).await.unwrap();
@@ -152,6 +141,16 @@ impl Member {
             }
         }
     }
+}
+
+/// A node that has joined `farm` with a real ticket.
+pub(crate) async fn join_as(farm: &Farm, role: &str, name: &str, listen: Vec<String>) -> (Node, Inbound) {
+    let identity = Identity::generate();
+    let ticket = Signed::<Ticket>::from_text(&farm.invite(role)).unwrap();
+    let enrolment = join(&identity, &ticket, name, SOON, now()).await.unwrap();
+    let membership = enrolment.membership;
+    let config = NodeConfig { identity, membership, roster: None, listen, mdns: false, accept_joins: false };
+    node::start(config).await.unwrap()
 }
 
 /// A static program: nothing else is needed beside it.

@@ -70,7 +70,7 @@ impl EventLoop {
         link.n_hellos += 1;
         let carrier = link.carrier.clone();
         let opening = self.swarm.behaviour_mut().streams.open(network, id, Protocol::Hello, permit);
-        let (papers, gate) = (self.papers.clone(), self.gate.clone());
+        let (papers, gate) = (self.papers.borrow().clone(), self.gate.clone());
         self.steps.spawn(async move {
             let outcome = match hello::greet(opening, papers, carrier).await {
                 Greeting::Welcome(theirs) => match gate.check(&theirs.0, peer, unix_now()) {
@@ -151,7 +151,7 @@ impl EventLoop {
             None => self.end_hello(peer, id),
             Some(Ok(membership)) => {
                 self.admit(peer, id, membership);
-                let papers = self.papers.clone();
+                let papers = self.papers.borrow().clone();
                 self.steps.spawn(async move {
                     hello::welcome(stream, papers).await;
                     Step::Answered { peer, id }

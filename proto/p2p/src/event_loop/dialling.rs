@@ -77,6 +77,16 @@ impl EventLoop {
         }
     }
 
+    /// Dials addresses of which nobody knows whose they are. Whoever answers has to show a membership like anybody else.
+    pub(super) fn on_meet(&mut self, addresses: Vec<Multiaddr>) {
+        for address in addresses {
+            let options = DialOpts::unknown_peer_id().address(address).allocate_new_port().build();
+            if let Err(error) = self.swarm.dial(options) {
+                tracing::debug!(%error, "can't dial");
+            }
+        }
+    }
+
     pub(super) fn on_dial_error(&mut self, network: &libp2p::PeerId, id: ConnectionId, error: DialError) {
         let Some(peer) = from_libp2p(network) else { return };
         let Some(entry) = self.peers.get_mut(&peer) else { return };

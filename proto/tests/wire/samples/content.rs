@@ -173,7 +173,9 @@ pub(crate) fn ticket() -> Ticket {
         coordinator: peer(22),
         addresses: vec!["192.0.2.1:7411".to_owned(), "[2001:db8::1]:7411".to_owned()],
         role: Role::Agent,
+        issued_at: 1_700_000_000,
         expires_at: 1_700_003_600,
+        uses: 3,
         nonce: [23; 16],
     }
 }

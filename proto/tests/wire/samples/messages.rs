@@ -12,6 +12,7 @@ use buildbee_proto::exchange::{
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Stage, Supply};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalOutcome, LocalReply, LocalRequest};
+use buildbee_proto::papers::{PapersReply, PapersRequest};
 use buildbee_proto::peer::Role;
 use buildbee_proto::store_path::{StorePath, StorePathReply, StorePathRequest};
 use buildbee_proto::toolchain::ToolchainId;
@@ -487,6 +488,20 @@ fn local_replies() -> Vec<Sample> {
         .collect()
 }
 
+fn papers_samples() -> Vec<Sample> {
+    let full = PapersReply {
+        roster: Some(bytes("signed roster")),
+        coordinator: vec!["192.0.2.1:7470".to_owned()],
+        membership: Some(bytes("signed membership")),
+    };
+    vec![
+        message("PapersRequest", &PapersRequest { roster_newer_than: 7, renew: false }),
+        message("PapersRequest renew", &PapersRequest { roster_newer_than: 0, renew: true }),
+        message("PapersReply", &full),
+        message("PapersReply nothing", &PapersReply::default()),
+    ]
+}
+
 /// Every protocol's id with its samples.
 pub(crate) fn groups() -> Vec<(String, Vec<Sample>)> {
     let mut groups: Vec<(String, Vec<Sample>)> = (Protocol::ALL.into_iter())
@@ -499,6 +514,7 @@ pub(crate) fn groups() -> Vec<(String, Vec<Sample>)> {
                 Protocol::Blob => blob_samples(),
                 Protocol::Cache => cache_samples(),
                 Protocol::StorePath => store_path_samples(),
+                Protocol::Papers => papers_samples(),
             };
             (protocol.id().to_owned(), samples)
         })

@@ -6,7 +6,7 @@ use buildbee_proto::action::{Action, Command};
 use buildbee_proto::digest::{Digest, DigestFunction};
 use buildbee_proto::double::Double;
 use buildbee_proto::hint::{Hint, Hints};
-use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_HINT_ROOTS, MAX_HINTS};
+use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_HINT_ROOTS, MAX_HINTS, MAX_TICKET_USES};
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
 use buildbee_proto::membership::{Membership, Roster, Signed, Ticket};
 use buildbee_proto::observed::Observed;
@@ -226,13 +226,16 @@ pub(crate) fn membership() -> impl Strategy<Value = Membership> {
 
 pub(crate) fn ticket() -> impl Strategy<Value = Ticket> {
     let addresses = vec("\\PC{0,20}", 0..=MAX_ADDRESSES_PER_PEER);
-    (peer(), peer(), addresses, role(), any::<u64>(), uniform16(any::<u8>())).prop_map(
-        |(farm, coordinator, addresses, role, expires_at, nonce)| Ticket {
+    let times = (any::<u64>(), any::<u64>(), 1..=MAX_TICKET_USES);
+    (peer(), peer(), addresses, role(), times, uniform16(any::<u8>())).prop_map(
+        |(farm, coordinator, addresses, role, (issued_at, expires_at, uses), nonce)| Ticket {
             farm,
             coordinator,
             addresses,
             role,
+            issued_at,
             expires_at,
+            uses,
             nonce,
         },
     )

@@ -13,6 +13,7 @@ use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Stage, Supply}
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::limits::MAX_HINTS;
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalOutcome, LocalReply, LocalRequest};
+use buildbee_proto::papers::{PapersReply, PapersRequest};
 use buildbee_proto::toolchain::ToolchainId;
 use proptest::array::uniform16;
 use proptest::collection::vec;
@@ -126,6 +127,19 @@ pub(crate) fn hello() -> impl Strategy<Value = Hello> {
 
 pub(crate) fn hello_reply() -> impl Strategy<Value = HelloReply> {
     prop_oneof![hello().prop_map(HelloReply::Welcome), error().prop_map(HelloReply::Refused)]
+}
+
+pub(crate) fn papers_request() -> impl Strategy<Value = PapersRequest> {
+    (any::<u64>(), any::<bool>()).prop_map(|(roster_newer_than, renew)| PapersRequest { roster_newer_than, renew })
+}
+
+pub(crate) fn papers_reply() -> impl Strategy<Value = PapersReply> {
+    let texts = vec(".{0,20}", 0..4);
+    (option::of(bytes()), texts, option::of(bytes())).prop_map(|(roster, coordinator, membership)| PapersReply {
+        roster,
+        coordinator,
+        membership,
+    })
 }
 
 pub(crate) fn join_request() -> impl Strategy<Value = JoinRequest> {
