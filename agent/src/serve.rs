@@ -75,7 +75,6 @@ const STOP_GRACE: Duration = Duration::from_millis(1500);
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// A roster of all members and as many revoked ones.
 const MAX_ROSTER_BYTES: u64 = 16 * MAX_HELLO_FRAME as u64;
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Why the agent does not start. Each is for the person who starts it.
 #[derive(Debug, Error)]
@@ -192,11 +191,10 @@ impl Agent {
         let (node, inbound) = node::start(network(settings, &state, &identity, &enrolment)).await?;
         let tasks = Tasks::new();
         let slots = slots(settings, node.peer())?;
-        let boot = fs::read_to_string(BOOT_ID).map_err(at)?;
         let ring = Box::new(RingSlots(slots.clone()));
         let (phase, gate) = Gate::new();
         let making = Making { store: store.clone(), tasks: tasks.clone(), gate: gate.clone(), changed: ring };
-        let toolchains = Toolchains::open(&state.toolchains(), boot, making).map_err(at)?;
+        let toolchains = Toolchains::open(&state.toolchains(), making).map_err(at)?;
         let addresses = addresses(settings, &node);
         let (announcer, to_announce) = announcer();
         let mut agent = Self { node, slots, announcer, tasks, addresses, nix_cache: None };
