@@ -36,8 +36,6 @@ use crate::workspace::tree::{self, Tree};
 pub const MAX_TOOLCHAINS: usize = 32;
 /// Toolchains that are made to their end though nobody waits for them any more; further ones are given up, and gone on with later.
 const MAX_KEPT: usize = 4;
-/// Blobs of one toolchain that the store may lose while its folder is made.
-const MAX_LOST: usize = 64;
 /// Times that a toolchain is asked for again because somebody else's attempt to make it failed.
 const MAX_TRIES: usize = 3;
 
@@ -285,7 +283,7 @@ impl Inner {
             let made = tokio::task::spawn_blocking(move || inner.build_and_hold(id, &toolchain, tree));
             match made.await.map_err(|error| WireError::new(ErrorCode::Internal, Retry::OtherAgent, error))? {
                 // A blob turned out to be bad when it was linked, and is gone from the store: it comes anew.
-                Err(error) if error.retry == Retry::SameAgent && n_lost < MAX_LOST => n_lost += 1,
+                Err(error) if error.retry == Retry::SameAgent && n_lost < tree::MAX_LOST => n_lost += 1,
                 made => break made?,
             }
         };

@@ -123,6 +123,27 @@ async fn what_has_rotted_in_a_toolchain_is_not_compiled_with() {
     assert!(first.stdout() == second.stdout(), "{}", String::from_utf8_lossy(second.stdout()));
 }
 
+/// The same of an input that was there already, while the agent runs: it is fetched again within the attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_that_was_written_to_is_fetched_again() {
+    let farm = Farm::new();
+    let agent = farm.agent(1).await;
+    let client = farm.client(&agent).await;
+    let large = ["first\n", &"x".repeat(400_000)].concat();
+    let argv = ["/usr/bin/dash", "-c", "read -r line <large; echo $line"];
+    let request =
+        again(&client.request(&argv, &[("large", large.as_bytes())], &[]), |action| action.do_not_cache = true);
+    assert_eq!(client.submit(&request).await.unwrap().stdout(), b"first\n");
+    let shards = fs::read_dir(agent.dir.path().join("store/blobs")).unwrap().flatten();
+    let blobs = shards.flat_map(|shard| fs::read_dir(shard.path()).unwrap().flatten());
+    let mut blobs = blobs.filter(|blob| blob.metadata().is_ok_and(|found| found.len() == large.len() as u64));
+    let blob = blobs.next().expect("it is in the store").path();
+    fs::set_permissions(&blob, Permissions::from_mode(0o600)).unwrap();
+    OpenOptions::new().write(true).open(&blob).unwrap().write_all_at(b"F", 0).unwrap();
+    let done = client.submit(&again(&request, |_| {})).await.unwrap();
+    assert_eq!(done.stdout(), b"first\n");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_action_at_the_same_time_runs_once() {
     let farm = Farm::new();
