@@ -190,11 +190,10 @@ impl Agent {
         let (node, inbound) = node::start(network(settings, &state, &identity, &enrolment)).await?;
         let tasks = Tasks::new();
         let slots = slots(settings, node.peer())?;
-        let boot = fs::read_to_string(BOOT_ID).map_err(at)?;
         let ring = Box::new(RingSlots(slots.clone()));
         let (phase, gate) = Gate::new();
         let making = Making { store: store.clone(), tasks: tasks.clone(), gate: gate.clone(), changed: ring };
-        let toolchains = Toolchains::open(&state.toolchains(), boot, making).map_err(at)?;
+        let toolchains = Toolchains::open(&state.toolchains(), making).map_err(at)?;
         let addresses = addresses(settings, &node);
         let (announcer, to_announce) = announcer();
         let mut agent = Self { node, slots, announcer, tasks, addresses, nix_cache: None };

@@ -1,12 +1,13 @@
 //! Makes toolchains present: a folder for each, made once, shared by every action that uses it.
 //!
-//! A folder appears by one rename, complete, with a note of the kernel's boot in which it was made. After a start of the agent it is
-//! used again only in that same boot and while the store still has every blob of it: after a loss of power its links may be torn, and
-//! making it anew costs milliseconds. While a toolchain is held its blobs are pinned, so that it can be handed on to other agents.
+//! A folder appears by one rename, complete. After a start of the agent a toolchain is still held while the store has every blob of it, but
+//! its folder is made anew before it is first used: the store looks at the content of what it links for the first time since its start, and
+//! nothing else would show what a disk or a loss of power has done to it meanwhile. While a toolchain is held its blobs are pinned, so that
+//! it can be handed on to other agents.
 //! What is being made is made to its end, though the action that asked for it may be done elsewhere by then: the next one needs it too.
 //! Not here: Nix; which toolchain an action needs.
 //!
-//! On disk: `toolchains/<hex>-<size>/{root/, description, boot}`; names that start with a dot are being made or removed.
+//! On disk: `toolchains/<hex>-<size>/{root/, description}`; names that start with a dot are being made or removed.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -91,8 +92,6 @@ pub struct Making {
 #[derive(Debug)]
 struct Inner {
     dir: PathBuf,
-    /// Which boot of the kernel this is.
-    boot: String,
     store: Store,
     held: Mutex<HashMap<ToolchainId, Held>>,
     clock: AtomicU64,
@@ -109,21 +108,23 @@ pub trait Changed: Send + Sync + std::fmt::Debug {
 struct Held {
     present: Arc<Present>,
     used: u64,
+    /// Made since the start, and not only left by an earlier one.
+    is_made: bool,
 }
 
 impl Toolchains {
     /// Opens `dir`, making it if need be: takes up what is good there and removes the rest. Touches the disk.
-    pub fn open(dir: &Path, boot: String, making: Making) -> io::Result<Self> {
+    pub fn open(dir: &Path, making: Making) -> io::Result<Self> {
         let Making { store, tasks, gate, changed } = making;
         fs::create_dir_all(dir)?;
         let held = Mutex::default();
-        let inner = Inner { dir: dir.to_owned(), boot, store, held, clock: AtomicU64::new(0), changed };
+        let inner = Inner { dir: dir.to_owned(), store, held, clock: AtomicU64::new(0), changed };
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             match inner.take_up(&path) {
                 Some((id, present)) => {
                     tracing::debug!(toolchain = %id, "taken up");
-                    inner.hold(id, present);
+                    inner.hold(id, present, false);
                 }
                 None => remove(&path),
             }
@@ -216,22 +217,23 @@ impl Inner {
         self.clock.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// One that can be used as it is.
     fn touch(&self, id: ToolchainId) -> Option<Arc<Present>> {
         let now = self.tick();
         let mut held = self.lock();
-        let entry = held.get_mut(&id)?;
+        let entry = held.get_mut(&id).filter(|entry| entry.is_made)?;
         entry.used = now;
         Some(Arc::clone(&entry.present))
     }
 
-    fn hold(&self, id: ToolchainId, present: Arc<Present>) {
+    fn hold(&self, id: ToolchainId, present: Arc<Present>, is_made: bool) {
         let used = self.tick();
-        self.lock().insert(id, Held { present, used });
+        self.lock().insert(id, Held { present, used, is_made });
     }
 
     /// Holds one more and removes what is too much, but nothing that an action uses.
     fn hold_bounded(&self, id: ToolchainId, present: Arc<Present>) {
-        self.hold(id, present);
+        self.hold(id, present, true);
         loop {
             let mut held = self.lock();
             if held.len() <= MAX_TOOLCHAINS {
@@ -254,9 +256,6 @@ impl Inner {
 
     fn take_up(&self, path: &Path) -> Option<(ToolchainId, Arc<Present>)> {
         let name = path.file_name()?.to_str()?;
-        if fs::read_to_string(path.join("boot")).ok()? != self.boot {
-            return None;
-        }
         let description = path.join("description");
         if fs::metadata(&description).ok()?.len() > MAX_COMMAND_BYTES as u64 {
             return None;
@@ -276,33 +275,39 @@ impl Inner {
         fetcher: &Fetcher,
         sources: &Sources,
     ) -> Made {
-        let tree = Box::pin(tree::load(&self.store, &Small::default(), fetcher, sources, toolchain.root)).await?;
-        let inner = Arc::clone(self);
-        // Runs to its end even if nobody waits any more: the folder it leaves is a good one.
-        let made = tokio::task::spawn_blocking(move || {
-            let place = inner.dir.join(id.to_string());
-            let fresh = inner.dir.join(format!(".new-{}-{}", id.0.short(), inner.tick()));
-            let outcome = inner.build(&toolchain, &tree, &fresh, &place);
-            if outcome.is_err() {
-                remove(&fresh);
+        let mut n_lost = 0;
+        let made = loop {
+            let tree = Box::pin(tree::load(&self.store, &Small::default(), fetcher, sources, toolchain.root)).await?;
+            let (inner, toolchain) = (Arc::clone(self), toolchain.clone());
+            // Runs to its end even if nobody waits any more: the folder it leaves is a good one.
+            let made = tokio::task::spawn_blocking(move || inner.build_and_hold(id, &toolchain, tree));
+            match made.await.map_err(|error| WireError::new(ErrorCode::Internal, Retry::OtherAgent, error))? {
+                // A blob turned out to be bad when it was linked, and is gone from the store: it comes anew.
+                Err(error) if error.retry == Retry::SameAgent && n_lost < tree::MAX_LOST => n_lost += 1,
+                made => break made?,
             }
-            outcome.map(|()| {
-                let present = present(&place, tree);
-                inner.hold_bounded(id, Arc::clone(&present));
-                present
-            })
-        });
-        let made = made.await.map_err(|error| WireError::new(ErrorCode::Internal, Retry::OtherAgent, error))??;
-        tracing::info!(toolchain = %id.0.short(), n_files = made.contents.len(), "toolchain is present");
+        };
+        tracing::info!(toolchain = %id.0.short(), n_files = made.contents.len(), n_lost, "toolchain is present");
         Ok(made)
+    }
+
+    fn build_and_hold(&self, id: ToolchainId, toolchain: &Toolchain, tree: Tree) -> Made {
+        let place = self.dir.join(id.to_string());
+        let fresh = self.dir.join(format!(".new-{}-{}", id.0.short(), self.tick()));
+        if let Err(error) = self.build(toolchain, &tree, &fresh, &place) {
+            remove(&fresh);
+            return Err(error);
+        }
+        let present = present(&place, tree);
+        self.hold_bounded(id, Arc::clone(&present));
+        Ok(present)
     }
 
     fn build(&self, toolchain: &Toolchain, tree: &Tree, fresh: &Path, place: &Path) -> Result<(), WireError> {
         fs::create_dir(fresh).map_err(|error| failed(&error))?;
         materialise(&self.store, tree, &|_| false, &fresh.join("root"))?;
         fs::write(fresh.join("description"), toolchain.to_canonical()).map_err(|error| failed(&error))?;
-        fs::write(fresh.join("boot"), &self.boot).map_err(|error| failed(&error))?;
-        // Only a leftover that no start has looked at can be there: it is not held.
+        // What an earlier start has left, and nothing uses.
         remove(place);
         fs::rename(fresh, place).map_err(|error| failed(&error))
     }

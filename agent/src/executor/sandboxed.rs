@@ -85,8 +85,19 @@ impl Sandboxed {
     }
 
     async fn execute(&self, job: &Arc<Job>, watch: &Watch) -> Result<Done, WireError> {
-        let Parts { store, small, fetcher, toolchains, .. } = &self.parts;
         check_platform(job)?;
+        let mut n_lost = 0;
+        loop {
+            match Box::pin(self.execute_once(job, watch)).await {
+                // An input turned out to be bad when it was linked, and is gone from the store: it comes anew.
+                Err(error) if is_lost(&error) && n_lost < tree::MAX_LOST => n_lost += 1,
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn execute_once(&self, job: &Arc<Job>, watch: &Watch) -> Result<Done, WireError> {
+        let Parts { store, small, fetcher, toolchains, .. } = &self.parts;
         watch.progress.at(Stage::Fetching);
         let sources = self.sources(job);
         // One after the other: while a toolchain comes, actions are often done elsewhere, and what they read need not follow.
@@ -237,6 +248,11 @@ fn takes_tokens(argv: &[String]) -> bool {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, WireError> {
     let failed = |error| WireError::new(ErrorCode::Internal, Retry::OtherAgent, error);
     tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+/// Of what an action needs something was lost before it began: [`TreeError::Lost`](tree::TreeError::Lost) and its like.
+fn is_lost(error: &WireError) -> bool {
+    error.code == ErrorCode::Storage && error.retry == Retry::SameAgent
 }
 
 fn cancelled() -> WireError {

@@ -25,6 +25,9 @@ const MAX_TREE_BYTES: u64 = 64 << 30;
 /// Directories of a tree that are decoded at once on the event loop: a millisecond's work.
 const MAX_REMEMBERED_DIRECTORIES: usize = 256;
 
+/// Blobs of one tree that may turn out to be bad while it is made a folder, and are fetched anew.
+pub const MAX_LOST: usize = 64;
+
 /// Why a tree is not to be had.
 #[derive(Debug, Error)]
 pub enum TreeError {

@@ -1,6 +1,7 @@
 //! What an agent does for a client that behaves.
 
-use std::fs;
+use std::fs::{self, FileTimes, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command as Process;
 use std::time::{Duration, Instant};
@@ -93,6 +94,54 @@ async fn a_good_result_is_kept_unless_it_must_not() {
     let other = farm.client(&agent).await;
     let fifth = other.submit(&again(&request, |_| {})).await.unwrap();
     assert_eq!(first.stdout(), fifth.stdout());
+}
+
+/// A disk turns a bit of a toolchain's header while the agent is down, and nothing but the content shows it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_has_rotted_in_a_toolchain_is_not_compiled_with() {
+    let farm = Farm::new();
+    let mut agent = farm.agent(1).await;
+    let client = farm.client(&agent).await;
+    let script = "while read -r line; do echo \"$line\"; done </usr/include/stdc-predef.h";
+    let request = again(&client.script(script, &[]), |action| action.do_not_cache = true);
+    let first = client.submit(&request).await.unwrap();
+    assert!(!first.stdout().is_empty(), "{}", first.stderr());
+    agent.stop().await;
+    let toolchain = fs::read_dir(agent.dir.path().join("toolchains")).unwrap().next().unwrap().unwrap().path();
+    let header = toolchain.join("root/usr/include/stdc-predef.h");
+    let before = fs::metadata(&header).unwrap();
+    fs::set_permissions(&header, Permissions::from_mode(0o600)).unwrap();
+    let file = OpenOptions::new().write(true).open(&header).unwrap();
+    file.write_all_at(b"?", 3).unwrap();
+    file.set_permissions(before.permissions()).unwrap();
+    file.set_times(FileTimes::new().set_modified(before.modified().unwrap())).unwrap();
+    drop(file);
+
+    agent.restart(&farm, 1).await;
+    let other = farm.client(&agent).await;
+    let second = other.submit(&again(&request, |_| {})).await.unwrap();
+    assert!(first.stdout() == second.stdout(), "{}", String::from_utf8_lossy(second.stdout()));
+}
+
+/// The same of an input that was there already, while the agent runs: it is fetched again within the attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_input_that_was_written_to_is_fetched_again() {
+    let farm = Farm::new();
+    let agent = farm.agent(1).await;
+    let client = farm.client(&agent).await;
+    let large = ["first\n", &"x".repeat(400_000)].concat();
+    let argv = ["/usr/bin/dash", "-c", "read -r line <large; echo $line"];
+    let request =
+        again(&client.request(&argv, &[("large", large.as_bytes())], &[]), |action| action.do_not_cache = true);
+    assert_eq!(client.submit(&request).await.unwrap().stdout(), b"first\n");
+    let shards = fs::read_dir(agent.dir.path().join("store/blobs")).unwrap().flatten();
+    let blobs = shards.flat_map(|shard| fs::read_dir(shard.path()).unwrap().flatten());
+    let mut blobs = blobs.filter(|blob| blob.metadata().is_ok_and(|found| found.len() == large.len() as u64));
+    let blob = blobs.next().expect("it is in the store").path();
+    fs::set_permissions(&blob, Permissions::from_mode(0o600)).unwrap();
+    OpenOptions::new().write(true).open(&blob).unwrap().write_all_at(b"F", 0).unwrap();
+    let done = client.submit(&again(&request, |_| {})).await.unwrap();
+    assert_eq!(done.stdout(), b"first\n");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

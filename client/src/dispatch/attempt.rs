@@ -33,7 +33,7 @@ use crate::inputs::discover::OutputPlace;
 /// From opening the stream to `Accepted`, and longer while the agent takes bytes, behind which the request waits.
 const ACCEPT_DEADLINE: Duration = Duration::from_secs(1);
 /// Between two signs of life: a word, or bytes that the agent takes from here.
-const PROGRESS_DEADLINE: Duration = Duration::from_millis(1800);
+const PROGRESS_DEADLINE: Duration = Duration::from_millis(1400);
 /// Between two words, while the agent takes bytes: a link that is full of these lets words through late.
 const WORD_DEADLINE: Duration = Duration::from_secs(20);
 /// Between two pieces of a result.

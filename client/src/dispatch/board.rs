@@ -39,6 +39,8 @@ struct Agent {
     leases: Vec<HeldLease>,
     n_direct: u32,
     pause_until: Now,
+    /// The end of a pause for failures, and not for having had no slot.
+    failed_until: Now,
     n_failures: u32,
     n_refusals: u32,
     /// Toolchains that our own actions have brought there.
@@ -160,6 +162,7 @@ impl Board {
                         leases: Vec::new(),
                         n_direct: 0,
                         pause_until: Now::ZERO,
+                        failed_until: Now::ZERO,
                         n_failures: 0,
                         n_refusals: 0,
                         taught: BTreeSet::new(),
@@ -225,7 +228,7 @@ impl Board {
         let lends = |agent: &&Agent| agent.connected && agent.info.n_slots > 0 && agent.runs(host);
         let is_candidate = |agent: &&Agent| lends(agent) && !tried.contains(&agent.info.peer);
         let candidates = || self.agents.values().filter(is_candidate);
-        if candidates().all(|agent| agent.n_failures > 0 && agent.pause_until > now) {
+        if candidates().all(|agent| agent.failed_until > now) {
             return Choice::Nobody;
         }
         let best = candidates()
@@ -268,6 +271,7 @@ impl Board {
                 agent.n_failures = 0;
                 agent.n_refusals = 0;
                 agent.pause_until = now;
+                agent.failed_until = now;
                 if agent.taught.len() < MAX_TOOLCHAINS_PER_AGENT {
                     agent.taught.insert(*toolchain);
                 }
@@ -282,7 +286,8 @@ impl Board {
             Went::Badly => {
                 let pause = FAILURE_PAUSE.saturating_mul(1 << agent.n_failures.min(8)).min(MAX_PAUSE);
                 agent.n_failures += 1;
-                agent.pause_until = now + pause;
+                agent.failed_until = now + pause;
+                agent.pause_until = agent.failed_until;
             }
             Went::HandedBack => {
                 agent.leases.retain(|lease| lease.busy);
@@ -447,6 +452,19 @@ mod tests {
         let pick = go(pick_in(&mut board, now, &[]));
         board.release(now, &pick, &toolchain(), Went::Well);
         assert!(matches!(pick_in(&mut board, now, &[]), Choice::Go(_)));
+    }
+
+    #[test]
+    fn an_agent_that_failed_once_and_has_no_slot_now_is_waited_for() {
+        let mut board = board(&[1]);
+        let pick = go(pick_in(&mut board, NOW, &[]));
+        board.release(NOW, &pick, &toolchain(), Went::Badly);
+        let now = board.next_change(NOW).unwrap();
+        let pick = go(pick_in(&mut board, now, &[]));
+        board.release(now, &pick, &toolchain(), Went::Busy);
+        assert_eq!(pick_in(&mut board, now, &[]), Choice::Full);
+        let now = board.next_change(now).unwrap();
+        go(pick_in(&mut board, now, &[]));
     }
 
     #[test]

@@ -3,12 +3,15 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use buildbee_proto::codec::{self, CodecError, FRAME_HEADER_BYTES};
 use buildbee_proto::local::{KEEPALIVE_INTERVAL_MS, LocalCall, LocalReply, LocalRequest};
 use buildbee_proto::version::LOCAL_VERSION;
 use thiserror::Error;
+
+use super::silence::{self, FIRST_WORD, Silence};
 
 /// A daemon that says nothing for so long is taken for dead.
 pub const MAX_SILENCE: Duration = Duration::from_millis(3 * KEEPALIVE_INTERVAL_MS);
@@ -74,8 +77,50 @@ impl Link {
         }
     }
 
+    /// The same as [`receive_result`](Self::receive_result), for what was asked first: a daemon that has just been found silent is not waited for.
+    pub fn receive_first_result(&mut self) -> Result<LocalReply, LinkError> {
+        let asked = Instant::now();
+        self.stream.set_read_timeout(Some(FIRST_WORD))?;
+        let mut reply = self.receive(asked + FIRST_WORD);
+        if matches!(reply, Err(LinkError::Silent)) {
+            let place = self.place();
+            let known = place.as_deref().map_or(Silence::Unknown, silence::look);
+            if known == Silence::Recent {
+                return reply;
+            }
+            self.stream.set_read_timeout(Some(MAX_SILENCE))?;
+            reply = self.receive(asked + MAX_SILENCE);
+            if let (Some(place), Silence::Past, Ok(_)) = (place, known, &reply) {
+                silence::forget(&place);
+            }
+            self.note_silence(&reply);
+        }
+        match reply? {
+            LocalReply::Working => {
+                let reply = self.receive_result();
+                self.note_silence(&reply);
+                reply
+            }
+            reply => Ok(reply),
+        }
+    }
+
+    /// After a wait of [`MAX_SILENCE`]. Others need not wait as long.
+    fn note_silence(&self, reply: &Result<LocalReply, LinkError>) {
+        if let (Err(LinkError::Silent), Some(place)) = (reply, self.place()) {
+            silence::note(&place);
+        }
+    }
+
+    /// The daemon's socket.
+    fn place(&self) -> Option<PathBuf> {
+        self.stream.peer_addr().ok()?.as_pathname().map(PathBuf::from)
+    }
+
     /// The reply to come after any number of [`LocalReply::Working`], each of which buys the daemon another [`MAX_SILENCE`].
     pub fn receive_result(&mut self) -> Result<LocalReply, LinkError> {
+        // Less would wake this process up for nothing.
+        self.stream.set_read_timeout(Some(MAX_SILENCE))?;
         loop {
             match self.receive(Instant::now() + MAX_SILENCE)? {
                 LocalReply::Working => {}
@@ -119,6 +164,8 @@ impl AsFd for Link {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use buildbee_proto::codec::{Bytes, to_frame};
 
     use super::*;
@@ -168,6 +215,42 @@ mod tests {
         assert!(matches!(link.receive(Instant::now() + Duration::from_millis(200)), Err(LinkError::Silent)));
         assert!(start.elapsed() < Duration::from_secs(5));
         drop(link);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_daemon_that_was_silent_a_moment_ago_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("s");
+        let listener = UnixListener::bind(&place).unwrap();
+        let call = || {
+            let mut link = Link::new(UnixStream::connect(&place).unwrap());
+            let asked = Instant::now();
+            (link.receive_first_result(), asked.elapsed())
+        };
+        let (first, took) = call();
+        assert!(matches!(first, Err(LinkError::Silent)) && took >= MAX_SILENCE, "{took:?}");
+        let (second, took) = call();
+        assert!(matches!(second, Err(LinkError::Silent)) && took >= FIRST_WORD, "{took:?}");
+        assert_eq!(silence::look(&place), Silence::Recent);
+        let before = folder.path().join("s.silent").metadata().unwrap().modified().unwrap();
+        let (third, _) = call();
+        assert!(matches!(third, Err(LinkError::Silent)));
+        let after = folder.path().join("s.silent").metadata().unwrap().modified().unwrap();
+        assert_eq!(before, after, "only who waited in full may say so");
+        // Some time later it is asked again, and answers in its own time.
+        let noted = std::fs::File::options().write(true).open(folder.path().join("s.silent")).unwrap();
+        noted.set_modified(std::time::SystemTime::now() - silence::MEMORY).unwrap();
+        let thread = std::thread::spawn(move || {
+            for mut theirs in listener.incoming().skip(3).take(1).flatten() {
+                for reply in [LocalReply::Working, done()] {
+                    std::thread::sleep(4 * FIRST_WORD);
+                    theirs.write_all(&to_frame(&reply).unwrap()).unwrap();
+                }
+            }
+        });
+        assert_eq!(call().0.unwrap(), done());
+        assert_eq!(silence::look(&place), Silence::Unknown);
         thread.join().unwrap();
     }
 

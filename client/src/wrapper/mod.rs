@@ -19,6 +19,7 @@ pub mod rust_paths;
 pub mod session;
 pub mod settings;
 pub mod signals;
+pub mod silence;
 pub mod socket;
 pub mod stand_in;
 pub mod start;

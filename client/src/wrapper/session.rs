@@ -45,7 +45,7 @@ pub fn compile(
     let mut link = Link::new(stream);
     let invocation = invocation(compiler, &cwd, environment);
     let preloaded = recording::value(&invocation.env, recording::PRELOAD).map(OsStr::to_owned);
-    let mut reply = link.send(LocalCall::Compile(invocation)).and_then(|()| link.receive_result());
+    let mut reply = link.send(LocalCall::Compile(invocation)).and_then(|()| link.receive_first_result());
     let mut promise = None;
     let mut alone = Extra::default();
     if let Ok(LocalReply::Print { stderr, metadata, extra_arguments }) = reply {

@@ -127,7 +127,8 @@ fn wait_for(path: &Path, mut child: Option<&mut Child>, deadline: Instant) -> Re
     }
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// A file of the wrappers' own beside the socket.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
