@@ -275,6 +275,24 @@ pub fn shell_variables() -> shell::Variables {
     shell::Variables { path: take("PATH").unwrap_or_default(), cc: take("CC"), cxx: take("CXX") }
 }
 
+/// What rustup's stand-ins decide by.
+#[derive(Debug)]
+pub struct RustVariables {
+    /// `HOME`.
+    pub home: Option<OsString>,
+    /// `RUSTUP_HOME`.
+    pub rustup_home: Option<OsString>,
+    /// `RUSTUP_TOOLCHAIN`.
+    pub rustup_toolchain: Option<OsString>,
+}
+
+/// Those of this process.
+pub fn rust_variables() -> RustVariables {
+    let mut environment = environment();
+    let mut take = |name| environment.remove(name).map(OsString::from);
+    RustVariables { home: take("HOME"), rustup_home: take("RUSTUP_HOME"), rustup_toolchain: take("RUSTUP_TOOLCHAIN") }
+}
+
 fn environment() -> BTreeMap<String, String> {
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the environment")]
     let variables = std::env::vars_os();
