@@ -94,6 +94,8 @@ pub enum Compilers {
     Alike,
     /// The same only.
     Exact,
+    /// A double also where what it makes is equal but for an order that nothing depends on: rustc's.
+    Equivalent,
 }
 
 impl FromStr for Compilers {
@@ -103,7 +105,8 @@ impl FromStr for Compilers {
         match text {
             "alike" => Ok(Self::Alike),
             "exact" => Ok(Self::Exact),
-            other => Err(format!("{other:?} is neither \"alike\" nor \"exact\"")),
+            "equivalent" => Ok(Self::Equivalent),
+            other => Err(format!("{other:?} is none of \"alike\", \"exact\", \"equivalent\"")),
         }
     }
 }

@@ -95,3 +95,28 @@ impl Memory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_outlive_the_daemon_and_count_for_their_subject() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("doubles.json");
+        let subject = Subject {
+            compiler: "gcc".to_owned(),
+            double: "x-gcc".to_owned(),
+            group: "C".to_owned(),
+            probes: 3,
+            arguments: vec!["-isystem".to_owned()],
+        };
+        let unlike = Verdict::Unlike { why: "they differ".to_owned() };
+        Memory::open(file.clone()).keep(subject.clone(), unlike.clone());
+        let again = Memory::open(file);
+        assert_eq!(again.verdict(&subject), Some(unlike));
+        assert_eq!(again.verdict(&Subject { probes: 4, ..subject.clone() }), None);
+        again.keep(subject.clone(), Verdict::Alike { machine: "no machine".to_owned() });
+        assert_eq!(again.verdict(&subject), None);
+    }
+}

@@ -269,8 +269,12 @@ impl Session {
         }
     }
 
-    /// What is done with the metadata as soon as it is written.
+    /// What is done with the metadata as soon as it is written. That of a double waits for the end: should this machine have to take its place, it
+    /// need not make the same.
     fn early(&self, plan: &Arc<CratePlan>, given: &Arc<CrateJob>) -> Option<EarlyRun> {
+        if plan.double.is_some() {
+            return None;
+        }
         let output = plan.early_output(&given.job)?;
         let (context, plan, given) = (Arc::clone(&self.context), Arc::clone(plan), Arc::clone(given));
         Some(EarlyRun { output, release: Arc::new(move |early| plan.release(&context, &given, early)) })

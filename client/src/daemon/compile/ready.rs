@@ -88,6 +88,11 @@ pub(super) async fn double(session: &Session, plan: &CratePlan) -> Result<Option
     let context = &session.context;
     let here_only = plan.request.here_only.is_some();
     let Some(farm) = others(context, &plan.compiler.parts, here_only)? else { return Ok(None) };
+    if context.settings.compilers != Compilers::Equivalent {
+        let text = "rustc on another kind of host may list macro expansions in another order\n\
+                    hint: `compilers = \"equivalent\"` accepts metadata that differs in no more than that";
+        return Err(("double-order".to_owned(), text.to_owned()));
+    }
     if plan.request.links {
         let text = "it is linked, and what is linked for a board is linked on it";
         return Err(("double-link".to_owned(), text.to_owned()));

@@ -1,8 +1,8 @@
 //! Doubles of rustc: the same commit for the agents' architecture, with the very library that this machine compiles against. rustc compiles for
 //! any target by itself, so no more than `--target` has to be said; which pairs count is found out as for C.
 //!
-//! Metadata names what a crate was made with by the compiler's version and by digests of the crates, never by the host. So what a double
-//! makes is what a desktop makes that compiles for the board, and the action is the same, too, where the double is that desktop's rustc.
+//! No host is named in what rustc writes, but the order of macro expansions in metadata is that of a hash table, which another kind of processor lays
+//! out in another way. So these doubles are equal to this machine's rustc but for that, and used only by who accepts it.
 //! [`known`] finds and remembers; [`identity`] is what a pair must have in common before anything is compiled, [`options`] what stays here all the same, [`probes`] and
 //! [`prove`] what both compile, [`archive`] whether libraries are for the right machine.
 
