@@ -94,6 +94,8 @@ pub enum Compilers {
     Alike,
     /// The same only.
     Exact,
+    /// A double also where what it makes is equal but for an order that nothing depends on: rustc's.
+    Equivalent,
 }
 
 impl FromStr for Compilers {
@@ -103,7 +105,8 @@ impl FromStr for Compilers {
         match text {
             "alike" => Ok(Self::Alike),
             "exact" => Ok(Self::Exact),
-            other => Err(format!("{other:?} is neither \"alike\" nor \"exact\"")),
+            "equivalent" => Ok(Self::Equivalent),
+            other => Err(format!("{other:?} is none of \"alike\", \"exact\", \"equivalent\"")),
         }
     }
 }
@@ -273,6 +276,24 @@ pub fn shell_variables() -> shell::Variables {
     let mut environment = environment();
     let mut take = |name| environment.remove(name);
     shell::Variables { path: take("PATH").unwrap_or_default(), cc: take("CC"), cxx: take("CXX") }
+}
+
+/// What rustup's stand-ins decide by.
+#[derive(Debug)]
+pub struct RustVariables {
+    /// `HOME`.
+    pub home: Option<OsString>,
+    /// `RUSTUP_HOME`.
+    pub rustup_home: Option<OsString>,
+    /// `RUSTUP_TOOLCHAIN`.
+    pub rustup_toolchain: Option<OsString>,
+}
+
+/// Those of this process.
+pub fn rust_variables() -> RustVariables {
+    let mut environment = environment();
+    let mut take = |name| environment.remove(name).map(OsString::from);
+    RustVariables { home: take("HOME"), rustup_home: take("RUSTUP_HOME"), rustup_toolchain: take("RUSTUP_TOOLCHAIN") }
 }
 
 fn environment() -> BTreeMap<String, String> {

@@ -14,17 +14,18 @@ pub struct Double {
     pub toolchain: Toolchain,
     /// Its absolute place in the toolchain.
     pub program: String,
-    /// Value of `PATH` under which it finds its assembler.
+    /// Value of `PATH` under which it finds its assembler. Of rustc: the argument that says where its sysroot is, where it would not find it.
     pub search: String,
-    /// `gcc` or `clang`.
+    /// `gcc`, `clang` or `rustc`.
     pub family: String,
-    /// What it takes a `.c` file for: `c` or `c++`.
+    /// What it takes a `.c` file for: `c` or `c++`; `rustc`.
     pub driver: String,
-    /// As `-dumpfullversion` says it: `14.2.0`.
+    /// As `-dumpfullversion` says it: `14.2.0`. Of rustc: with commit and date, `1.95.0 (59807616e 2026-04-14)`.
     pub version: String,
     /// What it compiles for, `aarch64-linux-gnu`; empty where it is told (clang).
     pub target: String,
-    /// Names of the libraries that compress parts of objects, with their versions, sorted.
+    /// Names of the libraries that compress parts of objects, with their versions, sorted. Of rustc: what else both of a pair must have in
+    /// common, the target's library among it, by digest.
     pub libraries: Vec<String>,
 }
 

@@ -172,7 +172,8 @@ pub enum Cache {
 /// Compilers as agents take them.
 #[derive(Debug, Subcommand)]
 pub enum Toolchain {
-    /// Packs a cross compiler, with its C++ (or C) driver, into a folder for `buildbee-agent toolchain add`.
+    /// Packs a cross compiler, with its C++ (or C) driver, into a folder for `buildbee-agent toolchain add`; a rustc with each target's library that
+    /// it has.
     Pack {
         /// The compiler, by its place or its name.
         #[arg(required = true, value_name = "COMPILER")]

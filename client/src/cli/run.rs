@@ -15,6 +15,7 @@ use crate::config::{self, Settings};
 use crate::exit::{ENVIRONMENT, Failure, SUCCESS, USER};
 use crate::journal::activity::Activity;
 use crate::toolchain::double;
+use crate::toolchain::rust::Caller;
 use crate::wrapper::output;
 use crate::{doctor, farm_up, top, trace, ui};
 
@@ -119,6 +120,21 @@ fn pack(compilers: &[PathBuf], into: &Path) -> Result<u8, Failure> {
         let program = double::find(compiler, &search).ok_or_else(|| {
             Failure::user(format!("{}: there is no such program\nhint: name it by its whole path", compiler.display()))
         })?;
+        if double::is_rustc(&program) {
+            let variables = config::rust_variables();
+            let caller = Caller {
+                program: &program,
+                cwd: Path::new("/"),
+                home: variables.home.as_deref(),
+                rustup_home: variables.rustup_home.as_deref(),
+                rustup_toolchain: variables.rustup_toolchain.as_deref(),
+                target: None,
+            };
+            for double in double::pack_rustc(&caller, &into).map_err(|error| Failure::environment(error.to_string()))? {
+                ui::print(&format!("packed {}\n", double.label()));
+            }
+            continue;
+        }
         for program in [Some(program.clone()), double::sibling(&program)].into_iter().flatten() {
             let packed = double::pack(&program, &into).map_err(|error| Failure::environment(error.to_string()))?;
             ui::print(&format!("packed {}\n", packed.label()));

@@ -70,6 +70,11 @@ impl Planned {
         Self::Local(Box::new(call.record()), (code.to_owned(), text))
     }
 
+    /// Why the wrapper is to run the compiler, if it is.
+    pub fn why(&self) -> Option<String> {
+        if let Self::Local(_, (_, text)) = self { Some(text.clone()) } else { None }
+    }
+
     /// For a program that is no compiler by its name.
     pub fn no_compiler(call: &Checked) -> Self {
         Self::Local(Box::new(call.record()), call.no_compiler())

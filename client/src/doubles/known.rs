@@ -4,9 +4,12 @@
 //! nothing, or met trouble, is repeated after a while; a verdict stands.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use buildbee_proto::canonical::Canonical as _;
 use buildbee_proto::double::Double;
 use buildbee_proto::toolchain::ToolchainId;
 use serde_json::json;
@@ -15,9 +18,11 @@ use tokio::time::Instant;
 
 use super::ask::{self, Identity};
 use super::machine::Machine;
-use super::memory::{Memory, Verdict};
-use super::pair::{Group, Pair};
+use super::memory::{Memory, Subject, Verdict};
+use super::pair::{Dressed, Group, Pair};
+use super::probes::VERSION;
 use super::prove::{Failure, Proof, dress};
+use super::rustc::RustDouble;
 use crate::compiler::request::DriverLanguage;
 use crate::daemon::context::Context;
 use crate::dispatch::farm::Farm;
@@ -40,10 +45,53 @@ pub struct Proved {
     pub same_libraries: bool,
 }
 
+/// What came of a look.
 #[derive(Clone, Debug)]
-enum Known {
-    Proved(Proved),
-    Refused { why: Why, until: Instant },
+pub(super) enum Known<T> {
+    /// A pair that counts.
+    Proved(T),
+    /// None, for a while.
+    Refused {
+        /// Why.
+        why: Why,
+        /// Until when.
+        until: Instant,
+    },
+}
+
+/// Looks by what is looked for, each made by one and waited for by all who want the same.
+#[derive(Debug)]
+pub(super) struct Looks<K, T>(Mutex<HashMap<K, Cell<T>>>);
+
+type Cell<T> = Arc<Turn<Option<Known<T>>>>;
+
+impl<K: Eq + Hash, T: Clone> Looks<K, T> {
+    // The map is whole at every point where a panic could strike.
+    fn cell(&self, key: K) -> Cell<T> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_KNOWN && !known.contains_key(&key) {
+            known.clear();
+        }
+        Arc::clone(known.entry(key).or_default())
+    }
+
+    /// What is known, or what comes of `look`. Dropped early, nothing is remembered.
+    pub(super) async fn of(&self, key: K, look: impl Future<Output = Known<T>>) -> Result<T, Why> {
+        let cell = self.cell(key);
+        let mut known = cell.lock().await;
+        let still_counts = |known: &Known<T>| match known {
+            Known::Proved(_) => true,
+            Known::Refused { until, .. } => Instant::now() < *until,
+        };
+        if !known.as_ref().is_some_and(still_counts) {
+            *known = Some(look.await);
+        }
+        match known.as_ref() {
+            Some(Known::Proved(proved)) => Ok(proved.clone()),
+            Some(Known::Refused { why, .. }) => Err(why.clone()),
+            None => Err(("no-double".to_owned(), "nothing was found out".to_owned())),
+        }
+    }
 }
 
 /// For whose compiler a double is wanted, and where it is proved.
@@ -63,14 +111,14 @@ pub struct Asked<'a> {
 
 type Key = (ToolchainId, Group);
 /// State and text by compiler and language.
-type Listed = BTreeMap<(String, &'static str), (&'static str, String)>;
-type Cell = Arc<Turn<Option<Known>>>;
+type Listed = BTreeMap<(String, String), (&'static str, String)>;
 
 /// Knows doubles.
 #[derive(Debug)]
 pub struct Doubles {
-    memory: Memory,
-    known: Mutex<HashMap<Key, Cell>>,
+    pub(super) memory: Memory,
+    known: Looks<Key, Proved>,
+    pub(super) rustcs: Looks<ToolchainId, Arc<RustDouble>>,
     /// For listings: by compiler and language, what it came to.
     listed: Mutex<Listed>,
 }
@@ -78,28 +126,29 @@ pub struct Doubles {
 impl Doubles {
     /// With verdicts from earlier.
     pub fn new(memory: Memory) -> Self {
-        Self { memory, known: Mutex::default(), listed: Mutex::default() }
+        let (known, rustcs) = (Looks(Mutex::default()), Looks(Mutex::default()));
+        Self { memory, known, rustcs, listed: Mutex::default() }
     }
 
-    // Maps are whole at every point where a panic could strike.
-    fn cell(&self, key: Key) -> Cell {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= MAX_KNOWN && !known.contains_key(&key) {
-            known.clear();
-        }
-        Arc::clone(known.entry(key).or_default())
-    }
-
+    // As above.
     fn listed(&self) -> MutexGuard<'_, Listed> {
         self.listed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn list(&self, compiler: &Compiler, group: Group, state: &'static str, text: &str) {
+    /// Has `program`'s pair in a language listed so.
+    pub(super) fn list(&self, program: &Path, language: &str, state: &'static str, text: &str) {
         let mut listed = self.listed();
         if listed.len() >= MAX_KNOWN {
             listed.clear();
         }
-        listed.insert((compiler.program.display().to_string(), group.word()), (state, text.to_owned()));
+        listed.insert((program.display().to_string(), language.to_owned()), (state, text.to_owned()));
+    }
+
+    /// Lists and notes that there is none for now. Another may be added meanwhile; verdicts on those that there are, are remembered beside.
+    pub(super) fn refused<T>(&self, program: &Path, language: &str, code: &str, text: String) -> Known<T> {
+        tracing::info!(compiler = %program.display(), language, code, text, "no double");
+        self.list(program, language, "refused", &text);
+        Known::Refused { why: (code.to_owned(), text), until: Instant::now() + ASK_AGAIN }
     }
 
     /// The rows of `status --json`.
@@ -115,31 +164,16 @@ impl Doubles {
     /// The double of `compiler` in `group`, proved, or why there is none. Takes as long as that takes; dropped early, nothing is remembered.
     pub async fn of(&self, asked: Asked<'_>) -> Result<Proved, Why> {
         let Asked { compiler, group, .. } = asked;
-        let cell = self.cell((compiler.parts.id, group));
-        let mut known = cell.lock().await;
-        let still_counts = |known: &Known| match known {
-            Known::Proved(_) => true,
-            Known::Refused { until, .. } => Instant::now() < *until,
+        let look = async {
+            self.list(&compiler.program, group.word(), "proving", "");
+            Box::pin(self.look(asked)).await
         };
-        if !known.as_ref().is_some_and(still_counts) {
-            self.list(compiler, group, "proving", "");
-            *known = Some(Box::pin(self.look(asked)).await);
-        }
-        match known.as_ref() {
-            Some(Known::Proved(proved)) => Ok(proved.clone()),
-            Some(Known::Refused { why, .. }) => Err(why.clone()),
-            None => Err(("no-double".to_owned(), "nothing was found out".to_owned())),
-        }
+        self.known.of((compiler.parts.id, group), look).await
     }
 
-    async fn look(&self, asked: Asked<'_>) -> Known {
+    async fn look(&self, asked: Asked<'_>) -> Known<Proved> {
         let Asked { farm, compiler, driver, group, .. } = asked;
-        let refused = |code: &str, text: String| {
-            tracing::info!(compiler = %compiler.program.display(), group = group.word(), code, text, "no double");
-            self.list(compiler, group, "refused", &text);
-            // Another may be added meanwhile; verdicts on those that there are, are remembered beside.
-            Known::Refused { why: (code.to_owned(), text), until: Instant::now() + ASK_AGAIN }
-        };
+        let refused = |code: &str, text: String| self.refused(&compiler.program, group.word(), code, text);
         let identity = match ask::identity(compiler, driver).await {
             Ok(identity) => identity,
             Err(text) => return refused("double-trouble", text),
@@ -155,7 +189,12 @@ impl Doubles {
             match self.prove(asked, &identity, double).await {
                 Ok(pair) => {
                     tracing::info!(compiler = %compiler.program.display(), group = group.word(), label, "a double is proved");
-                    self.list(compiler, group, "proved", &format!("{} ({})", pair.dressed.double.program, label));
+                    self.list(
+                        &compiler.program,
+                        group.word(),
+                        "proved",
+                        &format!("{} ({})", pair.dressed.double.program, label),
+                    );
                     let same_libraries = identity.compresses_as(&pair.dressed.double);
                     return Known::Proved(Proved { pair: Arc::new(pair), same_libraries });
                 }
@@ -172,8 +211,8 @@ impl Doubles {
     async fn prove(&self, asked: Asked<'_>, identity: &Identity, double: Double) -> Result<Pair, Failure> {
         let Asked { context, farm, compiler, driver, group } = asked;
         let dressed = dress(compiler, identity, double, group).await?;
-        let id = compiler.parts.id.to_string();
-        match self.memory.verdict(&id, &dressed, group) {
+        let subject = subject(compiler, &dressed, group);
+        match self.memory.verdict(&subject) {
             Some(Verdict::Alike { machine }) => {
                 if let Some(machine) = Machine::from_text(&machine) {
                     return Ok(Pair::new(dressed, machine, &compiler.program));
@@ -189,12 +228,23 @@ impl Doubles {
             Err(Failure::Unlike(why)) => Verdict::Unlike { why: why.clone() },
             Err(Failure::Trouble(_)) => return outcome,
         };
-        self.memory.keep(&id, &dressed, group, verdict);
+        self.memory.keep(subject, verdict);
         outcome
     }
 }
 
-fn none_suits(identity: &Identity, told: &[Double]) -> String {
+fn subject(compiler: &Compiler, dressed: &Dressed, group: Group) -> Subject {
+    Subject {
+        compiler: compiler.parts.id.to_string(),
+        double: dressed.double.digest().to_string(),
+        group: group.word().to_owned(),
+        probes: VERSION,
+        arguments: dressed.front.iter().chain(&dressed.folders).cloned().collect(),
+    }
+}
+
+/// Why none of those that agents have `told` of may be `identity`'s.
+pub(super) fn none_suits(identity: &Identity, told: &[Double]) -> String {
     let mut labels: Vec<String> = told.iter().map(Double::label).collect();
     labels.sort();
     labels.dedup();

@@ -9,8 +9,6 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
-use super::pair::{Dressed, Group};
-use super::probes::VERSION;
 
 /// Verdicts kept; the oldest go first.
 const MAX_VERDICTS: usize = 256;
@@ -33,14 +31,26 @@ pub enum Verdict {
     },
 }
 
-/// A pair in one language, as it was proved.
+/// A pair in one language, and how it is proved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    compiler: String,
-    double: String,
-    group: String,
-    probes: u32,
-    arguments: Vec<String>,
+pub struct Subject {
+    /// The compiler's toolchain.
+    pub compiler: String,
+    /// Digest of what the double is.
+    pub double: String,
+    /// In which language.
+    pub group: String,
+    /// By which set of probes.
+    pub probes: u32,
+    /// What the double is told besides the user's arguments.
+    pub arguments: Vec<String>,
+}
+
+/// A pair, as it was proved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    subject: Subject,
     verdict: Verdict,
 }
 
@@ -60,11 +70,10 @@ impl Memory {
         Self { file, entries: Mutex::new(entries) }
     }
 
-    /// What is known of `dressed` as the double of `compiler`.
-    pub fn verdict(&self, compiler: &str, dressed: &Dressed, group: Group) -> Option<Verdict> {
-        let wanted = entry(compiler, dressed, group, Verdict::Unlike { why: String::new() });
+    /// What is known of a pair.
+    pub fn verdict(&self, subject: &Subject) -> Option<Verdict> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = entries.iter().find(|known| known.is_about(&wanted))?;
+        let found = entries.iter().find(|known| known.subject == *subject)?;
         match &found.verdict {
             Verdict::Alike { machine } if Machine::from_text(machine).is_none() => None,
             verdict => Some(verdict.clone()),
@@ -72,12 +81,11 @@ impl Memory {
     }
 
     /// Keeps a verdict. Blocks.
-    pub fn keep(&self, compiler: &str, dressed: &Dressed, group: Group, verdict: Verdict) {
-        let fresh = entry(compiler, dressed, group, verdict);
+    pub fn keep(&self, subject: Subject, verdict: Verdict) {
         let text = {
             let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-            entries.retain(|known| !known.is_about(&fresh));
-            entries.push(fresh);
+            entries.retain(|known| known.subject != subject);
+            entries.push(Entry { subject, verdict });
             let surplus = entries.len().saturating_sub(MAX_VERDICTS);
             entries.drain(..surplus);
             serde_json::to_string_pretty(&*entries).unwrap_or_default()
@@ -88,24 +96,27 @@ impl Memory {
     }
 }
 
-impl Entry {
-    fn is_about(&self, other: &Self) -> bool {
-        let key = |entry: &Self| {
-            let Self { compiler, double, group, probes, arguments, .. } = entry.clone();
-            (compiler, double, group, probes, arguments)
-        };
-        key(self) == key(other)
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn entry(compiler: &str, dressed: &Dressed, group: Group, verdict: Verdict) -> Entry {
-    use buildbee_proto::canonical::Canonical;
-    Entry {
-        compiler: compiler.to_owned(),
-        double: dressed.double.digest().to_string(),
-        group: group.word().to_owned(),
-        probes: VERSION,
-        arguments: dressed.front.iter().chain(&dressed.folders).cloned().collect(),
-        verdict,
+    #[test]
+    fn verdicts_outlive_the_daemon_and_count_for_their_subject() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("doubles.json");
+        let subject = Subject {
+            compiler: "gcc".to_owned(),
+            double: "x-gcc".to_owned(),
+            group: "C".to_owned(),
+            probes: 3,
+            arguments: vec!["-isystem".to_owned()],
+        };
+        let unlike = Verdict::Unlike { why: "they differ".to_owned() };
+        Memory::open(file.clone()).keep(subject.clone(), unlike.clone());
+        let again = Memory::open(file);
+        assert_eq!(again.verdict(&subject), Some(unlike));
+        assert_eq!(again.verdict(&Subject { probes: 4, ..subject.clone() }), None);
+        again.keep(subject.clone(), Verdict::Alike { machine: "no machine".to_owned() });
+        assert_eq!(again.verdict(&subject), None);
     }
 }

@@ -6,7 +6,7 @@
 //! the reason; what no probe could show (options that look at more than what was compared) stays here too ([`options`]). Headers are
 //! always this machine's: a double has none of its own.
 //!
-//! Verdicts are remembered by both identities ([`memory`]). [`Doubles`] is what the daemon asks.
+//! Rust has its own way ([`rustc`]). Verdicts are remembered by both identities ([`memory`]). [`Doubles`] is what the daemon asks.
 
 pub mod ask;
 pub mod clang;
@@ -18,6 +18,7 @@ pub mod options;
 pub mod pair;
 pub mod probes;
 pub mod prove;
+pub mod rustc;
 
 pub use known::Doubles;
 pub use pair::Pair;

@@ -159,7 +159,7 @@ impl Proof<'_> {
         let job = Job::of(Arc::clone(&self.dressed.parts), recipe, inputs);
         let job = job.map_err(|error| Failure::Trouble(error.to_string()))?;
         let here = ask::run(&self.compiler.program, &question.arguments, root, &[]);
-        let (here, there) = tokio::join!(here, Box::pin(self.remote(&job)));
+        let (here, there) = tokio::join!(here, Box::pin(on_agent(self.farm, &job)));
         let (here, there) = (here.map_err(Failure::Trouble)?, there?);
         let about = question.arguments.join(" ");
         let text = |digest: &Digest| String::from_utf8_lossy(content(&there, digest)).into_owned();
@@ -207,7 +207,7 @@ impl Proof<'_> {
         let mut env = request.env.clone();
         env.push(("PWD".to_owned(), folder.to_string_lossy().into_owned()));
         let here = ask::run(&self.compiler.program, &request.argv, &folder, &env);
-        let (here, there) = tokio::join!(here, Box::pin(self.remote(&job)));
+        let (here, there) = tokio::join!(here, Box::pin(on_agent(self.farm, &job)));
         let (here, there) = (here.map_err(Failure::Trouble)?, there?);
         if !here.status.success() {
             return Err(fails_here(probe.source, &here));
@@ -235,40 +235,40 @@ impl Proof<'_> {
             Decision::Local(reason) => Err(Failure::Unlike(format!("a probe can't leave this machine: {reason}"))),
         }
     }
+}
 
-    /// Has an agent run it.
-    async fn remote(&self, job: &Job) -> Result<RemoteResult, Failure> {
-        let files = job.inputs.files.iter().map(|(digest, path)| (*digest, Source::File(path.clone())));
-        let directories = job.inputs.tree.directories.iter();
-        let directories = directories.map(|(digest, bytes)| (*digest, Source::Bytes(Arc::clone(bytes))));
-        let _loan = self.farm.lend(&job.parts, files.chain(directories));
-        let (since, mut tried) = (Instant::now(), Vec::new());
-        let mut last = "no agent can be reached".to_owned();
-        loop {
-            match self.farm.seat(&job.parts, &tried, &HashMap::new()) {
-                Found::Seat(mut seat) if tried.len() < MAX_TRIED => {
-                    match self.farm.attempts().run(&seat.pick, job, None).await {
-                        Ok(result) => {
-                            seat.went(Went::Well);
-                            return Ok(result);
-                        }
-                        Err(error) => {
-                            let went = error.went();
-                            seat.went(went);
-                            last = format!("{}: {error}", seat.pick.name);
-                            if went != Went::Busy {
-                                tried.push(seat.pick.peer);
-                            }
+/// Has an agent run `job`.
+pub(super) async fn on_agent(farm: &Farm, job: &Job) -> Result<RemoteResult, Failure> {
+    let files = job.inputs.files.iter().map(|(digest, path)| (*digest, Source::File(path.clone())));
+    let directories = job.inputs.tree.directories.iter();
+    let directories = directories.map(|(digest, bytes)| (*digest, Source::Bytes(Arc::clone(bytes))));
+    let _loan = farm.lend(&job.parts, files.chain(directories));
+    let (since, mut tried) = (Instant::now(), Vec::new());
+    let mut last = "no agent can be reached".to_owned();
+    loop {
+        match farm.seat(&job.parts, &tried, &HashMap::new()) {
+            Found::Seat(mut seat) if tried.len() < MAX_TRIED => {
+                match farm.attempts().run(&seat.pick, job, None).await {
+                    Ok(result) => {
+                        seat.went(Went::Well);
+                        return Ok(result);
+                    }
+                    Err(error) => {
+                        let went = error.went();
+                        seat.went(went);
+                        last = format!("{}: {error}", seat.pick.name);
+                        if went != Went::Busy {
+                            tried.push(seat.pick.peer);
                         }
                     }
                 }
-                Found::Full if since.elapsed() < AGENT_PATIENCE => self.farm.changed(LOOK_AGAIN).await,
-                Found::Full => return Err(Failure::Trouble("all agents were busy for too long".to_owned())),
-                Found::Seat(_) | Found::Nobody => return Err(Failure::Trouble(last)),
             }
-            if since.elapsed() > AGENT_PATIENCE {
-                return Err(Failure::Trouble(last));
-            }
+            Found::Full if since.elapsed() < AGENT_PATIENCE => farm.changed(LOOK_AGAIN).await,
+            Found::Full => return Err(Failure::Trouble("all agents were busy for too long".to_owned())),
+            Found::Seat(_) | Found::Nobody => return Err(Failure::Trouble(last)),
+        }
+        if since.elapsed() > AGENT_PATIENCE {
+            return Err(Failure::Trouble(last));
         }
     }
 }
@@ -314,7 +314,7 @@ fn compare(
     Ok(machine)
 }
 
-fn content<'a>(result: &'a RemoteResult, digest: &Digest) -> &'a [u8] {
+pub(super) fn content<'a>(result: &'a RemoteResult, digest: &Digest) -> &'a [u8] {
     result.blobs.get(digest).map_or(&[], Vec::as_slice)
 }
 
@@ -322,7 +322,7 @@ fn write_sources(folder: &Path) -> Result<(), String> {
     SOURCES.iter().try_for_each(|(name, text)| fs::write(folder.join(name), text)).map_err(|error| error.to_string())
 }
 
-fn fails_here(source: &str, output: &Output) -> Failure {
+pub(super) fn fails_here(source: &str, output: &Output) -> Failure {
     let said = String::from_utf8_lossy(&output.stderr);
     Failure::Unlike(format!("{source} does not compile here: {}", shown(said.lines().next().unwrap_or_default())))
 }
@@ -350,12 +350,12 @@ fn nothing(root: &Path, folders: &[String]) -> Result<Inputs, String> {
     })
 }
 
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().filter(|symbol| !symbol.is_control()).take(MAX_SHOWN).collect()
 }
 
 /// The first lines in which two answers differ.
-fn difference(about: &str, here: &str, there: &str) -> String {
+pub(super) fn difference(about: &str, here: &str, there: &str) -> String {
     let (mut ours, mut theirs) = (here.lines(), there.lines());
     loop {
         match (ours.next(), theirs.next()) {

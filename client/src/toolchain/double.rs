@@ -16,7 +16,11 @@ use thiserror::Error;
 
 use super::capture::{self, CaptureError};
 use super::identify::{IdentifyError, identify_bare};
+use super::parts::Parts;
+use super::rust::{self, Caller, RustError};
 use crate::compiler::request::CompilerFamily;
+use crate::doubles::ask::Identity;
+use crate::doubles::rustc::identity::{FAMILY, identity};
 use crate::inputs::filehash::FileHashes;
 
 /// Beginnings of the names of libraries that compilers and assemblers compress parts of objects with.
@@ -31,6 +35,20 @@ pub enum PackError {
     /// It does not answer.
     #[error(transparent)]
     Capture(#[from] CaptureError),
+    /// The same of a rustc.
+    #[error(transparent)]
+    Rust(#[from] RustError),
+    /// A rustc that does not say what it is.
+    #[error("{program}: {what}", program = program.display())]
+    Wordless {
+        /// Which.
+        program: PathBuf,
+        /// What it does not say.
+        what: String,
+    },
+    /// It compiles for nobody else.
+    #[error("{program} has no library of another target\nhint: `rustup target add TARGET` for what the boards are, as `rustc -vV` calls their host there", program = .0.display())]
+    NoTargets(PathBuf),
     /// A file can't be written, or was another when it was read again.
     #[error("{path}: {error}", path = path.display())]
     Io {
@@ -77,18 +95,51 @@ pub fn pack(program: &Path, folder: &Path) -> Result<Double, PackError> {
         target,
         libraries: compressing(compiler.parts.files.iter().map(|(path, _)| path.as_path())),
     };
+    write_down(folder, name, &double, &compiler.parts)?;
+    Ok(double)
+}
+
+/// Whether `program` is packed for every target that it has a library of ([`pack_rustc`]), by its name.
+pub fn is_rustc(program: &Path) -> bool {
+    program.file_name().is_some_and(|name| name == "rustc")
+}
+
+/// Packs a rustc, and for rustup's stand-in the one that it starts for `caller`, into `folder`: a double for each target. Reads all of it. Blocks.
+pub fn pack_rustc(caller: &Caller<'_>, folder: &Path) -> Result<Vec<Double>, PackError> {
+    let program = caller.program;
+    let (hashes, mut packed) = (FileHashes::default(), Vec::new());
+    for target in rust::targets(caller)? {
+        let compiler = rust::identify_bare(&hashes, &Caller { target: Some(&target), ..*caller })?;
+        let wordless = |what| PackError::Wordless { program: program.to_owned(), what };
+        let Identity { version, libraries, .. } = identity(&compiler, &target).map_err(wordless)?;
+        let double = Double {
+            toolchain: compiler.parts.toolchain.clone(),
+            program: compiler.place.to_str().ok_or_else(|| PackError::NotUtf8(compiler.place.clone()))?.to_owned(),
+            search: compiler.arguments.concat(),
+            family: FAMILY.to_owned(),
+            driver: FAMILY.to_owned(),
+            version,
+            target,
+            libraries,
+        };
+        write_down(folder, &format!("rustc-{}", double.target), &double, &compiler.parts)?;
+        packed.push(double);
+    }
+    if packed.is_empty() { Err(PackError::NoTargets(program.to_owned())) } else { Ok(packed) }
+}
+
+fn write_down(folder: &Path, name: &str, double: &Double, parts: &Parts) -> Result<(), PackError> {
     let blobs = folder.join("blobs");
     fs::create_dir_all(&blobs).map_err(|error| PackError::Io { path: blobs.clone(), error })?;
-    for (digest, bytes) in &compiler.parts.directories {
+    for (digest, bytes) in &parts.directories {
         put(&blobs, digest, bytes)?;
     }
-    for (path, digest) in &compiler.parts.files {
+    for (path, digest) in &parts.files {
         let bytes = fs::read(path).map_err(|error| PackError::Io { path: path.clone(), error })?;
         put(&blobs, digest, &bytes)?;
     }
     // Last: who finds it finds all of it.
-    write(&folder.join(format!("{name}.double")), &double.to_canonical())?;
-    Ok(double)
+    write(&folder.join(format!("{name}.double")), &double.to_canonical())
 }
 
 fn put(blobs: &Path, digest: &Digest, bytes: &[u8]) -> Result<(), PackError> {

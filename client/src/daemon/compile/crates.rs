@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use buildbee_proto::codec::Bytes;
+use buildbee_proto::digest::Digest;
 use buildbee_proto::local::{LocalOutcome, LocalReply};
 use buildbee_proto::outcome::{OutputFile, ReadSet};
 
@@ -20,6 +21,8 @@ use super::super::link::LinkError;
 use super::super::peers;
 use super::super::plan::{Planned, other_messages};
 use super::Session;
+use super::ready::double;
+use crate::dispatch::attempt::RemoteResult;
 use crate::dispatch::lender::Source;
 use crate::dispatch::lookup::{News, Wanted};
 use crate::journal::stages::Stage;
@@ -127,6 +130,11 @@ impl Session {
 
     /// Has an agent run it, if there is a way. Agents have lacked something `n_rounds` times.
     async fn make_elsewhere(&self, plan: Arc<CratePlan>, n_rounds: u8) -> Result<(), LinkError> {
+        let plan = match Box::pin(double(self, &plan)).await {
+            Ok(Some(double)) => Arc::new(plan.for_double(double)),
+            Ok(None) => plan,
+            Err(why) => return self.here(plan, None, why).await,
+        };
         let (context, wanted) = (Arc::clone(&self.context), Arc::clone(&plan));
         let look = tokio::task::spawn_blocking(move || wanted.job(&context, n_rounds));
         let interrupted = ("input-unreadable".to_owned(), "interrupted".to_owned());
@@ -181,15 +189,19 @@ impl Session {
             let files = job.inputs.files.iter().map(|(digest, path)| (*digest, Source::File(path.clone())));
             let directories = job.inputs.tree.directories.iter();
             let directories = directories.map(|(digest, bytes)| (*digest, Source::Bytes(Arc::clone(bytes))));
-            farm.lend(plan.parts(), files.chain(directories))
+            farm.lend(&job.parts, files.chain(directories))
         });
+        let objection = |result: &RemoteResult| {
+            let content = |digest: &Digest| result.blobs.get(digest).map_or(&[][..], Vec::as_slice);
+            plan.double.as_ref()?.objection_to_result(&result.signed.result, &content)
+        };
         let run = Run {
             added_arguments: &plan.request.added_arguments,
             recorder: self.recorder(Keep::Yes),
             here_only: None,
             can_print_otherwise: false,
-            // What it comes to is looked at by a thread, when it is here: that takes time.
-            objection: &|_| None,
+            // What else it comes to is looked at by a thread, when it is here: that takes time.
+            objection: &objection,
             early: self.early(&plan, &given),
         };
         let before = plan.before();
@@ -257,8 +269,12 @@ impl Session {
         }
     }
 
-    /// What is done with the metadata as soon as it is written.
+    /// What is done with the metadata as soon as it is written. That of a double waits for the end: should this machine have to take its place, it
+    /// need not make the same.
     fn early(&self, plan: &Arc<CratePlan>, given: &Arc<CrateJob>) -> Option<EarlyRun> {
+        if plan.double.is_some() {
+            return None;
+        }
         let output = plan.early_output(&given.job)?;
         let (context, plan, given) = (Arc::clone(&self.context), Arc::clone(plan), Arc::clone(given));
         Some(EarlyRun { output, release: Arc::new(move |early| plan.release(&context, &given, early)) })

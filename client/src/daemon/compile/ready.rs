@@ -8,13 +8,19 @@ use buildbee_proto::outcome::ActionResult;
 
 use super::Session;
 use crate::config::Compilers;
+use crate::daemon::context::Context;
+use crate::daemon::crates::plan::CratePlan;
 use crate::daemon::plan::Plan;
+use crate::dispatch::farm::Farm;
 use crate::dispatch::job::Job;
 use crate::doubles::Pair;
 use crate::doubles::known::Asked;
 use crate::doubles::pair::Group;
+use crate::doubles::rustc::known::RustAsked;
+use crate::doubles::rustc::{RustDouble, options};
 use crate::inputs::discover::Inputs;
 use crate::journal::Why;
+use crate::toolchain::parts::Parts;
 
 /// What is known before a result is looked for.
 #[derive(Debug)]
@@ -59,31 +65,67 @@ impl Ready {
 /// The double that agents run for `plan`; `None`: they run the compiler itself, or there are none.
 async fn pair(session: &Session, plan: &Plan) -> Result<Option<Arc<Pair>>, Why> {
     let context = &session.context;
-    let Some(farm) = &context.farm else { return Ok(None) };
-    if plan.request.here_only.is_some() || farm.lends_to(&plan.compiler.parts.toolchain.host) != Some(false) {
-        return Ok(None);
-    }
-    if context.settings.compilers == Compilers::Exact {
-        let text = "no agent runs this machine's programs, and `compilers` is \"exact\"";
-        return Err(("other-host".to_owned(), text.to_owned()));
-    }
+    let here_only = plan.request.here_only.is_some();
+    let Some(farm) = others(context, &plan.compiler.parts, here_only)? else { return Ok(None) };
     let Some((group, driver)) = Group::of(plan.request.language).zip(plan.call.named()) else {
         let text = format!("doubles are not proved for {}", plan.request.language.option_name());
         return Err(("double-option".to_owned(), text));
     };
-    let (context, farm, compiler) = (Arc::clone(context), farm.clone(), Arc::clone(&plan.compiler));
-    // Goes on when nobody waits any more: the next compile needs it too.
-    let looking = tokio::spawn(async move {
+    let (context, compiler) = (Arc::clone(context), Arc::clone(&plan.compiler));
+    let looking = async move {
         let asked = Asked { context: &context, farm: &farm, compiler: &compiler, driver, group };
         Box::pin(context.doubles.of(asked)).await
-    });
-    let proved = match tokio::time::timeout(session.patience(), looking).await {
-        Ok(Ok(found)) => found?,
-        Ok(Err(_)) => return Err(("double-trouble".to_owned(), "the look for a double was cut off".to_owned())),
-        Err(_) => return Err(("double-late".to_owned(), "a double is still being looked for and proved".to_owned())),
     };
+    let proved = in_time(session, looking).await?;
     match proved.pair.objection_to(&plan.request, proved.same_libraries) {
         Some(why) => Err(why),
         None => Ok(Some(proved.pair)),
+    }
+}
+
+/// The double of rustc that agents run for `plan`; `None`: they run the compiler itself, or there are none.
+pub(super) async fn double(session: &Session, plan: &CratePlan) -> Result<Option<Arc<RustDouble>>, Why> {
+    let context = &session.context;
+    let here_only = plan.request.here_only.is_some();
+    let Some(farm) = others(context, &plan.compiler.parts, here_only)? else { return Ok(None) };
+    if context.settings.compilers != Compilers::Equivalent {
+        let text = "rustc on another kind of host may list macro expansions in another order\n\
+                    hint: `compilers = \"equivalent\"` accepts metadata that differs in no more than that";
+        return Err(("double-order".to_owned(), text.to_owned()));
+    }
+    if plan.request.links {
+        let text = "it is linked, and what is linked for a board is linked on it";
+        return Err(("double-link".to_owned(), text.to_owned()));
+    }
+    if let Some(argument) = options::objection(&plan.request) {
+        return Err(("double-option".to_owned(), format!("the compilers' likeness says nothing of {argument}")));
+    }
+    let (context, compiler) = (Arc::clone(context), Arc::clone(&plan.compiler));
+    let looking = async move {
+        let asked = RustAsked { context: &context, farm: &farm, compiler: &compiler };
+        Box::pin(context.doubles.of_rustc(asked)).await
+    };
+    in_time(session, looking).await.map(Some)
+}
+
+/// The farm, if it has agents and none of them runs programs of `own`'s kind; why doubles are not asked for there.
+fn others(context: &Context, own: &Parts, here_only: bool) -> Result<Option<Farm>, Why> {
+    let farm = context.farm.as_ref().filter(|farm| !here_only && farm.lends_to(&own.toolchain.host) == Some(false));
+    if farm.is_some() && context.settings.compilers == Compilers::Exact {
+        let text = "no agent runs this machine's programs, and `compilers` is \"exact\"";
+        return Err(("other-host".to_owned(), text.to_owned()));
+    }
+    Ok(farm.cloned())
+}
+
+/// What comes of a look for a double, which is not waited for long. It goes on when nobody waits any more: the next compile needs it too.
+async fn in_time<T: Send + 'static>(
+    session: &Session,
+    looking: impl Future<Output = Result<T, Why>> + Send + 'static,
+) -> Result<T, Why> {
+    match tokio::time::timeout(session.patience(), tokio::spawn(looking)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(_)) => Err(("double-trouble".to_owned(), "the look for a double was cut off".to_owned())),
+        Err(_) => Err(("double-late".to_owned(), "a double is still being looked for and proved".to_owned())),
     }
 }

@@ -11,9 +11,12 @@ use memchr::memmem;
 
 use super::super::context::Context;
 use super::beyond::Beyond;
+use super::by_content::CrateFiles;
 use super::inputs::{CrateInputError, Memory, gather};
+use super::needs::has_macros;
 use super::plan::CratePlan;
 use crate::dispatch::job::{Job, Recipe};
+use crate::inputs::discover::Inputs;
 use crate::inputs::filehash::Hashed;
 use crate::journal::Why;
 use crate::rust::env::may_go_along;
@@ -47,6 +50,22 @@ impl CrateJob {
     }
 }
 
+/// A double can't load what this machine's rustc loads.
+fn no_macros(inputs: &Inputs, known: &CrateFiles) -> Result<(), Why> {
+    let libraries = inputs.guards.iter().filter(|(path, _)| path.extension().is_some_and(|ending| ending == "so"));
+    for (path, hashed) in libraries {
+        let has_macros = known.have_macros.of(path, &hashed.digest, has_macros);
+        if has_macros.unwrap_or(true) {
+            let name = path.file_name().unwrap_or_default().display();
+            return Err((
+                "proc-macro".to_owned(),
+                format!("it uses macros of {name}, which runs on this machine only"),
+            ));
+        }
+    }
+    Ok(())
+}
+
 impl CratePlan {
     /// The action, or why no agent can run it. `n_rounds` as in [`CrateJob`].
     pub fn job(&self, context: &Context, n_rounds: u8) -> Result<CrateJob, Why> {
@@ -65,19 +84,26 @@ impl CratePlan {
         let memory = Memory { hashes: &context.hashes, files: &context.crate_files, store };
         let failed = |error: CrateInputError| (error.code().to_owned(), error.to_string());
         let inputs = gather(self, memory, &beyond).map_err(failed)?;
+        if self.double.is_some() {
+            no_macros(&inputs, &context.crate_files)?;
+        }
         let mut env = self.variables(context, &inputs.guards, &beyond);
         let variables = env.keys().cloned().collect();
         env.insert("PATH".to_owned(), self.search().to_owned());
-        let arguments: Vec<String> = self.compiler.arguments.iter().cloned().chain(self.placed_arguments()).collect();
+        let (program, front, parts) = match &self.double {
+            Some(double) => (double.program(), double.front(&self.request), &double.parts),
+            None => (self.compiler.place.as_path(), self.compiler.arguments.clone(), self.parts()),
+        };
+        let arguments: Vec<String> = front.into_iter().chain(self.placed_arguments()).collect();
         let working_directory = self.roots.places().path(&self.call.cwd);
         let recipe = Recipe {
-            program: &self.compiler.place,
+            program,
             arguments: &arguments,
             env,
             working_directory: &working_directory,
             platform: vec![(RECORDED.0.to_owned(), RECORDED.1.to_owned())],
         };
-        let job = Job::of(Arc::clone(self.parts()), recipe, inputs);
+        let job = Job::of(Arc::clone(parts), recipe, inputs);
         let job = job.map_err(|error| ("unusual-path".to_owned(), error.to_string()))?;
         Ok(CrateJob { job: Arc::new(job), variables, beyond, n_rounds, start })
     }

@@ -26,6 +26,8 @@ pub struct CrateFiles {
     pub variables: ByContent<Arc<BTreeSet<String>>>,
     /// Sources: whether they define macros for others.
     pub macros: ByContent<bool>,
+    /// Shared libraries: whether they are loaded into the compiler.
+    pub have_macros: ByContent<bool>,
 }
 
 /// The memory. Cheap to clone; all clones are one.

@@ -41,7 +41,12 @@ pub fn needs(content: &[u8]) -> Needs {
     if content.starts_with(METADATA) || content.starts_with(ARCHIVE) {
         return Needs::These(endings(content).into_iter().collect());
     }
-    if memmem::find(content, MACROS).is_some() { Needs::These(Arc::default()) } else { Needs::Unknown }
+    if has_macros(content) { Needs::These(Arc::default()) } else { Needs::Unknown }
+}
+
+/// Whether it is a library of macros.
+pub fn has_macros(content: &[u8]) -> bool {
+    memmem::find(content, MACROS).is_some()
 }
 
 fn endings(content: &[u8]) -> BTreeSet<Ending> {

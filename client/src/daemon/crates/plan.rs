@@ -18,6 +18,7 @@ use super::super::plan::{Planned, read_arguments};
 use super::read_set::{Candidate, Spelling};
 use super::sessions::Sessions;
 use crate::compiler::places::absolute;
+use crate::doubles::rustc::RustDouble;
 use crate::journal::Record;
 use crate::journal::question::Question;
 use crate::rust::decide::{Machine, RustInvocation, decide};
@@ -41,6 +42,8 @@ pub struct CratePlan {
     pub compiler: Arc<RustCompiler>,
     /// What it links with, if it does.
     pub linker: Option<Arc<LinkerParts>>,
+    /// What agents run in the compiler's place, where they are of another architecture.
+    pub double: Option<Arc<RustDouble>>,
     /// Where paths stand in this crate's results.
     pub roots: Roots,
     /// Where its results are known.
@@ -150,21 +153,28 @@ impl Prepared {
 
     /// What it comes to, with what it links with.
     pub fn plan(self, context: &Arc<Context>, linker: Option<Arc<LinkerParts>>) -> Planned {
-        let Self { call, request, compiler, .. } = self;
-        let content = match contents(context, &call, &request) {
-            Ok(content) => content,
-            Err(text) => return Planned::local(&call, "input-unreadable", text),
+        let mut plan = match self.bare(context, linker) {
+            Ok(plan) => plan,
+            Err(planned) => return planned,
         };
-        let outputs = request.outputs.iter().map(|output| call.cwd.join(&output.path)).collect();
-        let listed = Arc::new(context.runs(request.source.clone(), outputs));
-        let roots = request.roots.clone();
-        let call = Arc::new(call);
-        let mut plan = CratePlan { call, request, compiler, linker, roots, key: Digest::of(b""), listed, content };
         let candidates = plan.ask(context);
         match look_up(context, &mut plan, candidates) {
             Some(hit) => Planned::CrateHit(Box::new(plan), hit),
             None => Planned::CrateMiss(Box::new(plan)),
         }
+    }
+
+    /// The same before any result is looked for, and without a question.
+    pub fn bare(self, context: &Arc<Context>, linker: Option<Arc<LinkerParts>>) -> Result<CratePlan, Planned> {
+        let Self { call, request, compiler, .. } = self;
+        let content = match contents(context, &call, &request) {
+            Ok(content) => content,
+            Err(text) => return Err(Planned::local(&call, "input-unreadable", text)),
+        };
+        let outputs = request.outputs.iter().map(|output| call.cwd.join(&output.path)).collect();
+        let listed = Arc::new(context.runs(request.source.clone(), outputs));
+        let (roots, call, key) = (request.roots.clone(), Arc::new(call), Digest::of(b""));
+        Ok(CratePlan { call, request, compiler, linker, double: None, roots, key, listed, content })
     }
 }
 
@@ -206,6 +216,12 @@ impl CratePlan {
         let mut plan = Self { roots: self.roots.at_real_places(), ..self.clone() };
         plan.key = plan.question().digest();
         plan
+    }
+
+    /// The same, to be run by a double on agents. The question is the same: both make the same.
+    #[must_use]
+    pub fn for_double(&self, double: Arc<RustDouble>) -> Self {
+        Self { double: Some(double), ..self.clone() }
     }
 
     /// How the caller spells what a read set holds.

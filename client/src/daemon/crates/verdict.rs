@@ -65,7 +65,7 @@ impl CratePlan {
         let texts = result.outputs.iter().filter(|file| is_dep_info(&file.path));
         let spoken = texts.flat_map(|file| spoken(made.content(&file.digest))).collect();
         let uncounted = |unkept: Unkept| objection(unkept.code(), unkept.to_string());
-        let seen = self.counting(self.at_home(observed), spoken, true).map_err(uncounted)?;
+        let seen = self.counting(self.at_home(given, observed), spoken, true).map_err(uncounted)?;
         if self.roots.are_placed() && (seen.above || self.asks_for_places(&seen)) {
             return Err(objection(REAL_PATHS, "it asks where its folders are"));
         }
@@ -129,8 +129,9 @@ impl CratePlan {
         self.roots.real(RootKind::Sysroot).is_some_and(|sysroot| sysroot.join("lib/rustlib/src/rust").exists())
     }
 
-    /// What was observed in a sandbox, in real spelling, without what is only there.
-    fn at_home(&self, observed: Observed) -> Observed {
+    /// What was observed in a sandbox, in real spelling, without what is only there. A double's own files are there, which are not among this
+    /// machine's: what it found and was not given is one of those.
+    fn at_home(&self, given: &CrateJob, observed: Observed) -> Observed {
         let spelling = self.spelling();
         let passed = Passed::of(self, Path::new(""));
         let moved = |places: Vec<RelPath>| -> Vec<RelPath> {
@@ -138,10 +139,21 @@ impl CratePlan {
             let kept = reals.filter(|path| !path.starts_with(PLACE) && !passed.over(path));
             kept.filter_map(|path| RelPath::from_absolute(&path).ok()).collect()
         };
+        let is_own = |path: &Path| {
+            self.roots.iter().any(|(_, real, _)| path.starts_with(real))
+                || given.job.inputs.guards.iter().any(|(input, _)| input.starts_with(path))
+        };
+        let found = |places: Vec<RelPath>| -> Vec<RelPath> {
+            let mut found = moved(places);
+            if self.double.is_some() {
+                found.retain(|path| is_own(&path.to_absolute()));
+            }
+            found
+        };
         Observed {
-            files: moved(observed.files),
-            seen: moved(observed.seen),
-            links: moved(observed.links),
+            files: found(observed.files),
+            seen: found(observed.seen),
+            links: found(observed.links),
             absent: moved(observed.absent),
             listed: moved(observed.listed),
             ..observed

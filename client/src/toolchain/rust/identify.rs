@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -99,6 +100,11 @@ impl RustCompiler {
             }
             _ => None,
         }
+    }
+
+    /// Its answer to `-vV`.
+    pub fn told(&self) -> &str {
+        &self.told
     }
 
     /// Whether everything is as it was. Only `stat`s where nothing changed. Blocks.
@@ -286,6 +292,23 @@ fn tell(program: &Path) -> Result<Told, RustError> {
         commit: field("commit-hash"),
         text: told.clone(),
     })
+}
+
+/// `caller`'s compiler with all that it needs for the caller's target, looked at once. Blocks.
+pub fn identify_bare(hashes: &FileHashes, caller: &Caller<'_>) -> Result<RustCompiler, RustError> {
+    capture_compiler(hashes, &proxy::find(caller)?, caller.target)
+}
+
+/// Targets whose libraries `caller`'s compiler has, but for its own host. Blocks.
+pub fn targets(caller: &Caller<'_>) -> Result<Vec<String>, RustError> {
+    let found = proxy::find(caller)?;
+    let host = tell(&found.program)?.host;
+    let names = fs::read_dir(found.sysroot.join("lib/rustlib")).into_iter().flatten().flatten();
+    let with_library = names.filter(|entry| entry.path().join("lib").is_dir());
+    let mut targets: Vec<String> = with_library.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    targets.retain(|target| *target != host);
+    targets.sort();
+    Ok(targets)
 }
 
 /// What `caller`'s compiler and its linker are, for people. Reads no file whole. Blocks.

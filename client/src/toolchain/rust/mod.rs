@@ -12,4 +12,4 @@ pub mod proxy;
 pub mod sysroot;
 
 pub use error::RustError;
-pub use identify::{Caller, LinkQuestion, LinkerParts, RustCompiler, RustToolchains, describe};
+pub use identify::{Caller, LinkQuestion, LinkerParts, RustCompiler, RustToolchains, describe, identify_bare, targets};
