@@ -72,7 +72,6 @@ const HAND_OFF_GRACE: Duration = Duration::from_secs(1);
 const STOP_GRACE: Duration = Duration::from_millis(1500);
 /// How long the connections may take to close.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Why the agent does not start. Each is for the person who starts it.
 #[derive(Debug, Error)]
