@@ -115,10 +115,7 @@ fn request(invocation: &RustInvocation<'_>, machine: &Machine<'_>) -> Result<Rus
     let roots = roots(invocation, arguments, &parsed, machine);
     let processor = processor(&parsed, machine)?;
     let placer = Placer::new(&roots, invocation.cwd);
-    let mut key_arguments = key_arguments(&parsed, &placer, processor.as_deref())?;
-    if !made.links {
-        key_arguments = without_linker(key_arguments);
-    }
+    let key_arguments = key_arguments(&parsed, &placer, processor.as_deref())?;
     for output in &outputs {
         placer.place(&output.path.to_string_lossy())?;
     }
@@ -307,22 +304,6 @@ fn key_arguments(parsed: &Parsed, placer: &Placer<'_>, processor: Option<&str>) 
         words.push(text);
     }
     Ok(words)
-}
-
-/// Without the name of a linker that is not started: cargo gives it to every crate where one is set, as it must be to compile for a board
-/// and need not be on that board.
-fn without_linker(words: Vec<String>) -> Vec<String> {
-    let names_linker = |value: &str| value.starts_with("linker=");
-    let mut kept: Vec<String> = Vec::with_capacity(words.len());
-    for word in words {
-        let value = word.strip_prefix("--codegen=").or_else(|| word.strip_prefix("-C")).unwrap_or_default();
-        if names_linker(&word) && matches!(kept.last().map(String::as_str), Some("-C" | "--codegen")) {
-            kept.pop();
-        } else if !names_linker(value) {
-            kept.push(word);
-        }
-    }
-    kept
 }
 
 /// The libraries of `-l`; and every file that the command names, those of libraries that are found in its folders too.

@@ -502,17 +502,3 @@ proptest! {
         }
     }
 }
-
-#[test]
-fn a_linker_that_is_not_started_says_nothing() {
-    let keys = |argv: &[&str]| match Case::new(argv).decide() {
-        RustDecision::Compile(request) => request.key_arguments,
-        RustDecision::Local(reason) => panic!("{argv:?}: {reason}"),
-    };
-    let library = ["--crate-name", "a", "src/lib.rs", "--crate-type", "lib", "-C", "opt-level=3"];
-    let program = ["--crate-name", "a", "src/main.rs", "--crate-type", "bin", "-C", "opt-level=3"];
-    for linker in [&["-C", "linker=x-gcc"][..], &["-Clinker=/usr/bin/x-gcc"], &["--codegen=linker=x-gcc"]] {
-        assert_eq!(keys(&[&library[..], linker].concat()), library);
-        assert_eq!(keys(&[&program[..], linker].concat()), [&program[..], linker].concat());
-    }
-}

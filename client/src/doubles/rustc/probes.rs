@@ -61,16 +61,15 @@ pub const OTHERS: [Probe; 8] = [
 
 /// The argument line of a probe that writes into `folder` and finds crates and libraries in `crates`.
 pub fn line(probe: &Probe, folder: &str, crates: &str) -> Vec<String> {
-    let name = probe.name;
-    let mut line = format!(
+    let Probe { name, arguments } = probe;
+    let used = if *name == FIRST.name {
+        String::new()
+    } else {
+        format!(" -L dependency={crates} -L native={crates} --extern probe={crates}/libprobe-0123456789abcdef.rlib")
+    };
+    let line = format!(
         "--crate-name {name} --edition=2018 {SOURCE_FOLDER}/{name}.rs --error-format=json --json=diagnostic-rendered-ansi,artifacts \
-         {} -C metadata=0123456789abcdef -C extra-filename=-0123456789abcdef --out-dir {folder}",
-        probe.arguments
+         {arguments} -C metadata=0123456789abcdef -C extra-filename=-0123456789abcdef --out-dir {folder}{used}"
     );
-    if name != FIRST.name {
-        line += &format!(
-            " -L dependency={crates} -L native={crates} --extern probe={crates}/libprobe-0123456789abcdef.rlib"
-        );
-    }
     line.split(' ').map(str::to_owned).collect()
 }
