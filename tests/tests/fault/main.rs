@@ -11,3 +11,4 @@ mod disk;
 mod network;
 mod owner;
 mod results;
+mod run;
