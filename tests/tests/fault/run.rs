@@ -64,7 +64,7 @@ impl Shared {
 fn a_short_one() {
     run(&Plan {
         seed: 6,
-        longest: Duration::from_secs(2),
+        longest: Duration::from_millis(1500),
         n_actions: usize::MAX,
         sources: None,
         options: Options { n_agents: 2, n_slots: 1, local_slots: 1, racing: "tail", ..Options::default() },

@@ -226,6 +226,12 @@ impl World {
     }
 }
 
+impl Drop for World {
+    fn drop(&mut self) {
+        self.unmount();
+    }
+}
+
 fn stop_or_go(step: Step) -> Signal {
     if step == Step::Begin { Signal::SIGSTOP } else { Signal::SIGCONT }
 }
