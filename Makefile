@@ -12,7 +12,7 @@ WRAPPER_FLAGS := -C target-feature=+crt-static -C relocation-model=static -C pan
 # Preloaded into compilers, so it must need no other library. What is preloaded is the same in every build.
 RECORDER_FLAGS := -C panic=abort -C opt-level=3 -C debuginfo=0 -C strip=symbols -C link-arg=-nostdlib
 
-.PHONY: help demo test real board board-test lint bench fuzz install uninstall deb release debug packages tools advisories fmt clean
+.PHONY: help demo test real fault-run board board-test lint bench fuzz install uninstall deb release debug packages tools advisories fmt clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,13 @@ real: packages release ## real projects built in all ways, every file compared; 
 	tests/real/run --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
 	tests/real/rust --ways "cold cached second" --sources "$(TARGET_DIR)/real-crates" "$(TARGET_DIR)/release"
 	[ "$$(id -u)" -ne 0 ] || tests/real/as-nobody --sources "$(TARGET_DIR)/real-sources" "$(TARGET_DIR)/release"
+
+# SEED= repeats a schedule; MINUTES= (20) and ACTIONS= (2000) end the run, whichever comes first.
+fault-run: packages debug ## random faults while real builds run in a loop: every build green, every file compared, nothing left behind
+	sources="$(TARGET_DIR)/real-sources"; packaging/sources "$$sources" zlib=zlib lzip=lzip || sources=""; \
+	BUILDBEE_FAULT_SOURCES="$$sources" BUILDBEE_FAULT_SEED="$(SEED)" BUILDBEE_FAULT_MINUTES="$(MINUTES)" BUILDBEE_FAULT_ACTIONS="$(ACTIONS)" \
+	  BUILDBEE_TEST_PROGRAMS="$(TARGET_DIR)/debug" \
+	  $(CARGO) test --locked -p buildbee-tests --test fault -- --ignored --exact run::a_long_one --nocapture
 
 # The linker and C compiler of Debian's cross packages; other places by these same variables.
 board: export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER ?= aarch64-linux-gnu-gcc

@@ -138,6 +138,11 @@ impl Client {
         Pid::from_raw(pid.unwrap_or_else(|| panic!("no daemon: {status}\n{}", self.log())))
     }
 
+    /// Process id of the daemon that there is.
+    pub fn running_daemon(&self) -> Option<Pid> {
+        locked_by(&self.socket().with_extension("lock"))
+    }
+
     /// The end of what its daemons said.
     pub fn log(&self) -> String {
         let log = fs::read(self.folder.join("state/daemon.log")).unwrap_or_default();
@@ -149,7 +154,7 @@ impl Client {
         if fs::symlink_metadata(self.socket()).is_err() {
             return;
         }
-        let Some(pid) = locked_by(&self.socket().with_extension("lock")) else { return };
+        let Some(pid) = self.running_daemon() else { return };
         let mut stop = self.command("buildbee");
         let _ = stop.arg("stop").stdout(Stdio::null()).stderr(Stdio::null()).status();
         let started = Instant::now();

@@ -80,6 +80,24 @@ impl Process {
         let _ = self.child.wait();
     }
 
+    /// Whether it has ended by itself.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Tells it to end and waits for that; whether it did in time.
+    pub fn end(&mut self, patience: Duration) -> bool {
+        self.signal(Signal::SIGTERM);
+        let started = Instant::now();
+        while !self.has_ended() {
+            if started.elapsed() > patience {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
     /// What it has said so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`programs`] | where the built programs are |
 //! | [`farm`] | a coordinator, agents and a client's daemon as processes of their own |
+//! | [`faults`] | what goes wrong and when, drawn from a seed |
+//! | [`disk`] | a small disk, to be filled |
 //! | [`client`] | one user's side: commands that find that user's daemon; plain commands |
 //! | [`processes`] | a process with all below it |
 //! | [`network`] | namespaces for the members, with links that can be cut |
@@ -14,7 +16,9 @@
 
 pub mod cargo;
 pub mod client;
+pub mod disk;
 pub mod farm;
+pub mod faults;
 pub mod network;
 pub mod processes;
 pub mod programs;

@@ -78,6 +78,26 @@ impl Network {
         assert!(ip(&["-n", &self.space("net"), "link", "set", &self.port(member), state]), "the link of {member}");
     }
 
+    /// Packets from `member` to `other` get nowhere, and so no answers come either, or they do again: all else of both goes on.
+    ///
+    /// # Panics
+    ///
+    /// When `ip` fails.
+    pub fn set_apart(&self, member: &str, other: &str, apart: bool) {
+        let (space, address) = (self.space(member), self.address(other));
+        let done = if apart {
+            ip(&["-n", &space, "route", "add", "blackhole", &address])
+        } else {
+            ip(&["-n", &space, "route", "del", "blackhole", &address])
+        };
+        assert!(done, "the route of {member} to {other}");
+    }
+
+    /// What the names of its namespaces begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     /// A link's name has at most 15 bytes.
     fn port(&self, member: &str) -> String {
         let at = self.members.iter().position(|known| known == member).unwrap_or(self.members.len());

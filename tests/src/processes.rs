@@ -1,5 +1,6 @@
 //! A process with all below it: which they are, and what they have used of the processor.
 
+use std::fmt;
 use std::fs;
 use std::time::Duration;
 
@@ -38,4 +39,40 @@ fn own_cpu(pid: Pid) -> Option<Duration> {
 /// The program that a process runs, as the kernel names it.
 pub fn name(pid: Pid) -> String {
     fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+/// One process, which another of the same number later is not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    pid: Pid,
+    name: String,
+    started: String,
+}
+
+impl Known {
+    /// The process that has this number now.
+    pub fn of(pid: Pid) -> Option<Self> {
+        let (state, started) = state(pid)?;
+        (state != "Z").then(|| Self { pid, name: name(pid), started })
+    }
+
+    /// Whether it is there, and more than an entry that its parent has not looked at.
+    pub fn is_there(&self) -> bool {
+        state(self.pid).is_some_and(|(state, started)| started == self.started && state != "Z" && state != "X")
+    }
+}
+
+impl fmt::Display for Known {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = state(self.pid).map_or_else(String::new, |(state, _)| state);
+        write!(f, "{} ({}, {state})", self.pid, self.name)
+    }
+}
+
+/// State, and time of start since the boot.
+fn state(pid: Pid) -> Option<(String, String)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    let columns: Vec<&str> = rest.split_whitespace().collect();
+    Some(((*columns.first()?).to_owned(), (*columns.get(19)?).to_owned()))
 }

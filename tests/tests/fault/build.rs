@@ -22,11 +22,11 @@ const BUILD_DEADLINE: Duration = Duration::from_secs(90);
 const N_FIRST_RESULTS: usize = 3;
 
 /// Runs a compiler and notes for how long.
-const TIMED: &str = "#!/bin/bash\nstart=$EPOCHREALTIME\n\"${@:2}\"\ncode=$?\n\
+pub(crate) const TIMED: &str = "#!/bin/bash\nstart=$EPOCHREALTIME\n\"${@:2}\"\ncode=$?\n\
     echo \"${@: -1} $start $EPOCHREALTIME\" >>\"$1\"\nexit $code\n";
 
 /// Seconds that each source took.
-type Times = BTreeMap<String, f64>;
+pub(crate) type Times = BTreeMap<String, f64>;
 
 /// A farm and a project that was built plainly before.
 pub(crate) struct Build {
@@ -168,7 +168,7 @@ pub(crate) fn say(text: &str) {
     eprintln!("{text}");
 }
 
-fn read_times(file: &Path) -> Times {
+pub(crate) fn read_times(file: &Path) -> Times {
     let text = fs::read_to_string(file).unwrap_or_default();
     let complete = text.lines().filter_map(|line| {
         let mut words = line.split_whitespace();

@@ -12,3 +12,4 @@ mod lost;
 mod network;
 mod owner;
 mod results;
+mod run;
