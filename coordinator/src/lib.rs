@@ -5,6 +5,7 @@
 //! | [`scheduler`] | deals slot tokens out to clients; a pure core and its task |
 //! | [`membership`] | tickets, enrolment, revocation, the signed roster |
 //! | [`rpc`] | streams from peers to calls on the two above |
+//! | [`roster_log`] | what members are told of the roster |
 //! | [`offer`] | what agents say of themselves, made fit to be passed on |
 //! | [`status`] | page, JSON and metrics over HTTP |
 //! | [`serve`] | the running coordinator, composed |
@@ -21,6 +22,7 @@ pub mod commands;
 pub mod config;
 pub mod membership;
 pub mod offer;
+pub mod roster_log;
 pub mod rpc;
 pub mod scheduler;
 pub mod serve;

@@ -19,6 +19,7 @@ use buildbee_proto::control::{
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::membership::{Signed, Ticket};
 use buildbee_proto::peer::{PeerId, Role};
+use buildbee_proto::roster_news::RosterNews;
 use buildbee_proto::version::Protocol;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::unix_now;
 use crate::membership::farm::{Enrolled, Farm, FarmError};
 use crate::offer::{ip_of, sanitise};
+use crate::roster_log::RosterLog;
 use crate::scheduler::core::{MAX_PEERS, SILENCE};
 use crate::scheduler::handle::{SchedulerHandle, Stopped};
 
@@ -49,6 +51,8 @@ pub struct Rpc {
     pub farm: Arc<Farm>,
     /// Knows peers' addresses and the current roster.
     pub node: Node,
+    /// What members are told of it.
+    pub roster_log: Arc<Mutex<RosterLog>>,
     /// Where streams run.
     pub tasks: Tasks,
 }
@@ -208,7 +212,7 @@ async fn control(rpc: &Rpc, caller: Caller, stream: &mut PeerStream) -> Ending {
 async fn answer(rpc: &Rpc, caller: Caller, call: ControlCall) -> Result<ControlAnswer, Stopped> {
     match (call, caller.role) {
         (ControlCall::Agent(state), Role::Agent) => {
-            let roster = newer_roster(&rpc.node, state.roster_version);
+            let roster = newer_roster(rpc, state.roster_version);
             let observed = rpc.node.peers().borrow().get(caller.peer).and_then(|entry| ip_of(&entry.address));
             let state = AgentState { offer: sanitise(state.offer, caller.peer, observed), ..state };
             let mut desired = rpc.scheduler.agent(caller.peer, state).await?;
@@ -216,7 +220,7 @@ async fn answer(rpc: &Rpc, caller: Caller, call: ControlCall) -> Result<ControlA
             Ok(ControlAnswer::Agent(desired))
         }
         (ControlCall::Client(state), Role::Client | Role::Agent) => {
-            let roster = newer_roster(&rpc.node, state.roster_version);
+            let roster = newer_roster(rpc, state.roster_version);
             let mut desired = rpc.scheduler.client(caller.peer, state).await?;
             desired.roster = roster;
             Ok(ControlAnswer::Client(desired))
@@ -229,9 +233,10 @@ async fn answer(rpc: &Rpc, caller: Caller, call: ControlCall) -> Result<ControlA
 }
 
 /// The roster for a peer that holds an older one.
-fn newer_roster(node: &Node, held_version: u64) -> Option<Bytes> {
-    let roster = node.roster()?;
-    (roster.value.version > held_version).then(|| Bytes(roster.to_canonical()))
+fn newer_roster(rpc: &Rpc, held_version: u64) -> Option<RosterNews> {
+    let roster = rpc.node.roster()?;
+    // Nothing that holds the lock can leave the log half changed.
+    rpc.roster_log.lock().unwrap_or_else(PoisonError::into_inner).news(&roster, held_version)
 }
 
 /// Serves one newcomer. Bounded in time by the caller.

@@ -110,7 +110,13 @@ impl Coordinator {
         let farm = Arc::new(farm);
         tasks.spawn("scheduler", scheduler_actor.run(tasks.token()));
         tasks.spawn("roster", roster_task(Arc::clone(&farm), node.clone(), tasks.token()));
-        let rpc = Rpc { scheduler: scheduler.clone(), farm, node: node.clone(), tasks: tasks.clone() };
+        let rpc = Rpc {
+            scheduler: scheduler.clone(),
+            farm,
+            node: node.clone(),
+            roster_log: Arc::default(),
+            tasks: tasks.clone(),
+        };
         let accept = rpc::serve(inbound, rpc, accepting.clone());
         let ended = accepting.clone();
         tasks.spawn("accept", async move {

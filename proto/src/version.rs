@@ -22,6 +22,7 @@
 //! | local 5 | 0.1.0 | the command line may ask what has happened since a moment, and for the counts of one run |
 //! | `/buildbee/store-path/1` | 0.1.0 | agents hand each other paths of Nix's store |
 //! | `/buildbee/cache/6`, `bbY1`, property `target` | 0.1.0 | agents tell which compilers they can run in place of those of other machines |
+//! | `/buildbee/control/3` | 0.1.0 | agents and roster are told as what has changed; 12,288 members |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,7 +58,7 @@ impl Protocol {
         match self {
             Self::Hello => "/buildbee/hello/1",
             Self::Join => "/buildbee/join/1",
-            Self::Control => "/buildbee/control/2",
+            Self::Control => "/buildbee/control/3",
             Self::Action => "/buildbee/action/4",
             Self::Blob => "/buildbee/blob/3",
             Self::Cache => "/buildbee/cache/6",
