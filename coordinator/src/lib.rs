@@ -6,6 +6,7 @@
 //! | [`membership`] | tickets, enrolment, revocation, the signed roster |
 //! | [`rpc`] | streams from peers to calls on the two above |
 //! | [`papers`] | what members and coordinator know of each other's rosters and memberships |
+//! | [`roster_log`] | what members are told of the roster |
 //! | [`offer`] | what agents say of themselves, made fit to be passed on |
 //! | [`status`] | page, JSON and metrics over HTTP |
 //! | [`serve`] | the running coordinator, composed |
@@ -24,6 +25,7 @@ pub mod keys;
 pub mod membership;
 pub mod offer;
 pub mod papers;
+pub mod roster_log;
 pub mod rpc;
 pub mod scheduler;
 pub mod serve;

@@ -19,6 +19,7 @@ use buildbee_proto::control::{
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::membership::{Signed, Ticket};
 use buildbee_proto::peer::{PeerId, Role};
+use buildbee_proto::roster_news::RosterNews;
 use buildbee_proto::version::Protocol;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Semaphore;
@@ -29,6 +30,7 @@ use crate::clock::unix_now;
 use crate::membership::farm::{Enrolled, Farm, FarmError};
 use crate::offer::{ip_of, sanitise};
 use crate::papers::Papers;
+use crate::roster_log::RosterLog;
 use crate::scheduler::core::{MAX_PEERS, SILENCE};
 use crate::scheduler::handle::{SchedulerHandle, Stopped};
 
@@ -52,6 +54,8 @@ pub struct Rpc {
     pub node: Node,
     /// Answers what members ask of rosters and memberships.
     pub papers: Papers,
+    /// What members are told of it.
+    pub roster_log: Arc<Mutex<RosterLog>>,
     /// Where streams run.
     pub tasks: Tasks,
 }
@@ -235,10 +239,11 @@ async fn answer(rpc: &Rpc, caller: Caller, call: ControlCall) -> Result<ControlA
     }
 }
 
-/// The roster for a peer that holds an older one, once it may hear it.
-fn newer_roster(rpc: &Rpc, peer: PeerId, held_version: u64) -> Option<Bytes> {
+/// What a peer that holds an older roster is told of ours, once it may hear of it.
+fn newer_roster(rpc: &Rpc, peer: PeerId, held_version: u64) -> Option<RosterNews> {
     let roster = rpc.node.roster().filter(|_| rpc.papers.may_be_told(peer))?;
-    (roster.value.version > held_version).then(|| Bytes(roster.to_canonical()))
+    // Nothing that holds the lock can leave the log half changed.
+    rpc.roster_log.lock().unwrap_or_else(PoisonError::into_inner).news(&roster, held_version)
 }
 
 /// Serves one newcomer. Bounded in time by the caller.

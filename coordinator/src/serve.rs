@@ -129,7 +129,14 @@ impl Coordinator {
         tasks.spawn("consult", papers.clone().consult_task(members, tasks.clone()));
         tasks.spawn("scheduler", scheduler_actor.run(tasks.token()));
         tasks.spawn("roster", roster_task(Arc::clone(&farm), node.clone(), tasks.token()));
-        let rpc = Rpc { scheduler: scheduler.clone(), farm, node: node.clone(), papers, tasks: tasks.clone() };
+        let rpc = Rpc {
+            scheduler: scheduler.clone(),
+            farm,
+            node: node.clone(),
+            papers,
+            roster_log: Arc::default(),
+            tasks: tasks.clone(),
+        };
         let accept = rpc::serve(inbound, rpc, accepting.clone());
         let ended = accepting.clone();
         tasks.spawn("accept", async move {

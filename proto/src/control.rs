@@ -8,10 +8,12 @@ use crate::codec::{Bytes, Message};
 use crate::error::WireError;
 use crate::lease::{Lease, SlotReport, SlotToken};
 use crate::limits::{
-    MAX_ADDRESS_BYTES, MAX_ADDRESSES_PER_PEER, MAX_CONTROL_FRAME, MAX_HELLO_FRAME, MAX_LEASES_PER_CLIENT, MAX_MEMBERS,
+    MAX_ADDRESS_BYTES, MAX_ADDRESSES_PER_PEER, MAX_CONTROL_FRAME, MAX_HELLO_FRAME, MAX_LEASES_PER_CLIENT,
     MAX_NAME_BYTES, MAX_SLOTS_PER_AGENT, MAX_TOOLCHAINS_PER_AGENT,
 };
+use crate::listing::Listing;
 use crate::peer::{PeerId, Role};
+use crate::roster_news::RosterNews;
 use crate::toolchain::ToolchainId;
 
 /// What an agent lends. At most `MAX_TOOLCHAINS_PER_AGENT` toolchains and `MAX_ADDRESSES_PER_PEER` addresses.
@@ -27,7 +29,7 @@ pub struct Offer {
     pub n_cores: u32,
     /// Memory of the machine in bytes.
     pub memory_bytes: u64,
-    /// Memory not in use, in bytes.
+    /// Memory not in use, in bytes. Others are told how this and the load were when something else changed.
     pub memory_free_bytes: u64,
     /// Load of the machine in percent of all its cores.
     pub load_percent: u32,
@@ -47,8 +49,10 @@ pub struct AgentState {
     /// Every slot. At most `MAX_SLOTS_PER_AGENT`. Empty while draining.
     #[serde(deserialize_with = "bounded::list::<_, _, MAX_SLOTS_PER_AGENT>")]
     pub slots: Vec<SlotReport>,
-    /// Version of the roster it holds.
+    /// Version of the roster it holds; 0: none, or it needs the whole.
     pub roster_version: u64,
+    /// Number of the last listing that it took in; 0: none.
+    pub listing: u64,
 }
 
 /// What the coordinator wants of an agent.
@@ -59,11 +63,10 @@ pub struct AgentDesired {
     pub dealt: Vec<(SlotToken, PeerId)>,
     /// For how long from now, in milliseconds, on the agent's own clock.
     pub deal_for_ms: u32,
-    /// The other agents.
-    #[serde(deserialize_with = "bounded::list::<_, _, MAX_MEMBERS>")]
-    pub peers: Vec<AgentInfo>,
-    /// The signed roster (canonical bytes), where the agent's is older.
-    pub roster: Option<Bytes>,
+    /// Other agents, those that it is to stay connected to, where anything has changed about them.
+    pub peers: Option<Listing>,
+    /// A newer roster than the agent's.
+    pub roster: Option<RosterNews>,
     /// When to call next, in milliseconds.
     pub next_call_ms: u32,
 }
@@ -100,10 +103,12 @@ pub struct ClientState {
     /// Leases that it holds. At most `MAX_LEASES_PER_CLIENT`.
     #[serde(deserialize_with = "bounded::list::<_, _, MAX_LEASES_PER_CLIENT>")]
     pub held: Vec<SlotToken>,
-    /// Version of the roster it holds.
+    /// Version of the roster it holds; 0: none, or it needs the whole.
     pub roster_version: u64,
     /// How urgent its work is.
     pub class: Class,
+    /// Number of the last listing that it took in; 0: none.
+    pub listing: u64,
 }
 
 /// What the coordinator wants of a client.
@@ -112,11 +117,10 @@ pub struct ClientDesired {
     /// Leases it should hold from now on; others are gone. At most `MAX_LEASES_PER_CLIENT`.
     #[serde(deserialize_with = "bounded::list::<_, _, MAX_LEASES_PER_CLIENT>")]
     pub leases: Vec<Lease>,
-    /// All agents known.
-    #[serde(deserialize_with = "bounded::list::<_, _, MAX_MEMBERS>")]
-    pub agents: Vec<AgentInfo>,
-    /// The signed roster (canonical bytes), where the client's is older.
-    pub roster: Option<Bytes>,
+    /// Agents: those of its leases, and others, all of them in a farm that is not large; where anything has changed about them.
+    pub agents: Option<Listing>,
+    /// A newer roster than the client's.
+    pub roster: Option<RosterNews>,
     /// When to call next at the latest, in milliseconds.
     pub next_call_ms: u32,
 }

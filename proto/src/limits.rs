@@ -97,8 +97,12 @@ pub const MAX_STREAM_BYTES: u64 = 64 << 20;
 /// All outputs of one action.
 pub const MAX_OUTPUT_BYTES: u64 = 4 << 30;
 
-/// Members of one farm.
-pub const MAX_MEMBERS: usize = 4_096;
+/// Members of one farm: ten thousand agents, a thousand clients, and room.
+pub const MAX_MEMBERS: usize = 12_288;
+/// Agents of which one peer is told.
+pub const MAX_KNOWN_AGENTS: usize = 4_096;
+/// Members whose standing one change of the roster tells; beyond that the roster is told whole.
+pub const MAX_ROSTER_CHANGES: usize = 1_024;
 /// Machines that one ticket may let in.
 pub const MAX_TICKET_USES: u32 = 4_096;
 /// Slots that one agent may offer.

@@ -24,7 +24,13 @@ pub fn ranked(key: &Digest, peers: impl IntoIterator<Item = PeerId>) -> Vec<Peer
 
 /// All agents of `roster` in the order in which they are responsible for `key`.
 pub fn in_order(key: &Digest, roster: &Roster) -> Vec<PeerId> {
-    ranked(key, roster.members.iter().map(|(peer, _)| *peer).filter(|peer| roster.has_agent(peer)))
+    among(key, roster, |_| true)
+}
+
+/// Those agents of `roster` that count, in that order. Only they are hashed: of ten thousand a peer knows some hundreds.
+fn among(key: &Digest, roster: &Roster, counts: impl Fn(&PeerId) -> bool) -> Vec<PeerId> {
+    let counting = roster.members.iter().map(|(peer, _)| *peer).filter(counts);
+    ranked(key, counting.filter(|peer| roster.has_agent(peer)))
 }
 
 /// The agents of `roster` that keep results for `key`, at most [`RESULT_COPIES`], the first the most responsible.
@@ -34,7 +40,7 @@ pub fn keepers(key: &Digest, roster: &Roster) -> Vec<PeerId> {
 
 /// The first [`RESULT_COPIES`] agents for `key` among those that count: who does not is stood in for by the next.
 pub fn first(key: &Digest, roster: &Roster, counts: impl Fn(&PeerId) -> bool) -> Vec<PeerId> {
-    in_order(key, roster).into_iter().filter(counts).take(RESULT_COPIES).collect()
+    among(key, roster, counts).into_iter().take(RESULT_COPIES).collect()
 }
 
 fn score(key: &Digest, peer: PeerId) -> [u8; 32] {

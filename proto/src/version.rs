@@ -24,6 +24,7 @@
 //! | `/buildbee/cache/6`, `bbY1`, property `target` | 0.1.0 | agents tell which compilers they can run in place of those of other machines |
 //! | `/buildbee/papers/1` | 0.1.0 | members hand each other the roster and the coordinator's address; memberships are renewed |
 //! | `bbt2` | 0.1.0 | a ticket says when it was issued and how many machines it lets in |
+//! | `/buildbee/control/3` | 0.1.0 | agents and roster are told as what has changed; 12,288 members |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,7 +62,7 @@ impl Protocol {
         match self {
             Self::Hello => "/buildbee/hello/1",
             Self::Join => "/buildbee/join/1",
-            Self::Control => "/buildbee/control/2",
+            Self::Control => "/buildbee/control/3",
             Self::Action => "/buildbee/action/4",
             Self::Blob => "/buildbee/blob/3",
             Self::Cache => "/buildbee/cache/6",

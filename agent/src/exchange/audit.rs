@@ -26,8 +26,8 @@ const MAX_READ: usize = 4096;
 pub struct Picture {
     /// Version of the roster.
     pub roster_version: u64,
-    /// Agents that are there.
-    pub here: Vec<PeerId>,
+    /// Agents that are there, and the number of each one's stay.
+    pub here: Vec<(PeerId, u64)>,
     /// Agents that are gone for good.
     pub gone: Vec<PeerId>,
 }
@@ -49,14 +49,13 @@ impl Schedule {
         Self { settle, picture: Picture::default(), due: now + settle, begun: None }
     }
 
-    /// Takes over how things are. Somebody who is away, and not for long, is no reason to look.
-    ///
-    /// Not noticed: an agent that lost its store and is back before anybody looked around. What it lacks is found by the next look at all.
+    /// Takes over how things are. Somebody who is away, and not for long, is no reason to look; somebody who is back is one, however short
+    /// it was: it may have lost its store meanwhile.
     pub fn observe(&mut self, now: Duration, picture: Picture) {
         let known = &self.picture;
         let is_news = picture.roster_version != known.roster_version
             || picture.gone != known.gone
-            || picture.here.iter().any(|peer| !known.here.contains(peer));
+            || picture.here.iter().any(|stay| !known.here.contains(stay));
         if is_news {
             self.due = now + self.settle;
         }
@@ -206,7 +205,7 @@ mod tests {
         assert!(!schedule.begin(SETTLE + second));
         let picture = |here: &[u8], gone: &[u8]| Picture {
             roster_version: 1,
-            here: here.iter().copied().map(peer).collect(),
+            here: here.iter().map(|n| (peer(*n), 1)).collect(),
             gone: gone.iter().copied().map(peer).collect(),
         };
         schedule.observe(20 * second, picture(&[1], &[]));
@@ -222,6 +221,19 @@ mod tests {
         assert!(schedule.begin(EVERY + 350 * second));
         schedule.hurry(EVERY + 5000 * second);
         assert!(!schedule.begin(EVERY + 5000 * second) && schedule.begin(EVERY + 5010 * second));
+    }
+
+    #[test]
+    fn who_was_away_between_two_looks_around_is_noticed() {
+        let second = Duration::from_secs(1);
+        let mut schedule = Schedule::new(Duration::ZERO, Duration::from_secs(3600));
+        let picture = |stay| Picture { roster_version: 1, here: vec![(peer(1), stay), (peer(2), 1)], gone: vec![] };
+        schedule.observe(second, picture(3));
+        assert!(schedule.begin(20 * second));
+        schedule.observe(30 * second, picture(3));
+        assert!(!schedule.begin(100 * second));
+        schedule.observe(100 * second, picture(4));
+        assert!(schedule.begin(110 * second));
     }
 
     #[test]

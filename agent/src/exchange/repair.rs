@@ -127,7 +127,8 @@ impl Repair {
         {
             tracing::warn!(%error, "who was seen can't be noted for the next start");
         }
-        let here = table.0.iter().map(|entry| entry.peer).filter(|peer| roster.value.has_agent(peer)).collect();
+        let agents = table.0.iter().filter(|entry| roster.value.has_agent(&entry.peer));
+        let here = agents.map(|entry| (entry.peer, entry.stay)).collect();
         let gone = presence.gone(unix_now(), self.gone_after);
         schedule.observe(now, Picture { roster_version: roster.value.version, here, gone });
         if self.announcer.take_left() {

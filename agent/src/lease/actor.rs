@@ -12,16 +12,16 @@ use std::time::Duration;
 use buildbee_p2p::frames::{FrameError, read_message, write_message};
 use buildbee_p2p::node::{Node, OpenError, PeerStream};
 use buildbee_p2p::papers::Papers;
-use buildbee_proto::canonical::Canonical;
 use buildbee_proto::control::{
     AgentDesired, AgentInfo, AgentState, ControlAnswer, ControlCall, ControlReply, ControlRequest, Offer,
 };
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::WireError;
 use buildbee_proto::limits::MAX_TOOLCHAINS_PER_AGENT;
-use buildbee_proto::membership::{Roster, Signed};
+use buildbee_proto::listing::KnownAgents;
 use buildbee_proto::peer::PeerId;
 use buildbee_proto::responsible::ranked;
+use buildbee_proto::roster_news::RosterNews;
 use buildbee_proto::version::Protocol;
 use thiserror::Error;
 use tokio::sync::watch;
@@ -82,7 +82,15 @@ pub struct Heartbeat {
 
 /// Calls the coordinator until `stop`.
 pub async fn heartbeat_task(heartbeat: Heartbeat, stop: CancellationToken) {
-    let mut actor = Actor { heartbeat, sampler: LoadSampler::new(), next_id: 0, kept: BTreeSet::new(), reached: false };
+    let mut actor = Actor {
+        heartbeat,
+        sampler: LoadSampler::new(),
+        next_id: 0,
+        known: KnownAgents::default(),
+        kept: BTreeSet::new(),
+        needs_roster: false,
+        reached: false,
+    };
     stop.run_until_cancelled(actor.run()).await;
 }
 
@@ -90,7 +98,11 @@ struct Actor {
     heartbeat: Heartbeat,
     sampler: LoadSampler,
     next_id: u64,
+    /// The other agents that the coordinator told of.
+    known: KnownAgents,
     kept: BTreeSet<PeerId>,
+    /// A change of the roster did not fit the one that is held.
+    needs_roster: bool,
     reached: bool,
 }
 
@@ -168,42 +180,44 @@ impl Actor {
             toolchains,
             ..self.heartbeat.offer.clone()
         };
-        let roster_version = self.heartbeat.node.roster().map_or(0, |roster| roster.value.version);
-        AgentState { offer, slots: self.heartbeat.slots.report(), roster_version }
+        let held = self.heartbeat.node.roster().filter(|_| !self.needs_roster);
+        let roster_version = held.map_or(0, |roster| roster.value.version);
+        AgentState { offer, slots: self.heartbeat.slots.report(), roster_version, listing: self.known.number() }
     }
 
     fn obey(&mut self, desired: AgentDesired) {
         self.heartbeat.slots.apply(&desired);
-        if let Some(bytes) = &desired.roster {
-            self.take_roster(&bytes.0);
+        if let Some(news) = &desired.roster {
+            self.take_roster(news);
         }
-        let agents = desired.peers.iter().map(|agent| (agent.peer, agent.offer.addresses.as_slice()));
-        self.heartbeat.papers.remember(agents);
-        self.meet(&desired.peers);
-        let peers = desired.peers;
-        self.heartbeat.neighbours.send_if_modified(|known| {
-            let news = **known != peers;
-            if news {
-                *known = Arc::new(peers);
-            }
-            news
-        });
+        if desired.peers.is_some_and(|listing| self.known.apply(listing)) {
+            self.meet();
+            let agents = self.known.agents().iter();
+            self.heartbeat.papers.remember(agents.map(|agent| (agent.peer, agent.offer.addresses.as_slice())));
+            self.heartbeat.neighbours.send_replace(Arc::new(self.known.agents().to_vec()));
+        }
     }
 
-    fn take_roster(&self, bytes: &[u8]) {
-        let roster = match Signed::<Roster>::from_canonical(bytes) {
+    fn take_roster(&mut self, news: &RosterNews) {
+        let held = self.heartbeat.node.roster();
+        let roster = match news.resolve(held.as_deref()) {
             Ok(roster) => roster,
-            Err(error) => return tracing::warn!(%error, "the coordinator sent a malformed roster"),
+            Err(error) => {
+                self.needs_roster = true;
+                return tracing::warn!(%error, "the coordinator sent a roster that is of no use");
+            }
         };
         // The node's papers keep it for the next start.
-        if let Err(error) = self.heartbeat.node.set_roster(roster) {
+        let taken = self.heartbeat.node.set_roster(roster);
+        self.needs_roster = taken.is_err();
+        if let Err(error) = taken {
             tracing::warn!(%error, "the coordinator sent a roster that is not the farm's");
         }
     }
 
     /// Stays connected to the other agents; where there are too many, to those that hashing picks, so that not all pick the same.
-    fn meet(&mut self, peers: &[AgentInfo]) {
-        let own = self.heartbeat.node.peer();
+    fn meet(&mut self) {
+        let (own, peers) = (self.heartbeat.node.peer(), self.known.agents());
         let others = peers.iter().map(|info| info.peer).filter(|peer| *peer != own);
         let wanted: BTreeSet<PeerId> = ranked(&Digest::of(&own.0), others).into_iter().take(MAX_NEIGHBOURS).collect();
         for gone in self.kept.difference(&wanted) {

@@ -226,7 +226,7 @@ mod tests {
     }
 
     fn deal(dealt: Vec<(SlotToken, PeerId)>) -> AgentDesired {
-        AgentDesired { dealt, deal_for_ms: 10_000, peers: Vec::new(), roster: None, next_call_ms: 1000 }
+        AgentDesired { dealt, deal_for_ms: 10_000, peers: None, roster: None, next_call_ms: 1000 }
     }
 
     fn code(result: Result<SlotGrant, WireError>) -> (ErrorCode, Retry) {

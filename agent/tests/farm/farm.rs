@@ -14,9 +14,11 @@ use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry};
 use buildbee_proto::exchange::{CacheReply, CacheRequest};
 use buildbee_proto::lease::SlotToken;
+use buildbee_proto::listing::Listing;
 use buildbee_proto::membership::{Roster, Signed};
 use buildbee_proto::outcome::SignedResult;
 use buildbee_proto::peer::{PeerId, Role};
+use buildbee_proto::roster_news::RosterNews;
 use buildbee_proto::version::Protocol;
 use tokio::sync::Mutex;
 
@@ -92,8 +94,8 @@ impl State {
         AgentDesired {
             dealt: self.dealt.clone(),
             deal_for_ms: 60_000,
-            peers,
-            roster: newer.map(|roster| Bytes(roster.to_canonical())),
+            peers: Some(Listing { after: 0, number: 1, dropped: vec![], added: peers }),
+            roster: newer.map(|roster| RosterNews::Whole(Bytes(roster.to_canonical()))),
             next_call_ms: 250,
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use buildbee_proto::control::AgentInfo;
 use buildbee_proto::lease::{Lease, SlotToken};
-use buildbee_proto::limits::{MAX_MEMBERS, MAX_SLOTS_PER_AGENT, MAX_TOOLCHAINS_PER_AGENT};
+use buildbee_proto::limits::{MAX_KNOWN_AGENTS, MAX_SLOTS_PER_AGENT, MAX_TOOLCHAINS_PER_AGENT};
 use buildbee_proto::peer::PeerId;
 use buildbee_proto::toolchain::ToolchainId;
 
@@ -19,6 +19,8 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(30);
 /// Bytes that take as long to be brought to an agent as an action loses there, at a guess, for each eighth of its slots that is taken.
 const SHARING_BYTES: u64 = 4 << 20;
+/// Agents that are kept in mind although the coordinator does not name them.
+const MAX_UNNAMED: usize = 256;
 /// A lease is not used in its last moments, or it might end under way.
 const LEASE_MARGIN: Duration = Duration::from_millis(200);
 
@@ -142,17 +144,23 @@ pub struct Board {
 
 impl Board {
     /// Takes over the coordinator's list of agents. Agents that it does not name stay while they are connected or run something of
-    /// ours: a coordinator that was restarted knows nobody yet. The others are forgotten; those are returned.
+    /// ours: a coordinator that was restarted knows nobody yet. The others are forgotten, and in a large farm, of which the coordinator names a
+    /// part only, some of those that are merely connected; all of those are returned.
     pub fn set_agents(&mut self, agents: Vec<AgentInfo>) -> Vec<PeerId> {
         let named: BTreeSet<PeerId> = agents.iter().map(|info| info.peer).collect();
         let stays = |peer: &PeerId, agent: &Agent| agent.connected || agent.n_running() > 0 || named.contains(peer);
-        let gone: Vec<PeerId> =
+        let mut gone: Vec<PeerId> =
             self.agents.iter().filter(|(peer, agent)| !stays(peer, agent)).map(|(peer, _)| *peer).collect();
+        let is_unnamed = |peer: &PeerId, agent: &Agent| agent.n_running() == 0 && !named.contains(peer);
+        let mut unnamed: Vec<(&PeerId, &Agent)> =
+            self.agents.iter().filter(|(peer, agent)| stays(peer, agent) && is_unnamed(peer, agent)).collect();
+        unnamed.sort_by_key(|(_, agent)| agent.taught.len());
+        gone.extend(unnamed.iter().take(unnamed.len().saturating_sub(MAX_UNNAMED)).map(|(peer, _)| **peer));
         for peer in &gone {
             self.agents.remove(peer);
         }
-        for info in agents.into_iter().take(MAX_MEMBERS) {
-            let room = self.agents.len() < MAX_MEMBERS;
+        for info in agents.into_iter().take(MAX_KNOWN_AGENTS) {
+            let room = self.agents.len() < MAX_KNOWN_AGENTS;
             match self.agents.get_mut(&info.peer) {
                 Some(agent) => agent.info = info,
                 None if room => {
@@ -394,6 +402,23 @@ mod tests {
         board.release(NOW, &pick, &toolchain(), Went::Cancelled);
         board.set_connected(&BTreeSet::new());
         assert_eq!(board.set_agents(Vec::new()), [peer(0), peer(2)]);
+    }
+
+    #[test]
+    fn of_a_large_farm_so_many_are_kept_in_mind() {
+        let peer = |n: u16| {
+            let mut id = [0; 32];
+            id[..2].copy_from_slice(&n.to_be_bytes());
+            PeerId(id)
+        };
+        let named = |range: std::ops::Range<u16>| -> Vec<AgentInfo> {
+            range.map(|n| AgentInfo { peer: peer(n), offer: Offer::default(), n_slots: 1 }).collect()
+        };
+        let mut board = Board::default();
+        board.set_agents(named(0..400));
+        board.set_connected(&(0..400).map(peer).collect());
+        assert_eq!(board.set_agents(named(300..400)).len(), 300 - MAX_UNNAMED);
+        assert_eq!(board.addresses().len(), MAX_UNNAMED + 100);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use buildbee_proto::digest::Digest;
 use buildbee_proto::exchange::{AWAIT_INTERVAL_MS, CacheReply, CacheRequest};
 use buildbee_proto::limits::MAX_RESULTS_PER_REQUEST;
 use buildbee_proto::peer::PeerId;
-use buildbee_proto::responsible::in_order;
+use buildbee_proto::responsible::ranked;
 use buildbee_proto::version::Protocol;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -103,7 +103,8 @@ impl Claim {
     pub fn start(farm: &Farm, action: Digest) -> Option<Self> {
         let roster = farm.roster()?;
         let responsive = farm.responsive_agents();
-        let minder = in_order(&action, &roster.value).into_iter().find(|peer| responsive.contains(peer))?;
+        let minder =
+            ranked(&action, responsive.into_iter().filter(|peer| roster.value.has_agent(peer))).into_iter().next()?;
         let nonce = getrandom::u64().ok()?;
         let (said, standing) = watch::channel(Standing::Open);
         let shared = Arc::new(Shared {

@@ -11,13 +11,14 @@ use buildbee_p2p::identity::Identity;
 use buildbee_p2p::node::{Inbound, Node, NodeConfig, Sender, StartError};
 use buildbee_p2p::papers::{Files, Papers, load_roster};
 use buildbee_p2p::tasks::Tasks;
-use buildbee_proto::canonical::Canonical;
 use buildbee_proto::control::{Class, ClientDesired, ClientState};
 use buildbee_proto::digest::Digest;
 use buildbee_proto::limits::MAX_TOOLCHAINS_PER_AGENT;
+use buildbee_proto::listing::KnownAgents;
 use buildbee_proto::membership::{Membership, Roster, Signed};
 use buildbee_proto::outcome::ActionResult;
 use buildbee_proto::peer::{PeerId, Role};
+use buildbee_proto::roster_news::RosterNews;
 use buildbee_proto::toolchain::ToolchainId;
 use buildbee_proto::version::Protocol;
 use serde_json::json;
@@ -55,6 +56,10 @@ struct State {
     peak_at: Option<Instant>,
     toolchains: BTreeMap<ToolchainId, Loan>,
     coordinator_connected: bool,
+    /// The agents that the coordinator told of.
+    known: KnownAgents,
+    /// A change of the roster did not fit the one that is held.
+    needs_roster: bool,
 }
 
 /// The handle. Cheap to clone.
@@ -301,37 +306,35 @@ impl Farm {
     /// What the coordinator is told.
     pub(super) fn client_state(&self) -> ClientState {
         let now = self.now();
-        let roster_version = self.node().roster().map_or(0, |roster| roster.value.version);
+        let held_roster = self.node().roster().map_or(0, |roster| roster.value.version);
         let mut state = self.state();
         let remembered = state.peak_at.filter(|at| at.elapsed() < WISH_MEMORY).map_or(0, |_| state.peak);
         ClientState {
             n_wanted: state.n_wanted.max(remembered),
             toolchains: state.toolchains.keys().copied().take(MAX_TOOLCHAINS_PER_AGENT).collect(),
             held: state.board.held(now),
-            roster_version,
+            roster_version: if state.needs_roster { 0 } else { held_roster },
             class: self.shared.class,
+            listing: state.known.number(),
         }
     }
 
     /// Takes over what the coordinator answered.
     pub(super) fn apply(&self, desired: ClientDesired) {
-        if let Some(bytes) = desired.roster {
-            match Signed::<Roster>::from_canonical(&bytes.0) {
-                Ok(roster) => {
-                    if let Err(error) = self.node().set_roster(roster) {
-                        tracing::warn!(%error, "the coordinator's roster is not acceptable");
-                    }
-                }
-                Err(error) => tracing::warn!(%error, "the coordinator's roster is malformed"),
-            }
+        if let Some(news) = desired.roster {
+            self.take_roster(&news);
         }
-        let agents = desired.agents.iter().map(|agent| (agent.peer, agent.offer.addresses.as_slice()));
-        self.shared.papers.remember(agents);
         let now = self.now();
         let (gone, addresses) = {
             let mut state = self.state();
             state.coordinator_connected = true;
-            let gone = state.board.set_agents(desired.agents);
+            if desired.agents.is_some_and(|listing| state.known.apply(listing)) {
+                let agents = state.known.agents().iter();
+                self.shared.papers.remember(agents.map(|agent| (agent.peer, agent.offer.addresses.as_slice())));
+            }
+            // Those of which nothing new was told, too: an agent that handed work back counts as one that lends nothing until now.
+            let told = state.known.agents().to_vec();
+            let gone = state.board.set_agents(told);
             state.board.set_leases(now, &desired.leases);
             (gone, state.board.addresses())
         };
@@ -343,6 +346,16 @@ impl Farm {
         }
         self.watch_connections();
         self.shared.changed.notify_waiters();
+    }
+
+    fn take_roster(&self, news: &RosterNews) {
+        let held = self.node().roster();
+        let taken = news.resolve(held.as_deref()).map_err(|error| error.to_string());
+        let taken = taken.and_then(|roster| self.node().set_roster(roster).map_err(|error| error.to_string()));
+        self.state().needs_roster = taken.is_err();
+        if let Err(error) = taken {
+            tracing::warn!(error, "the coordinator's roster is of no use");
+        }
     }
 
     pub(super) fn coordinator_lost(&self) {

@@ -18,7 +18,7 @@ use buildbee_proto::limits::MAX_BLOBS_PER_REQUEST;
 use buildbee_proto::membership::Roster;
 use buildbee_proto::outcome::SignedResult;
 use buildbee_proto::peer::PeerId;
-use buildbee_proto::responsible::{RESULT_COPIES, in_order};
+use buildbee_proto::responsible::{RESULT_COPIES, ranked};
 use buildbee_proto::version::Protocol;
 
 use super::attempt::{AttemptError, MAX_RESULT_CONTENT_BYTES, RemoteResult, fits, named, read_blob, transfer_time};
@@ -145,7 +145,7 @@ fn whom(
     (key, news): (&Digest, News),
     fingerprint: u64,
 ) -> Vec<PeerId> {
-    let order: Vec<PeerId> = in_order(key, roster).into_iter().filter(|peer| responsive.contains(peer)).collect();
+    let order: Vec<PeerId> = ranked(key, responsive.iter().copied().filter(|peer| roster.has_agent(peer)));
     let asked = order.iter().enumerate().filter(|(place, peer)| match filters.say(peer, fingerprint) {
         Says::Perhaps => true,
         Says::No => news == News::Count && *place < RESULT_COPIES,
@@ -222,7 +222,7 @@ async fn fetch_all(node: &Node, peer: PeerId, signed: SignedResult) -> Result<Re
 #[cfg(test)]
 mod tests {
     use buildbee_proto::peer::Role;
-    use buildbee_proto::responsible::keepers;
+    use buildbee_proto::responsible::{in_order, keepers};
 
     use super::*;
 

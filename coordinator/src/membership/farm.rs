@@ -31,7 +31,7 @@ const MAX_MEET_BYTES: u64 = 16 << 10;
 const MAX_LISTENING_BYTES: u64 = 256;
 
 /// Largest list of members in bytes: `MAX_MEMBERS` present and as many revoked with long names, and all tickets that may be remembered.
-const MAX_REGISTER_BYTES: u64 = 16 << 20;
+const MAX_REGISTER_BYTES: u64 = 24 << 20;
 /// Largest roster in bytes: two lists of `MAX_MEMBERS`, with room.
 const MAX_ROSTER_BYTES: u64 = (2 * MAX_MEMBERS * 33 + 1024) as u64;
 /// For how long the coordinator's own membership holds, in seconds: ten years. It is signed anew at each start.

@@ -7,22 +7,26 @@
 //! A client's share is computed when it calls, and only its own deals change then: it is dealt open slots up to its share, or told to
 //! let go of what exceeds it. A token that it was told to let go is open again when it says so, or when the deal runs out, never
 //! before. What it doesn't want any more, and all it held when it left, is open at once.
+//!
+//! No step looks at all agents or all clients: what it needs of them is kept in order beside them (`agents`, `clients`, [`deal`](super::deal)), and of
+//! a farm that is large each peer is told of a part only: agents of those that they stay connected to, clients of those that they have leases
+//! on and of some more, among which are those that they go on with when there is no coordinator.
 
 pub mod overview;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use buildbee_proto::control::{AgentDesired, AgentInfo, AgentState, Class, ClientDesired, ClientState, Offer};
-use buildbee_proto::lease::{Lease, SlotToken};
-use buildbee_proto::limits::{MAX_MEMBERS, MAX_SLOTS_PER_AGENT, MAX_TOOLCHAINS_PER_AGENT};
+use buildbee_proto::control::{AgentDesired, AgentState, ClientDesired, ClientState};
+use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
+use buildbee_proto::limits::{MAX_MEMBERS, MAX_SLOTS_PER_AGENT};
 use buildbee_proto::peer::PeerId;
-use buildbee_proto::toolchain::ToolchainId;
 
+use super::agents::{Agent, Agents, Slot};
+use super::clients::Clients;
 use super::deal::{DEAL_FOR, Deal, Deals, Standing};
-use super::fairness::{Demand, shares, weight};
-use super::listing::bounded;
-use super::matching::{Candidate, choose, n_missing};
+use super::listing::News;
+use super::matching::{Place, choose, n_missing};
 
 /// When agents, and clients that have what they want, are to call again.
 pub const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -35,11 +39,19 @@ pub const RECOVERY: Duration = DEAL_FOR;
 /// Agents, and clients, known at a time.
 pub const MAX_PEERS: usize = MAX_MEMBERS;
 /// Slots of all agents together; what is offered beyond is not dealt.
-pub const MAX_SLOTS: usize = 65_536;
+pub const MAX_SLOTS: usize = 131_072;
 /// Slots dealt to one client at a time.
 pub const MAX_LEASES_PER_CLIENT: usize = 2_048;
+/// Slots dealt in one answer, so that nobody waits long for an answer behind a client that wants many; and when that one is to call for more.
+pub const MAX_DEALS_PER_CALL: usize = 64;
+/// See [`MAX_DEALS_PER_CALL`].
+pub const BATCH_PAUSE: Duration = Duration::from_millis(50);
 /// Toolchains of one client that are looked at.
 pub const MAX_TOOLCHAINS_PER_CLIENT: usize = 64;
+/// Others that an agent is told of. It stays connected to all of them.
+pub const TOLD_TO_AGENTS: usize = 64;
+/// Agents that a client is told of beside those that it has leases on.
+pub const TOLD_TO_CLIENTS: usize = 256;
 
 /// What happens to the scheduler.
 #[derive(Clone, Debug)]
@@ -110,35 +122,15 @@ pub struct Totals {
     pub n_deals: u64,
 }
 
-#[derive(Debug)]
-struct Agent {
-    offer: Offer,
-    slots: BTreeMap<SlotToken, Slot>,
-    last_call: Duration,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Slot {
-    busy: bool,
-    /// Who lost it by leaving: if that client comes back before anybody else got it, it may go on.
-    left_by: Option<PeerId>,
-}
-
-#[derive(Debug)]
-struct Client {
-    class: Class,
-    n_wanted: usize,
-    toolchains: Vec<ToolchainId>,
-    last_call: Duration,
-}
-
 /// The scheduler's state.
 #[derive(Debug, Default)]
 pub struct Core {
-    agents: BTreeMap<PeerId, Agent>,
-    clients: BTreeMap<PeerId, Client>,
+    agents: Agents,
+    clients: Clients,
     deals: Deals,
     totals: Totals,
+    /// Number of the last listing that anybody was told.
+    listing: u64,
     /// Latest time seen, so that a caller's clock that goes backwards stands still here.
     latest: Duration,
 }
@@ -149,12 +141,19 @@ impl Core {
         Self::default()
     }
 
+    /// The same, whose listings are numbered from `listing` on: a random number, so that those of an earlier run are not taken for its own.
+    pub fn numbering_from(listing: u64) -> Self {
+        Self { listing, ..Self::default() }
+    }
+
     /// Takes in one event at `now` (time since the start of this coordinator). A synchronisation is answered by exactly one effect.
     pub fn step(&mut self, now: Duration, event: Event) -> Vec<Effect> {
         let now = now.max(self.latest);
         self.latest = now;
         self.forget_silent(now);
-        self.deals.expire(now);
+        for token in self.deals.run_out(now) {
+            self.undeal(&token);
+        }
         match event {
             Event::AgentSync { peer, state } => {
                 self.totals.n_agent_calls += 1;
@@ -178,34 +177,27 @@ impl Core {
         Counts {
             n_agents: self.agents.len(),
             n_clients: self.clients.len(),
-            n_slots: self.n_slots(),
+            n_slots: self.agents.n_slots(),
             n_deals: self.deals.len(),
         }
     }
 
-    fn n_slots(&self) -> usize {
-        self.agents.values().map(|agent| agent.slots.len()).sum()
-    }
-
     /// Silent clients lose their share at once and their deals when those run out; silent agents are gone with all their slots.
     fn forget_silent(&mut self, now: Duration) {
-        self.clients.retain(|_, client| now.saturating_sub(client.last_call) < SILENCE);
-        let silent: Vec<PeerId> = self
-            .agents
-            .iter()
-            .filter(|(_, agent)| now.saturating_sub(agent.last_call) >= SILENCE)
-            .map(|(peer, _)| *peer)
-            .collect();
-        for peer in silent {
+        let Some(before) = now.checked_sub(SILENCE) else { return };
+        while let Some(peer) = self.clients.silent_since(before) {
+            self.clients.remove(&peer);
+        }
+        while let Some(peer) = self.agents.silent_since(before) {
             self.forget_agent(peer);
         }
     }
 
     fn forget_agent(&mut self, peer: PeerId) {
-        if self.agents.remove(&peer).is_some() {
+        if self.agents.remove(&peer) {
             let tokens: Vec<SlotToken> = self.deals.of_agent(peer).map(|(token, _)| *token).collect();
             for token in tokens {
-                self.deals.remove(&token);
+                self.undeal(&token);
             }
         }
     }
@@ -213,91 +205,146 @@ impl Core {
     fn forget_client(&mut self, peer: PeerId) {
         self.clients.remove(&peer);
         for token in self.deals.of_client(peer, Standing::Good) {
-            self.deals.remove(&token);
-            if let Some(slot) = self.slot_mut(&token) {
-                slot.left_by = Some(peer);
-            }
+            self.undeal(&token);
+            self.agents.change_slot(&token, |slot| slot.left_by = Some(peer));
         }
         for token in self.deals.of_client(peer, Standing::Recalled) {
-            self.deals.remove(&token);
+            self.undeal(&token);
         }
     }
 
-    fn slot_mut(&mut self, token: &SlotToken) -> Option<&mut Slot> {
-        self.agents.get_mut(&token.agent)?.slots.get_mut(token)
+    /// Puts a token into a client's hands. Slots and demands follow.
+    fn put_deal(&mut self, token: SlotToken, deal: Deal) {
+        let before = self.deals.insert(token, deal);
+        self.agents.change_slot(&token, |slot| slot.dealt = true);
+        if let Some(before) = before {
+            self.count_deals(before.client);
+        }
+        self.count_deals(deal.client);
     }
 
-    fn slot(&self, token: &SlotToken) -> Option<&Slot> {
-        self.agents.get(&token.agent)?.slots.get(token)
+    /// Takes a token out of whoever's hands. Slots and demands follow.
+    fn undeal(&mut self, token: &SlotToken) {
+        if let Some(deal) = self.deals.remove(token) {
+            self.agents.change_slot(token, |slot| slot.dealt = false);
+            self.count_deals(deal.client);
+        }
+    }
+
+    fn count_deals(&mut self, client: PeerId) {
+        let count = |standing| self.deals.count(client, standing);
+        self.clients.holds(&client, count(Standing::Good), count(Standing::Recalled));
     }
 
     fn synchronise_agent(&mut self, now: Duration, peer: PeerId, state: AgentState) -> AgentDesired {
-        let known = self.agents.remove(&peer);
+        let known = self.agents.get(&peer).map(Agent::n_slots);
         if known.is_some() || self.agents.len() < MAX_PEERS {
-            let room = MAX_SLOTS.saturating_sub(self.n_slots()).min(MAX_SLOTS_PER_AGENT);
-            let before = known.map(|agent| agent.slots).unwrap_or_default();
-            let slots = self.take_in_slots(now, peer, &state, &before, room);
-            self.agents.insert(peer, Agent { offer: state.offer, slots, last_call: now });
+            let others = self.agents.n_slots() - known.unwrap_or(0);
+            let room = MAX_SLOTS.saturating_sub(others).min(MAX_SLOTS_PER_AGENT);
+            let slots = self.take_in_slots(now, peer, &state.slots, room);
+            self.agents.put(now, peer, state.offer, slots);
         }
+        let News { listing, more } = self.tell_agent(peer, state.listing);
         AgentDesired {
             dealt: self.deals.of_agent(peer).map(|(token, deal)| (*token, deal.client)).collect(),
             deal_for_ms: milliseconds(DEAL_FOR),
-            peers: bounded(self.agents.iter().filter(|(other, _)| **other != peer).map(info)),
+            peers: listing,
             roster: None,
-            next_call_ms: milliseconds(HEARTBEAT),
+            next_call_ms: milliseconds(if more { EAGER_HEARTBEAT } else { HEARTBEAT }),
         }
     }
 
     /// The agent's slots as reported. Deals on tokens that it reports no more are void; what it says of tokens that are new here is
     /// believed.
-    fn take_in_slots(
-        &mut self,
-        now: Duration,
-        peer: PeerId,
-        state: &AgentState,
-        before: &BTreeMap<SlotToken, Slot>,
-        room: usize,
-    ) -> BTreeMap<SlotToken, Slot> {
-        let mut slots = BTreeMap::new();
-        for report in state.slots.iter().filter(|report| report.token.agent == peer).take(room) {
-            let known = before.get(&report.token);
-            let left_by = known.and_then(|slot| slot.left_by);
-            if slots.insert(report.token, Slot { busy: report.busy, left_by }).is_some() || known.is_some() {
+    fn take_in_slots(&mut self, now: Duration, peer: PeerId, reports: &[SlotReport], room: usize) -> Vec<Slot> {
+        let own = || reports.iter().filter(|report| report.token.agent == peer).take(room);
+        let mut fresh = BTreeSet::new();
+        for report in own() {
+            if self.agents.slot(&report.token).is_some() || !fresh.insert(report.token) {
                 continue;
             }
             let for_now = Duration::from_millis(report.expires_in_ms.into()).min(DEAL_FOR);
             let holder = self.deals.get(&report.token).map(|deal| deal.client);
             if let Some(client) = report.dealt_to.filter(|client| !for_now.is_zero() && holder != Some(*client)) {
-                self.deals.insert(report.token, Deal { client, until: now + for_now, standing: Standing::Good });
+                self.put_deal(report.token, Deal { client, until: now + for_now, standing: Standing::Good });
             }
         }
-        let void: Vec<SlotToken> =
-            self.deals.of_agent(peer).map(|(token, _)| *token).filter(|token| !slots.contains_key(token)).collect();
+        let named: BTreeSet<(u64, u64)> = own().map(|report| (report.token.boot_id, report.token.counter)).collect();
+        let is_void = |token: &SlotToken| !named.contains(&(token.boot_id, token.counter));
+        let void: Vec<SlotToken> = self.deals.of_agent(peer).map(|(token, _)| *token).filter(is_void).collect();
         for token in void {
-            self.deals.remove(&token);
+            self.undeal(&token);
         }
-        slots
+        own()
+            .map(|report| Slot {
+                left_by: self.agents.slot(&report.token).and_then(|slot| slot.left_by),
+                dealt: self.deals.get(&report.token).is_some(),
+                ..Slot::new(&report.token, report.busy)
+            })
+            .collect()
+    }
+
+    fn tell_agent(&mut self, peer: PeerId, held: u64) -> News {
+        let Some(place) = self.agents.place(&peer) else { return News::default() };
+        let wanted = self.agents.around(&peer, TOLD_TO_AGENTS);
+        let mut told = self.agents.told_mut(place).map(std::mem::take).unwrap_or_default();
+        let agents = &self.agents;
+        let news = told.news(
+            held,
+            self.listing.wrapping_add(1).max(1),
+            &wanted,
+            |place| agents.revision(place),
+            |place| agents.info(place),
+        );
+        if let Some(kept) = self.agents.told_mut(place) {
+            *kept = told;
+        }
+        self.number(news)
+    }
+
+    fn number(&mut self, news: News) -> News {
+        if let Some(listing) = &news.listing {
+            self.listing = listing.number;
+        }
+        news
     }
 
     fn synchronise_client(&mut self, now: Duration, peer: PeerId, state: &ClientState) -> ClientDesired {
         let n_wanted = usize::try_from(state.n_wanted).unwrap_or(usize::MAX).min(MAX_LEASES_PER_CLIENT);
-        if self.clients.contains_key(&peer) || self.clients.len() < MAX_PEERS {
+        let mut is_batch = false;
+        if self.clients.get(&peer).is_some() || self.clients.len() < MAX_PEERS {
             let toolchains = state.toolchains.iter().take(MAX_TOOLCHAINS_PER_CLIENT).copied().collect();
-            self.clients.insert(peer, Client { class: state.class, n_wanted, toolchains, last_call: now });
+            self.clients.put(now, peer, state.class, n_wanted, toolchains);
+            self.count_deals(peer);
             let held: BTreeSet<SlotToken> = state.held.iter().take(MAX_LEASES_PER_CLIENT).copied().collect();
             self.take_in_held(now, peer, n_wanted, &held);
             self.give_back(peer, n_wanted, &held);
-            self.level(now, peer, &held);
-            for token in self.deals.of_client(peer, Standing::Good) {
-                if self.slot(&token).is_some() {
-                    self.deals.renew(&token, now + DEAL_FOR);
-                }
-            }
+            is_batch = self.level(now, peer, &held);
         }
         let leases = self.leases(now, peer);
-        let next_call = if leases.len() < n_wanted { EAGER_HEARTBEAT } else { HEARTBEAT };
-        let agents = self.agents_for(&leases, &state.toolchains);
-        ClientDesired { leases, agents, roster: None, next_call_ms: milliseconds(next_call) }
+        let News { listing, more } = self.tell_client(peer, state.listing, &leases);
+        let eager = more || leases.len() < n_wanted;
+        let next_call = if eager { EAGER_HEARTBEAT } else { HEARTBEAT };
+        let next_call = if is_batch { BATCH_PAUSE } else { next_call };
+        ClientDesired { leases, agents: listing, roster: None, next_call_ms: milliseconds(next_call) }
+    }
+
+    /// Agents that the client has leases on come first, and are told of wherever they stand.
+    fn tell_client(&mut self, peer: PeerId, held: u64, leases: &[Lease]) -> News {
+        let mut seen = BTreeSet::new();
+        let leased = leases.iter().filter_map(|lease| self.agents.place(&lease.token.agent));
+        let around = self.agents.around(&peer, TOLD_TO_CLIENTS);
+        let wanted: Vec<Place> = leased.chain(around).filter(|place| seen.insert(*place)).collect();
+        let Some(client) = self.clients.get_mut(&peer) else { return News::default() };
+        let agents = &self.agents;
+        let news = client.told.news(
+            held,
+            self.listing.wrapping_add(1).max(1),
+            &wanted,
+            |place| agents.revision(place),
+            |place| agents.info(place),
+        );
+        self.number(news)
     }
 
     /// What the client says that it holds: recalled tokens that it doesn't name any more are open again, and tokens that it lost by
@@ -305,12 +352,12 @@ impl Core {
     fn take_in_held(&mut self, now: Duration, peer: PeerId, n_wanted: usize, held: &BTreeSet<SlotToken>) {
         for token in self.deals.of_client(peer, Standing::Recalled) {
             if !held.contains(&token) {
-                self.deals.remove(&token);
+                self.undeal(&token);
             }
         }
         for token in self.deals.of_client(peer, Standing::Good) {
-            if !held.contains(&token) && self.slot(&token).is_none() {
-                self.deals.remove(&token);
+            if !held.contains(&token) && self.agents.slot(&token).is_none() {
+                self.undeal(&token);
             }
         }
         let mut n_held = self.deals.count(peer, Standing::Good);
@@ -318,8 +365,8 @@ impl Core {
             if n_held >= n_wanted || self.deals.get(token).is_some() {
                 continue;
             }
-            let until = if self.agents.contains_key(&token.agent) {
-                if self.slot(token).is_none_or(|slot| slot.left_by != Some(peer)) {
+            let until = if self.agents.contains(&token.agent) {
+                if self.agents.slot(token).is_none_or(|slot| slot.left_by != Some(peer)) {
                     continue;
                 }
                 now + DEAL_FOR
@@ -333,29 +380,32 @@ impl Core {
             self.deal(*token, peer, until);
             n_held += 1;
         }
+        self.count_deals(peer);
     }
 
+    /// Deals a token that nobody has. The caller counts the client's deals when it has dealt them all.
     fn deal(&mut self, token: SlotToken, client: PeerId, until: Duration) {
-        if let Some(slot) = self.slot_mut(&token) {
-            slot.left_by = None;
-        }
         self.totals.n_deals += 1;
         self.deals.insert(token, Deal { client, until, standing: Standing::Good });
+        self.agents.change_slot(&token, |slot| {
+            slot.left_by = None;
+            slot.dealt = true;
+        });
     }
 
     /// Opens at once what exceeds the client's own wish.
     fn give_back(&mut self, peer: PeerId, n_wanted: usize, held: &BTreeSet<SlotToken>) {
         let surplus = self.deals.count(peer, Standing::Good).saturating_sub(n_wanted);
-        for token in self.least_useful(peer, held).into_iter().take(surplus) {
-            self.deals.remove(&token);
+        for token in self.least_useful(surplus, peer, held) {
+            self.undeal(&token);
         }
     }
 
-    /// Recalls what exceeds the client's share, or deals what it lacks.
-    fn level(&mut self, now: Duration, peer: PeerId, held: &BTreeSet<SlotToken>) {
-        let share = self.share(peer);
+    /// Recalls what exceeds the client's share, or deals what it lacks. Whether there is more than is dealt at a time.
+    fn level(&mut self, now: Duration, peer: PeerId, held: &BTreeSet<SlotToken>) -> bool {
+        let share = self.share(&peer);
         let n_held = self.deals.count(peer, Standing::Good);
-        for token in self.least_useful(peer, held).into_iter().take(n_held.saturating_sub(share)) {
+        for token in self.least_useful(n_held.saturating_sub(share), peer, held) {
             self.deals.set_standing(&token, Standing::Recalled);
         }
         let mut lacking = share.saturating_sub(n_held);
@@ -363,101 +413,70 @@ impl Core {
             self.deals.set_standing(&token, Standing::Good);
             lacking -= 1;
         }
+        self.count_deals(peer);
         if lacking == 0 {
-            return;
+            return false;
         }
-        let Some(client) = self.clients.get(&peer) else { return };
-        for token in choose(lacking, &client.toolchains, self.candidates()) {
-            self.deal(token, peer, now + DEAL_FOR);
+        let Some(client) = self.clients.get(&peer) else { return false };
+        let n = lacking.min(MAX_DEALS_PER_CALL);
+        let chosen = choose(n, &client.toolchains, self.agents.candidates(n, &client.toolchains));
+        for token in &chosen {
+            self.deal(*token, peer, now + DEAL_FOR);
         }
+        self.count_deals(peer);
+        chosen.len() < lacking && chosen.len() == MAX_DEALS_PER_CALL
     }
 
     /// How many slots are the client's fair share of what can be dealt to the clients that are here.
-    fn share(&self, peer: PeerId) -> usize {
-        let index = self.clients.range(..peer).count();
-        self.shares().get(index).copied().unwrap_or(0)
+    fn share(&self, peer: &PeerId) -> usize {
+        self.clients.share(self.agents.n_open() + self.clients.n_dealt(), peer)
     }
 
-    /// The shares of all clients, in their order.
-    fn shares(&self) -> Vec<usize> {
-        let n_open: usize = self.agents.values().map(|agent| self.open(agent).count()).sum();
-        let n_dealt: usize = self
-            .deals
-            .clients()
-            .filter(|client| self.clients.contains_key(client))
-            .map(|client| self.deals.count(*client, Standing::Good) + self.deals.count(*client, Standing::Recalled))
-            .sum();
-        let demands: Vec<Demand> = self
-            .clients
-            .iter()
-            .map(|(client, state)| Demand {
-                n_wanted: state.n_wanted,
-                n_held: self.deals.count(*client, Standing::Good),
-                weight: weight(state.class),
-            })
-            .collect();
-        shares(n_open + n_dealt, &demands)
-    }
-
-    /// Tokens that can be dealt: nobody holds them and nothing runs in their slots.
-    fn open<'a>(&'a self, agent: &'a Agent) -> impl Iterator<Item = SlotToken> + 'a {
-        let open = agent.slots.iter().filter(|(token, slot)| !slot.busy && self.deals.get(token).is_none());
-        open.map(|(token, _)| *token)
-    }
-
-    fn candidates(&self) -> Vec<Candidate<'_>> {
-        let candidates = self.agents.iter().map(|(peer, agent)| {
-            let open: std::collections::VecDeque<SlotToken> = self.open(agent).collect();
-            Candidate {
-                agent: *peer,
-                toolchains: &agent.offer.toolchains,
-                load_percent: agent.offer.load_percent,
-                n_slots: agent.slots.len(),
-                n_taken: agent.slots.len() - open.len(),
-                open,
-            }
-        });
-        candidates.filter(|candidate| !candidate.open.is_empty()).collect()
-    }
-
-    /// The client's good deals, those first that it would miss least: not in its hands yet, idle, on an agent without its toolchains.
-    fn least_useful(&self, peer: PeerId, held: &BTreeSet<SlotToken>) -> Vec<SlotToken> {
+    /// At most `n` of the client's good deals, those that it would miss least: not in its hands yet, idle, on an agent without its
+    /// toolchains.
+    fn least_useful(&self, n: usize, peer: PeerId, held: &BTreeSet<SlotToken>) -> Vec<SlotToken> {
+        if n == 0 {
+            return Vec::new();
+        }
         let wanted = self.clients.get(&peer).map_or(&[][..], |client| &client.toolchains);
         let mut tokens = self.deals.of_client(peer, Standing::Good);
+        if n >= tokens.len() {
+            return tokens;
+        }
         tokens.sort_by_cached_key(|token| {
-            let busy = self.slot(token).is_some_and(|slot| slot.busy);
+            let busy = self.agents.slot(token).is_some_and(|slot| slot.busy);
             let agent = self.agents.get(&token.agent);
             let missing = agent.map_or(usize::MAX, |agent| n_missing(wanted, &agent.offer.toolchains));
             (held.contains(token), busy, usize::MAX - missing)
         });
+        tokens.truncate(n);
         tokens
     }
 
-    fn leases(&self, now: Duration, peer: PeerId) -> Vec<Lease> {
-        let tokens = self.deals.of_client(peer, Standing::Good);
-        let lease = |token: SlotToken| {
-            let until = self.deals.get(&token)?.until;
-            Some(Lease { token, expires_in_ms: milliseconds(until.saturating_sub(now)) })
-        };
-        tokens.into_iter().filter_map(lease).take(MAX_LEASES_PER_CLIENT).collect()
+    /// The client's leases. Those on slots that are known are good for a while from now.
+    fn leases(&mut self, now: Duration, peer: PeerId) -> Vec<Lease> {
+        let mut leases = Vec::new();
+        for token in self.deals.of_client(peer, Standing::Good) {
+            let is_known = self.agents.slot(&token).is_some();
+            let until = if is_known { now + DEAL_FOR } else { now };
+            let Some(until) = self.deals.renew(&token, until) else { continue };
+            leases.push(Lease { token, expires_in_ms: milliseconds(until.saturating_sub(now)) });
+        }
+        leases.truncate(MAX_LEASES_PER_CLIENT);
+        leases
     }
 
-    /// All agents, those first that the client needs to know: where it has leases, then by the toolchains it lacks there.
-    fn agents_for(&self, leases: &[Lease], toolchains: &[ToolchainId]) -> Vec<AgentInfo> {
-        let near: BTreeSet<PeerId> = leases.iter().map(|lease| lease.token.agent).collect();
-        let wanted = &toolchains[..toolchains.len().min(MAX_TOOLCHAINS_PER_CLIENT)];
-        let mut agents: Vec<(&PeerId, &Agent)> = self.agents.iter().collect();
-        agents.sort_by_cached_key(|(peer, agent)| {
-            (!near.contains(peer), n_missing(wanted, &agent.offer.toolchains), **peer)
-        });
-        bounded(agents.into_iter().map(info))
+    /// Whether all that is kept beside agents, clients and deals agrees with them.
+    #[cfg(test)]
+    pub(super) fn is_sound(&self) -> bool {
+        let dealt = |agent: &Agent| agent.slots().all(|(token, slot)| slot.dealt == self.deals.get(&token).is_some());
+        let n_dealt =
+            |peer: &PeerId| self.deals.count(*peer, Standing::Good) + self.deals.count(*peer, Standing::Recalled);
+        self.agents.is_sound()
+            && self.agents.iter().all(dealt)
+            && self.clients.iter().all(|(peer, client)| client.demand.n_held == self.deals.count(*peer, Standing::Good))
+            && self.clients.iter().map(|(peer, _)| n_dealt(peer)).sum::<usize>() == self.clients.n_dealt()
     }
-}
-
-fn info((peer, agent): (&PeerId, &Agent)) -> AgentInfo {
-    let mut offer = agent.offer.clone();
-    offer.toolchains.truncate(MAX_TOOLCHAINS_PER_AGENT);
-    AgentInfo { peer: *peer, offer, n_slots: u32::try_from(agent.slots.len()).unwrap_or(u32::MAX) }
 }
 
 fn milliseconds(duration: Duration) -> u32 {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use buildbee_proto::control::{AgentDesired, AgentState, Class, ClientDesired, ClientState, Offer};
 use buildbee_proto::digest::Digest;
 use buildbee_proto::lease::{SlotReport, SlotToken};
+use buildbee_proto::listing::{KnownAgents, Listing};
 use buildbee_proto::peer::PeerId;
 use buildbee_proto::toolchain::ToolchainId;
 use proptest::prelude::*;
 
-use super::core::{Core, EAGER_HEARTBEAT, Effect, Event, HEARTBEAT, MAX_SLOTS, RECOVERY, SILENCE};
+use super::core::{BATCH_PAUSE, Core, EAGER_HEARTBEAT, Effect, Event, HEARTBEAT, MAX_SLOTS, RECOVERY, SILENCE};
 use super::deal::DEAL_FOR;
 
 const N_AGENTS: u8 = 3;
@@ -39,6 +40,7 @@ struct SimAgent {
     minted: u64,
     slots: Vec<SimSlot>,
     toolchains: Vec<ToolchainId>,
+    known: KnownAgents,
 }
 
 impl SimAgent {
@@ -46,7 +48,13 @@ impl SimAgent {
         let peer = agent_id(index);
         let slot =
             |counter| SimSlot { token: SlotToken { agent: peer, boot_id: 7, counter }, dealt: None, busy: false };
-        Self { peer, minted: n_slots, slots: (0..n_slots).map(slot).collect(), toolchains: vec![] }
+        Self {
+            peer,
+            minted: n_slots,
+            slots: (0..n_slots).map(slot).collect(),
+            toolchains: vec![],
+            known: KnownAgents::default(),
+        }
     }
 
     fn expire(&mut self, now: Duration) {
@@ -69,7 +77,12 @@ impl SimAgent {
             busy: slot.busy,
         };
         let offer = Offer { toolchains: self.toolchains.clone(), ..Offer::default() };
-        AgentState { offer, slots: self.slots.iter().map(report).collect(), roster_version: 0 }
+        AgentState {
+            offer,
+            slots: self.slots.iter().map(report).collect(),
+            roster_version: 0,
+            listing: self.known.number(),
+        }
     }
 
     fn apply(&mut self, now: Duration, desired: &AgentDesired) {
@@ -89,6 +102,7 @@ struct SimClient {
     class: Class,
     toolchains: Vec<ToolchainId>,
     held: BTreeSet<SlotToken>,
+    known: KnownAgents,
 }
 
 impl SimClient {
@@ -99,6 +113,7 @@ impl SimClient {
             held: self.held.iter().copied().collect(),
             roster_version: 0,
             class: self.class,
+            listing: self.known.number(),
         }
     }
 }
@@ -107,6 +122,7 @@ impl SimClient {
 struct World {
     now: Duration,
     started: Duration,
+    n_starts: u64,
     core: Core,
     agents: Vec<SimAgent>,
     clients: Vec<SimClient>,
@@ -125,10 +141,12 @@ impl World {
             class: Class::Interactive,
             toolchains: vec![],
             held: BTreeSet::new(),
+            known: KnownAgents::default(),
         };
         Self {
             now: Duration::ZERO,
             started: Duration::ZERO,
+            n_starts: 0,
             core: Core::new(),
             agents,
             clients: (0..).zip(wants).map(client).collect(),
@@ -171,6 +189,7 @@ impl World {
                     let agent = self.agents.iter_mut().find(|agent| agent.peer == peer).unwrap();
                     if answer_arrives {
                         agent.apply(self.now, &desired);
+                        learn(&mut agent.known, desired.peers, &self.core, Some(peer));
                     }
                 }
                 Effect::ReplyClient { peer, desired } => {
@@ -179,6 +198,7 @@ impl World {
                     if answer_arrives {
                         let client = self.clients.iter_mut().find(|client| client.peer == peer).unwrap();
                         client.held = desired.leases.iter().map(|lease| lease.token).collect();
+                        learn(&mut client.known, desired.agents, &self.core, None);
                     }
                 }
             }
@@ -186,6 +206,7 @@ impl World {
         let counts = self.core.counts();
         assert!(counts.n_agents <= self.agents.len() && counts.n_clients <= self.clients.len());
         assert!(counts.n_deals <= MAX_SLOTS);
+        assert!(self.core.is_sound());
         if self.now.saturating_sub(self.started) >= RECOVERY {
             assert!(counts.n_deals <= counts.n_slots, "{counts:?}");
         }
@@ -235,7 +256,8 @@ impl World {
 
     /// An empty coordinator. What survives is what an agent knows of.
     fn restart(&mut self) {
-        self.core = Core::new();
+        self.n_starts += 1;
+        self.core = Core::numbering_from(self.n_starts << 32);
         self.started = self.now;
         let known: BTreeMap<SlotToken, (PeerId, Duration)> = self
             .agents
@@ -279,6 +301,21 @@ impl World {
         }
         fair
     }
+}
+
+/// Whoever has an answer knows of all agents but itself what the coordinator does.
+fn learn(known: &mut KnownAgents, listing: Option<Listing>, core: &Core, own: Option<PeerId>) {
+    if let Some(listing) = listing {
+        // A message from the past may have been answered, which is put right by the next call.
+        if !known.apply(listing) {
+            return;
+        }
+    }
+    let found: BTreeMap<PeerId, u32> = known.agents().iter().map(|info| (info.peer, info.n_slots)).collect();
+    let agents = core.overview(Duration::ZERO).agents.into_iter().filter(|agent| Some(agent.peer) != own);
+    let expected = agents.map(|agent| (agent.peer, u32::try_from(agent.slots.len()).unwrap())).collect();
+    assert_eq!(known.agents().len(), found.len(), "somebody stands twice");
+    assert_eq!(found, expected);
 }
 
 #[derive(Clone, Debug)]
@@ -476,6 +513,21 @@ fn who_leaves_loses_its_slots_at_once_and_who_falls_silent_when_they_run_out() {
 }
 
 #[test]
+fn many_slots_are_dealt_in_batches() {
+    let mut world = World::new(&[200], &[150]);
+    world.deliver(world.agent_event(0), true);
+    for expected in [64, 128, 150] {
+        let event = Event::ClientSync { peer: client_id(0), state: world.clients[0].state() };
+        let effects = world.core.step(world.now, event);
+        let [Effect::ReplyClient { desired, .. }] = &effects[..] else { panic!("{effects:?}") };
+        assert_eq!(desired.leases.len(), expected);
+        let next_call = if expected < 150 { BATCH_PAUSE } else { HEARTBEAT };
+        assert_eq!(u128::from(desired.next_call_ms), next_call.as_millis());
+        world.clients[0].held = desired.leases.iter().map(|lease| lease.token).collect();
+    }
+}
+
+#[test]
 fn a_short_absence_costs_nothing() {
     let mut world = World::new(&[4], &[4, 4]);
     world.deliver(world.agent_event(0), true);
@@ -532,7 +584,7 @@ fn an_agent_can_only_offer_its_own_slots_and_not_without_end() {
         busy: false,
     };
     let slots = (0..5_000).map(|counter| slot(1, counter)).chain([slot(2, 1)]).collect();
-    let state = AgentState { offer: Offer::default(), slots, roster_version: 0 };
+    let state = AgentState { offer: Offer::default(), slots, roster_version: 0, listing: 0 };
     core.step(Duration::ZERO, Event::AgentSync { peer: agent_id(2), state: state.clone() });
     assert_eq!(core.counts().n_slots, 1);
     core.step(Duration::ZERO, Event::AgentSync { peer: agent_id(1), state });

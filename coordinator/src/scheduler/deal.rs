@@ -11,6 +11,8 @@ use buildbee_proto::peer::PeerId;
 
 /// How long a deal holds without being renewed by a synchronisation of its client.
 pub const DEAL_FOR: Duration = Duration::from_secs(10);
+/// Something later than now.
+const MOMENT: Duration = Duration::from_millis(1);
 
 /// Whether a client may go on with a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,11 +35,22 @@ pub struct Deal {
     pub standing: Standing,
 }
 
-/// All deals, found by token, by agent and by client.
+/// What one client holds.
+#[derive(Debug)]
+struct Hand {
+    tokens: BTreeSet<SlotToken>,
+    n_recalled: usize,
+    /// Nothing in it runs out before that.
+    good_until: Duration,
+}
+
+/// All deals, found by token, by agent, by client, and by when they run out. None of it takes longer for there being more clients.
 #[derive(Debug, Default)]
 pub struct Deals {
     by_token: BTreeMap<SlotToken, Deal>,
-    by_client: BTreeMap<PeerId, BTreeSet<SlotToken>>,
+    by_client: BTreeMap<PeerId, Hand>,
+    /// When each hand is to be looked at: renewing a deal does not touch this.
+    looks: BTreeSet<(Duration, PeerId)>,
 }
 
 impl Deals {
@@ -56,19 +69,32 @@ impl Deals {
         self.by_token.get(token)
     }
 
-    /// Puts `token` into one client's hands, taking it out of any other's.
-    pub fn insert(&mut self, token: SlotToken, deal: Deal) {
-        self.remove(&token);
+    /// Puts `token` into one client's hands, taking it out of any other's: what it was is returned.
+    pub fn insert(&mut self, token: SlotToken, deal: Deal) -> Option<Deal> {
+        let before = self.remove(&token);
         self.by_token.insert(token, deal);
-        self.by_client.entry(deal.client).or_default().insert(token);
+        let hand = self.by_client.entry(deal.client).or_insert_with(|| {
+            self.looks.insert((deal.until, deal.client));
+            Hand { tokens: BTreeSet::new(), n_recalled: 0, good_until: deal.until }
+        });
+        hand.tokens.insert(token);
+        hand.n_recalled += usize::from(deal.standing == Standing::Recalled);
+        if deal.until < hand.good_until {
+            self.looks.remove(&(hand.good_until, deal.client));
+            self.looks.insert((deal.until, deal.client));
+            hand.good_until = deal.until;
+        }
+        before
     }
 
     /// Takes `token` out of whoever's hands.
     pub fn remove(&mut self, token: &SlotToken) -> Option<Deal> {
         let deal = self.by_token.remove(token)?;
-        if let Some(tokens) = self.by_client.get_mut(&deal.client) {
-            tokens.remove(token);
-            if tokens.is_empty() {
+        if let Some(hand) = self.by_client.get_mut(&deal.client) {
+            hand.tokens.remove(token);
+            hand.n_recalled -= usize::from(deal.standing == Standing::Recalled);
+            if hand.tokens.is_empty() {
+                self.looks.remove(&(hand.good_until, deal.client));
                 self.by_client.remove(&deal.client);
             }
         }
@@ -77,16 +103,19 @@ impl Deals {
 
     /// Changes the standing of a deal that exists.
     pub fn set_standing(&mut self, token: &SlotToken, standing: Standing) {
-        if let Some(deal) = self.by_token.get_mut(token) {
-            deal.standing = standing;
+        let Some(deal) = self.by_token.get_mut(token) else { return };
+        if let Some(hand) = self.by_client.get_mut(&deal.client) {
+            hand.n_recalled -= usize::from(deal.standing == Standing::Recalled);
+            hand.n_recalled += usize::from(standing == Standing::Recalled);
         }
+        deal.standing = standing;
     }
 
-    /// Extends a deal that exists.
-    pub fn renew(&mut self, token: &SlotToken, until: Duration) {
-        if let Some(deal) = self.by_token.get_mut(token) {
-            deal.until = deal.until.max(until);
-        }
+    /// Extends a deal that exists. Until when it is good then.
+    pub fn renew(&mut self, token: &SlotToken, until: Duration) -> Option<Duration> {
+        let deal = self.by_token.get_mut(token)?;
+        deal.until = deal.until.max(until);
+        Some(deal.until)
     }
 
     /// All deals on tokens of `agent`.
@@ -98,28 +127,45 @@ impl Deals {
 
     /// All tokens of `client` with that standing.
     pub fn of_client(&self, client: PeerId, standing: Standing) -> Vec<SlotToken> {
-        let tokens = self.by_client.get(&client).into_iter().flatten();
-        tokens.filter(|token| self.get(token).is_some_and(|deal| deal.standing == standing)).copied().collect()
+        let Some(hand) = self.by_client.get(&client).filter(|_| self.count(client, standing) > 0) else {
+            return Vec::new();
+        };
+        if self.count(client, standing) == hand.tokens.len() {
+            return hand.tokens.iter().copied().collect();
+        }
+        hand.tokens
+            .iter()
+            .filter(|token| self.get(token).is_some_and(|deal| deal.standing == standing))
+            .copied()
+            .collect()
     }
 
     /// Number of tokens of `client` with that standing.
     pub fn count(&self, client: PeerId, standing: Standing) -> usize {
-        let tokens = self.by_client.get(&client).into_iter().flatten();
-        tokens.filter(|token| self.get(token).is_some_and(|deal| deal.standing == standing)).count()
+        self.by_client.get(&client).map_or(0, |hand| match standing {
+            Standing::Good => hand.tokens.len() - hand.n_recalled,
+            Standing::Recalled => hand.n_recalled,
+        })
     }
 
-    /// Drops what ran out by `now`.
-    pub fn expire(&mut self, now: Duration) {
-        let over: Vec<SlotToken> =
-            self.by_token.iter().filter(|(_, deal)| deal.until <= now).map(|(token, _)| *token).collect();
-        for token in over {
-            self.remove(&token);
+    /// What has run out by `now`. It is for the caller to [`remove`](Self::remove); else it is named again.
+    pub fn run_out(&mut self, now: Duration) -> Vec<SlotToken> {
+        let mut over = Vec::new();
+        while let Some((look_at, client)) = self.looks.first().copied().filter(|(look_at, _)| *look_at <= now) {
+            self.looks.remove(&(look_at, client));
+            let Some(hand) = self.by_client.get_mut(&client) else { continue };
+            let mut next: Option<Duration> = None;
+            for token in &hand.tokens {
+                match self.by_token.get(token).map(|deal| deal.until) {
+                    Some(until) if until > now => next = Some(next.map_or(until, |next| next.min(until))),
+                    _ => over.push(*token),
+                }
+            }
+            // All of it is over: then it goes with the last token, unless the caller leaves it here.
+            hand.good_until = next.unwrap_or(now + MOMENT);
+            self.looks.insert((hand.good_until, client));
         }
-    }
-
-    /// Clients that hold anything.
-    pub fn clients(&self) -> impl Iterator<Item = &PeerId> {
-        self.by_client.keys()
+        over
     }
 }
 
@@ -139,10 +185,10 @@ mod tests {
     fn a_token_is_in_one_pair_of_hands() {
         let mut deals = Deals::default();
         deals.insert(token(1, 1), deal(8, 5));
-        deals.insert(token(1, 1), deal(9, 5));
+        assert_eq!(deals.insert(token(1, 1), deal(9, 5)), Some(deal(8, 5)));
         assert_eq!(deals.count(PeerId([8; 32]), Standing::Good), 0);
         assert_eq!(deals.of_client(PeerId([9; 32]), Standing::Good), [token(1, 1)]);
-        assert_eq!(deals.clients().count(), 1);
+        assert_eq!((deals.by_client.len(), deals.looks.len()), (1, 1));
     }
 
     #[test]
@@ -156,17 +202,57 @@ mod tests {
         assert_eq!(found, [token(2, 0), token(2, u64::MAX)]);
     }
 
+    fn expire(deals: &mut Deals, now: u64) {
+        for token in deals.run_out(Duration::from_secs(now)) {
+            deals.remove(&token);
+        }
+    }
+
     #[test]
     fn what_ran_out_is_gone_and_nothing_else() {
         let mut deals = Deals::default();
         deals.insert(token(1, 1), deal(8, 5));
         deals.insert(token(1, 2), deal(8, 6));
-        deals.expire(Duration::from_secs(5));
+        expire(&mut deals, 5);
         assert_eq!(deals.of_client(PeerId([8; 32]), Standing::Good), [token(1, 2)]);
-        deals.renew(&token(1, 2), Duration::from_secs(20));
-        deals.expire(Duration::from_secs(19));
+        assert_eq!(deals.renew(&token(1, 2), Duration::from_secs(20)), Some(Duration::from_secs(20)));
+        expire(&mut deals, 19);
         assert_eq!(deals.len(), 1);
-        deals.expire(Duration::from_secs(20));
-        assert!(deals.is_empty());
+        expire(&mut deals, 20);
+        assert!(deals.is_empty() && deals.looks.is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_indexes_agree_with_the_deals(
+            steps in proptest::collection::vec((0_u8..5, 0_u8..3, 0_u64..4, 0_u8..3, 0_u64..30), 1..200),
+        ) {
+            let mut deals = Deals::default();
+            let mut now = 0;
+            for (kind, agent, counter, client, seconds) in steps {
+                let token = token(agent, counter);
+                match kind {
+                    0 | 1 => drop(deals.insert(token, deal(client, now + 1 + seconds))),
+                    2 => drop(deals.remove(&token)),
+                    3 => deals.set_standing(&token, if seconds % 2 == 0 { Standing::Good } else { Standing::Recalled }),
+                    _ => {
+                        let _ = deals.renew(&token, Duration::from_secs(now + seconds));
+                        now += seconds / 4;
+                        expire(&mut deals, now);
+                    }
+                }
+                let alive = |deal: &Deal| deal.until > Duration::from_secs(now);
+                proptest::prop_assert!(deals.by_token.values().all(alive));
+                proptest::prop_assert_eq!(deals.by_client.len(), deals.looks.len());
+                for client in (0..3).map(|n| PeerId([n; 32])) {
+                    for standing in [Standing::Good, Standing::Recalled] {
+                        let is_one = |deal: &&Deal| deal.client == client && deal.standing == standing;
+                        let expected = deals.by_token.values().filter(is_one).count();
+                        proptest::prop_assert_eq!(deals.count(client, standing), expected);
+                        proptest::prop_assert_eq!(deals.of_client(client, standing).len(), expected);
+                    }
+                }
+            }
+        }
     }
 }

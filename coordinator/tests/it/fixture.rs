@@ -127,7 +127,14 @@ impl Control {
     }
 
     pub(crate) async fn client(&mut self, n_wanted: u32, held: Vec<SlotToken>) -> ClientDesired {
-        let state = ClientState { n_wanted, toolchains: vec![], held, roster_version: 0, class: Class::Interactive };
+        let state = ClientState {
+            n_wanted,
+            toolchains: vec![],
+            held,
+            roster_version: 0,
+            class: Class::Interactive,
+            listing: 0,
+        };
         match self.call(ControlCall::Client(state)).await {
             ControlAnswer::Client(desired) => desired,
             other => panic!("{other:?}"),
@@ -149,7 +156,7 @@ pub(crate) fn offer(agent: &Member, n_slots: u64) -> AgentState {
         addresses: vec!["0.0.0.0:7471".to_owned()],
         ..Offer::default()
     };
-    AgentState { offer, slots: (0..n_slots).map(slot).collect(), roster_version: 0 }
+    AgentState { offer, slots: (0..n_slots).map(slot).collect(), roster_version: 0, listing: 0 }
 }
 
 /// What the agent says after it was told what to hold.

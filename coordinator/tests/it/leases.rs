@@ -1,10 +1,8 @@
 //! Leases over real connections.
 
 use buildbee_p2p::frames::read_message;
-use buildbee_proto::canonical::Canonical as _;
 use buildbee_proto::control::{ControlAnswer, ControlCall, ControlReply};
 use buildbee_proto::error::ErrorCode;
-use buildbee_proto::membership::{Roster, Signed};
 use buildbee_proto::peer::Role;
 
 use crate::fixture::{Member, WITHIN, anywhere, apply, offer, start, tokens};
@@ -18,15 +16,16 @@ async fn agents_offer_and_clients_hold() {
     let (mut to_agent, mut to_client) = (agent.open().await, client.open().await);
     let state = offer(&agent, 4);
     let first = to_agent.agent(&state).await;
-    assert!(first.dealt.is_empty() && first.peers.is_empty());
-    let roster = Signed::<Roster>::from_canonical(&first.roster.expect("newer than none").0).unwrap();
+    assert!(first.dealt.is_empty() && first.peers.is_some_and(|listing| listing.added.is_empty()));
+    let roster = first.roster.expect("newer than none").resolve(None).unwrap();
     assert_eq!(roster.value.members.len(), 2);
 
     let desired = to_client.client(3, vec![]).await;
     assert_eq!(desired.leases.len(), 3);
-    assert_eq!(desired.agents.len(), 1);
-    assert_eq!(desired.agents[0].n_slots, 4);
-    assert_eq!(desired.agents[0].offer.addresses, ["127.0.0.1:7471"], "where its connection comes from");
+    let agents = desired.agents.expect("one").added;
+    assert_eq!(agents.len(), 1);
+    assert_eq!(agents[0].n_slots, 4);
+    assert_eq!(agents[0].offer.addresses, ["127.0.0.1:7471"], "where its connection comes from");
 
     let current =
         to_agent.agent(&buildbee_proto::control::AgentState { roster_version: roster.value.version, ..state }).await;
@@ -54,7 +53,14 @@ async fn agents_offer_and_clients_hold() {
 
 fn client_state(n_wanted: u32) -> buildbee_proto::control::ClientState {
     let class = buildbee_proto::control::Class::Interactive;
-    buildbee_proto::control::ClientState { n_wanted, toolchains: vec![], held: vec![], roster_version: 0, class }
+    buildbee_proto::control::ClientState {
+        n_wanted,
+        toolchains: vec![],
+        held: vec![],
+        roster_version: 0,
+        class,
+        listing: 0,
+    }
 }
 
 #[tokio::test]

@@ -107,6 +107,8 @@ struct EventLoop {
     /// Exchanges and look-ups under way: at most one a connection and one a wanted peer.
     steps: JoinSet<Step>,
     complaints: Complaints,
+    /// Stays of all peers, those that are over included.
+    n_stays: u64,
     stopping: CancellationToken,
     /// When the next deadline of any peer or connection may be due.
     wake_at: Instant,
@@ -164,6 +166,7 @@ pub(crate) async fn start(config: NodeConfig) -> Result<Started, StartError> {
         n_refused: Arc::clone(&n_refused),
         steps: JoinSet::new(),
         complaints: Complaints::new(now),
+        n_stays: 0,
         stopping: tasks.token(),
         wake_at: now,
     };

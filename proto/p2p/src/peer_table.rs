@@ -13,6 +13,8 @@ pub struct ConnectedPeer {
     pub name: String,
     /// The far end of its newest connection, as `host:port`. Where the peer dialled us this is not where it listens.
     pub address: String,
+    /// Which stay of it this is: grows each time that a peer comes, and is another one after it was away, however short.
+    pub stay: u64,
 }
 
 /// The connected and admitted peers, sorted by peer.

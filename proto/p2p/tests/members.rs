@@ -181,11 +181,14 @@ async fn a_kept_peer_is_found_again_after_it_restarts() {
     let agent = farm.start(Identity::generate(), Role::Agent, "desk", &[]).await.unwrap();
     agent.node.keep_connected(peer, vec![address.clone()]);
     until_connected(&agent.node, peer, true, SOON).await;
+    let stay = || agent.node.peers().borrow().get(peer).map(|entry| entry.stay);
+    let first_stay = stay().unwrap();
 
     first.node.shutdown().await;
     until_connected(&agent.node, peer, false, SOON).await;
     let again = farm.start(identity, Role::Coordinator, "hive", &[&address]).await.unwrap();
     until_connected(&agent.node, peer, true, Duration::from_secs(11)).await;
+    assert!(stay().unwrap() > first_stay, "whoever looks only now sees that it was away");
     until_connected(&again.node, agent.node.peer(), true, SOON).await;
 
     agent.node.let_go(peer);

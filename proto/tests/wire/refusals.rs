@@ -252,7 +252,7 @@ fn offers_keep_their_bounds() {
     let request = |change: &dyn Fn(&mut Offer)| {
         let mut offer = offer();
         change(&mut offer);
-        let state = AgentState { offer, slots: Vec::new(), roster_version: 0 };
+        let state = AgentState { offer, slots: Vec::new(), roster_version: 0, listing: 0 };
         ControlRequest { id: 1, body: ControlCall::Agent(state) }
     };
     let toolchains = |n| vec![ToolchainId(fixed::blake3(1)); n];

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Instant;
 
 use buildbee_tests::client::{Client, plain};
 use buildbee_tests::farm::{Farm, Options};
@@ -80,6 +81,30 @@ fn what_was_acknowledged_outlives_its_agents() {
     farm.start_agent(2);
     farm.wait_for_agents(1);
     all_hits(&farm, "fourth", &folder, &expected);
+}
+
+#[test]
+#[ignore = "takes half a minute; what it is made of has tests of its own (audit, peer table)"]
+fn an_agent_that_lost_its_store_and_is_back_at_once_is_given_its_results() {
+    let settings = "repair_after = \"6s\"\n";
+    let mut farm = Farm::up(Options { n_agents: 3, agent_settings: settings, ..Options::default() });
+    let folder = farm.path("project");
+    write_c(&folder, N_FILES).unwrap();
+    assert!(make(plain("make"), &folder, 2, &["CC=gcc"]).status.success());
+    let expected = outputs(&folder, &[".o", ".d"]);
+    build(&farm.laptop, &folder, &expected);
+    farm.wait("first looks", || (0..3).all(|n| !numbers(&farm.log_of(n), LOOKED, "n_results").is_empty()));
+    let since = [1, 2].map(|n| farm.log_of(n).len());
+    farm.agents[0].take();
+    fs::remove_dir_all(farm.path("desk0").join("store")).unwrap();
+    farm.start_agent(0);
+    let back = Instant::now();
+    let n_lacking = |farm: &Farm| -> usize {
+        let log = |n: usize| farm.log_of(n)[since[n - 1]..].to_owned();
+        [1, 2].iter().flat_map(|n| numbers(&log(*n), LOOKED, "n_lacking")).sum()
+    };
+    farm.wait("looks for what it lacks", || n_lacking(&farm) > 0);
+    println!("noticed after {:?}", back.elapsed());
 }
 
 #[test]

@@ -61,6 +61,7 @@ async fn a_stranger_gets_nothing_for_well_formed_requests() {
         held: Vec::new(),
         roster_version: 0,
         class: Class::Interactive,
+        listing: 0,
     };
     let wish = ControlRequest { id: 1, body: ControlCall::Client(client) };
     for (n, door) in [Door::coordinator(&farm), agent].into_iter().enumerate() {

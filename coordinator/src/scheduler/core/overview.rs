@@ -6,6 +6,7 @@ use buildbee_proto::control::Offer;
 use buildbee_proto::peer::PeerId;
 
 use super::{Core, Counts, Totals};
+use crate::scheduler::agents::Agent;
 use crate::scheduler::deal::Standing;
 
 /// Agents, and clients, that are listed; of further ones only the counts are told.
@@ -73,32 +74,30 @@ impl Core {
     /// The state at `now`, as the last event left it.
     pub fn overview(&self, now: Duration) -> Overview {
         let mut overview = Overview { counts: self.counts(), totals: self.totals, ..Overview::default() };
-        for slots in self.agents.values().map(|agent| &agent.slots) {
-            for (token, slot) in slots {
-                overview.n_busy += usize::from(slot.busy);
-                overview.n_leased += usize::from(!slot.busy && self.deals.get(token).is_some());
-            }
+        for (_, slot) in self.agents.iter().flat_map(Agent::slots) {
+            overview.n_busy += usize::from(slot.busy);
+            overview.n_leased += usize::from(!slot.busy && slot.dealt);
         }
-        let agents = self.agents.iter().take(MAX_LISTED).map(|(peer, agent)| AgentOverview {
-            peer: *peer,
+        let agents = self.agents.iter().take(MAX_LISTED).map(|agent| AgentOverview {
+            peer: agent.peer,
             offer: agent.offer.clone(),
-            slots: (agent.slots.iter())
+            slots: (agent.slots())
                 .map(|(token, slot)| SlotOverview {
                     busy: slot.busy,
-                    client: self.deals.get(token).map(|deal| deal.client),
+                    client: self.deals.get(&token).map(|deal| deal.client),
                 })
                 .collect(),
             silent_for: now.saturating_sub(agent.last_call),
         });
         overview.agents = agents.collect();
-        let clients = self.clients.iter().zip(self.shares()).take(MAX_LISTED);
+        let clients = self.clients.iter().take(MAX_LISTED);
         overview.clients = clients
-            .map(|((peer, client), n_share)| ClientOverview {
+            .map(|(peer, client)| ClientOverview {
                 peer: *peer,
-                n_wanted: client.n_wanted,
+                n_wanted: client.demand.n_wanted,
                 n_held: self.deals.count(*peer, Standing::Good),
                 n_recalled: self.deals.count(*peer, Standing::Recalled),
-                n_share,
+                n_share: self.share(peer),
                 n_busy: self.n_busy_of(*peer),
                 silent_for: now.saturating_sub(client.last_call),
             })
@@ -108,7 +107,7 @@ impl Core {
 
     fn n_busy_of(&self, client: PeerId) -> usize {
         let tokens = [Standing::Good, Standing::Recalled].map(|standing| self.deals.of_client(client, standing));
-        tokens.iter().flatten().filter(|token| self.slot(token).is_some_and(|slot| slot.busy)).count()
+        tokens.iter().flatten().filter(|token| self.agents.slot(token).is_some_and(|slot| slot.busy)).count()
     }
 }
 
@@ -135,13 +134,22 @@ mod tests {
         let slots = (0..).zip(busy).map(report).collect();
         core.step(
             second(now),
-            Event::AgentSync { peer, state: AgentState { offer: Offer::default(), slots, roster_version: 0 } },
+            Event::AgentSync {
+                peer,
+                state: AgentState { offer: Offer::default(), slots, roster_version: 0, listing: 0 },
+            },
         );
     }
 
     fn client(core: &mut Core, now: u64, id: u8, n_wanted: u32) {
-        let state =
-            ClientState { n_wanted, toolchains: vec![], held: vec![], roster_version: 0, class: Class::Interactive };
+        let state = ClientState {
+            n_wanted,
+            toolchains: vec![],
+            held: vec![],
+            roster_version: 0,
+            listing: 0,
+            class: Class::Interactive,
+        };
         core.step(second(now), Event::ClientSync { peer: PeerId([id; 32]), state });
     }
 
@@ -184,6 +192,7 @@ mod tests {
                 toolchains: vec![],
                 held: vec![],
                 roster_version: 0,
+                listing: 0,
                 class: Class::Interactive,
             };
             core.step(second(0), Event::ClientSync { peer: PeerId(id), state });

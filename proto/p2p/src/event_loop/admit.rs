@@ -180,11 +180,16 @@ impl EventLoop {
     fn admit(&mut self, peer: PeerId, id: ConnectionId, membership: Membership) {
         let now = Instant::now();
         let Some(entry) = self.peers.get_mut(&peer) else { return };
+        let comes = entry.best_link().is_none();
         let Some(link) = entry.link_mut(id) else { return };
         link.standing = Standing::Admitted;
         link.last_sign = now;
         let (deadline, held) = (link.deadline(), std::mem::take(&mut link.held));
         entry.admitted_at.get_or_insert(now);
+        if comes {
+            self.n_stays += 1;
+            entry.stay = self.n_stays;
+        }
         entry.member = Some(membership);
         if let Some(kept) = &mut entry.kept {
             kept.effort = Effort::Resting;

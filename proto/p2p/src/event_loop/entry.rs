@@ -113,6 +113,8 @@ pub(super) struct Entry {
     /// Set from the first good membership until the last connection is gone.
     pub(super) member: Option<Membership>,
     pub(super) admitted_at: Option<Instant>,
+    /// Number of its present, or last, stay.
+    pub(super) stay: u64,
     pub(super) waiters: Vec<oneshot::Sender<Result<(), ConnectError>>>,
     /// Dials under way.
     pub(super) dials: Vec<ConnectionId>,
@@ -126,6 +128,7 @@ impl Entry {
             links: Vec::new(),
             member: None,
             admitted_at: None,
+            stay: 0,
             waiters: Vec::new(),
             dials: Vec::new(),
             kept: None,
@@ -155,6 +158,12 @@ impl Entry {
     /// The entry's row in the peer table.
     pub(super) fn shown(&self, peer: PeerId) -> Option<ConnectedPeer> {
         let (link, member) = (self.best_link()?, self.member.as_ref()?);
-        Some(ConnectedPeer { peer, role: member.role, name: member.name.clone(), address: link.address.clone() })
+        Some(ConnectedPeer {
+            peer,
+            role: member.role,
+            name: member.name.clone(),
+            address: link.address.clone(),
+            stay: self.stay,
+        })
     }
 }

@@ -11,9 +11,11 @@ use buildbee_proto::exchange::{
 };
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Stage, Supply};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
+use buildbee_proto::listing::Listing;
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalOutcome, LocalReply, LocalRequest};
 use buildbee_proto::papers::{PapersReply, PapersRequest};
 use buildbee_proto::peer::Role;
+use buildbee_proto::roster_news::{RosterChange, RosterNews, Standing};
 use buildbee_proto::store_path::{StorePath, StorePathReply, StorePathRequest};
 use buildbee_proto::toolchain::ToolchainId;
 use buildbee_proto::version::{LOCAL_VERSION, Protocol};
@@ -50,18 +52,28 @@ fn agent_info() -> AgentInfo {
     AgentInfo { peer: peer(42), offer: offer(), n_slots: 12 }
 }
 
+fn listing() -> Listing {
+    Listing { after: 3, number: 400, dropped: vec![1, 300], added: vec![agent_info()] }
+}
+
+fn roster_change() -> RosterChange {
+    let joined = Standing { peer: peer(51), role: Some(Role::Agent), revoked: false };
+    let sent_away = Standing { peer: peer(52), role: None, revoked: true };
+    RosterChange { from: 300, to: 302, standings: vec![joined, sent_away], signature: Bytes(vec![9; 64]) }
+}
+
 fn agent_state() -> AgentState {
     let dealt = SlotReport { token: token(43), dealt_to: Some(peer(44)), expires_in_ms: 30_000, busy: true };
     let open = SlotReport { token: token(45), dealt_to: None, expires_in_ms: 0, busy: false };
-    AgentState { offer: offer(), slots: vec![dealt, open], roster_version: 7 }
+    AgentState { offer: offer(), slots: vec![dealt, open], roster_version: 7, listing: 3 }
 }
 
 fn agent_desired() -> AgentDesired {
     AgentDesired {
         dealt: vec![(token(46), peer(47))],
         deal_for_ms: 60_000,
-        peers: vec![agent_info()],
-        roster: Some(bytes("signed roster")),
+        peers: Some(listing()),
+        roster: Some(RosterNews::Whole(bytes("signed roster"))),
         next_call_ms: 1_000,
     }
 }
@@ -73,14 +85,15 @@ fn client_state() -> ClientState {
         held: vec![token(49)],
         roster_version: 300,
         class: Class::Batch,
+        listing: 70_000,
     }
 }
 
 fn client_desired() -> ClientDesired {
     ClientDesired {
         leases: vec![Lease { token: token(50), expires_in_ms: 70_000 }],
-        agents: vec![agent_info()],
-        roster: None,
+        agents: None,
+        roster: Some(RosterNews::Change(roster_change())),
         next_call_ms: 2_000,
     }
 }

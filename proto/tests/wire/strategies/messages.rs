@@ -12,8 +12,10 @@ use buildbee_proto::exchange::{
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, Alike, Stage, Supply};
 use buildbee_proto::lease::{Lease, SlotReport, SlotToken};
 use buildbee_proto::limits::MAX_HINTS;
+use buildbee_proto::listing::Listing;
 use buildbee_proto::local::{AdminCall, Invocation, LocalCall, LocalOutcome, LocalReply, LocalRequest};
 use buildbee_proto::papers::{PapersReply, PapersRequest};
+use buildbee_proto::roster_news::{RosterChange, RosterNews, Standing};
 use buildbee_proto::toolchain::ToolchainId;
 use proptest::array::uniform16;
 use proptest::collection::vec;
@@ -76,6 +78,19 @@ fn agent_infos() -> impl Strategy<Value = Vec<AgentInfo>> {
     vec(info, 0..ITEMS)
 }
 
+fn listing() -> impl Strategy<Value = Option<Listing>> {
+    let listing = (any::<u64>(), any::<u64>(), vec(any::<u16>(), 0..ITEMS), agent_infos());
+    option::of(listing.prop_map(|(after, number, dropped, added)| Listing { after, number, dropped, added }))
+}
+
+fn roster_news() -> impl Strategy<Value = Option<RosterNews>> {
+    let standing =
+        (peer(), option::of(role()), any::<bool>()).prop_map(|(peer, role, revoked)| Standing { peer, role, revoked });
+    let change = (any::<u64>(), any::<u64>(), vec(standing, 0..ITEMS), bytes())
+        .prop_map(|(from, to, standings, signature)| RosterChange { from, to, standings, signature });
+    option::of(prop_oneof![bytes().prop_map(RosterNews::Whole), change.prop_map(RosterNews::Change)])
+}
+
 fn slot_report() -> impl Strategy<Value = SlotReport> {
     (token(), option::of(peer()), any::<u32>(), any::<bool>())
         .prop_map(|(token, dealt_to, expires_in_ms, busy)| SlotReport { token, dealt_to, expires_in_ms, busy })
@@ -83,13 +98,15 @@ fn slot_report() -> impl Strategy<Value = SlotReport> {
 
 fn control_call() -> impl Strategy<Value = ControlCall> {
     prop_oneof![
-        (offer(), vec(slot_report(), 0..ITEMS), any::<u64>()).prop_map(|(offer, slots, roster_version)| {
-            ControlCall::Agent(AgentState { offer, slots, roster_version })
-        }),
-        (any::<u32>(), toolchains(), vec(token(), 0..ITEMS), any::<u64>(), any::<bool>()).prop_map(
-            |(n_wanted, toolchains, held, roster_version, waits)| {
+        (offer(), vec(slot_report(), 0..ITEMS), any::<u64>(), any::<u64>()).prop_map(
+            |(offer, slots, roster_version, listing)| {
+                ControlCall::Agent(AgentState { offer, slots, roster_version, listing })
+            }
+        ),
+        (any::<u32>(), toolchains(), vec(token(), 0..ITEMS), any::<u64>(), any::<bool>(), any::<u64>()).prop_map(
+            |(n_wanted, toolchains, held, roster_version, waits, listing)| {
                 let class = if waits { Class::Interactive } else { Class::Batch };
-                ControlCall::Client(ClientState { n_wanted, toolchains, held, roster_version, class })
+                ControlCall::Client(ClientState { n_wanted, toolchains, held, roster_version, class, listing })
             }
         ),
     ]
@@ -103,12 +120,12 @@ fn control_answer() -> impl Strategy<Value = ControlAnswer> {
     let dealt = vec((token(), peer()), 0..ITEMS);
     let lease = (token(), any::<u32>()).prop_map(|(token, expires_in_ms)| Lease { token, expires_in_ms });
     prop_oneof![
-        (dealt, any::<u32>(), agent_infos(), option::of(bytes()), any::<u32>()).prop_map(
+        (dealt, any::<u32>(), listing(), roster_news(), any::<u32>()).prop_map(
             |(dealt, deal_for_ms, peers, roster, next_call_ms)| {
                 ControlAnswer::Agent(AgentDesired { dealt, deal_for_ms, peers, roster, next_call_ms })
             }
         ),
-        (vec(lease, 0..ITEMS), agent_infos(), option::of(bytes()), any::<u32>()).prop_map(
+        (vec(lease, 0..ITEMS), listing(), roster_news(), any::<u32>()).prop_map(
             |(leases, agents, roster, next_call_ms)| {
                 ControlAnswer::Client(ClientDesired { leases, agents, roster, next_call_ms })
             }
