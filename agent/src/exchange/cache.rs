@@ -2,7 +2,7 @@
 //! agent is responsible for, who has an action run, and which results may be here at all.
 //!
 //! A result is only named if all its blobs are here, and its announcement only answered with [`CacheReply::Kept`] when it is stored with them
-//! ([`adopt`](super::adopt)). Here is no result, no failure and no absence ever remembered as an answer.
+//! ([`adopt`](super::adopt)) and outlives a loss of power ([`lasting`](super::lasting)); what comes on the stream meanwhile is not held up. Here is no result, no failure and no absence ever remembered as an answer.
 
 use std::time::Duration;
 
@@ -19,17 +19,22 @@ use buildbee_proto::outcome::SignedResult;
 use buildbee_proto::peer::Role;
 use buildbee_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::adopt::{Adopted, Adopter, Announced};
 use super::blobs_of;
 use super::kept::Kept;
+use super::lasting::Lasting;
 use crate::doubles::Doubles;
 
 /// How long a stream may stay without a request.
 const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long an announcer waits for the disk here. Less than it waits at all, for several.
+const LASTING_DEADLINE: Duration = Duration::from_secs(2);
+/// Requests of one stream that are answered while the first of them waits for the disk.
+const MAX_UNANSWERED: usize = 32;
 
 /// Results that were read and not yet looked after; further ones are not.
 const MAX_READ: usize = 1024;
@@ -41,34 +46,80 @@ const FULL_PERCENT: u64 = 88;
 pub struct CacheServer {
     store: Store,
     adopter: Adopter,
+    lasting: Lasting,
     kept: Kept,
     read: mpsc::Sender<Digest>,
     doubles: Doubles,
 }
 
+/// An answer that is given in its turn.
+enum Answer {
+    Now(CacheReply),
+    /// Once the result lasts.
+    Kept(oneshot::Receiver<bool>),
+}
+
+impl Answer {
+    async fn reply(self) -> CacheReply {
+        match self {
+            Self::Now(reply) => reply,
+            Self::Kept(lasts) => match timeout(LASTING_DEADLINE, lasts).await {
+                Ok(Ok(true)) => CacheReply::Kept,
+                // It is stored, and the announcer asks again.
+                _ => CacheReply::Noted,
+            },
+        }
+    }
+}
+
 impl CacheServer {
-    /// Answers from `store`, and tells of `doubles`. The actions whose results are read come out of the queue that is returned.
-    pub fn new(store: Store, adopter: Adopter, kept: Kept, doubles: Doubles) -> (Self, mpsc::Receiver<Digest>) {
+    /// Answers from `store`, and tells of `doubles`; what is taken in is made to last by `lasting`. The actions whose results are read come out
+    /// of the queue that is returned.
+    pub fn new(
+        store: Store,
+        (adopter, lasting): (Adopter, Lasting),
+        kept: Kept,
+        doubles: Doubles,
+    ) -> (Self, mpsc::Receiver<Digest>) {
         let (read, was_read) = mpsc::channel(MAX_READ);
-        (Self { store, adopter, kept, read, doubles }, was_read)
+        (Self { store, adopter, lasting, kept, read, doubles }, was_read)
     }
 
     /// Serves one stream until its other end is done with it or something fails.
-    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, from: &Sender, mut stream: S) {
-        while let Ok(Ok(Some(request))) = timeout(IDLE_DEADLINE, read_message::<CacheRequest, _>(&mut stream)).await {
-            let reply = self.answer(from, request).await;
-            if !matches!(timeout(WRITE_DEADLINE, write_message(&mut stream, &reply)).await, Ok(Ok(()))) {
-                return;
+    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, from: &Sender, stream: S) {
+        let (mut requests, mut replies) = tokio::io::split(stream);
+        let (answers, mut answered) = mpsc::channel::<Answer>(MAX_UNANSWERED);
+        let reading = async move {
+            while let Ok(Ok(Some(request))) = timeout(IDLE_DEADLINE, read_message(&mut requests)).await {
+                let answer = self.answer(from, request).await;
+                if answers.send(answer).await.is_err() {
+                    return;
+                }
             }
+        };
+        let writing = async move {
+            while let Some(answer) = answered.recv().await {
+                let reply = answer.reply().await;
+                if !matches!(timeout(WRITE_DEADLINE, write_message(&mut replies, &reply)).await, Ok(Ok(()))) {
+                    return;
+                }
+            }
+            // Its end of the stream may be gone already: nobody is left to tell.
+            drop(timeout(WRITE_DEADLINE, replies.shutdown()).await);
+        };
+        // Nothing more is read once nothing can be answered.
+        let mut writing = std::pin::pin!(writing);
+        tokio::select! {
+            () = &mut writing => return,
+            () = reading => {}
         }
-        // Its end of the stream may be gone already: nobody is left to tell.
-        drop(timeout(WRITE_DEADLINE, stream.shutdown()).await);
+        writing.await;
     }
 
-    async fn answer(&self, from: &Sender, request: CacheRequest) -> CacheReply {
-        match request {
+    async fn answer(&self, from: &Sender, request: CacheRequest) -> Answer {
+        Answer::Now(match request {
+            CacheRequest::Announce { result, blobs } => return self.announced(from, &result, blobs).await,
             CacheRequest::Find { action } => CacheReply::Found(self.find(action).await),
-            CacheRequest::Announce { result, blobs } => self.announced(from, &result, blobs).await,
             CacheRequest::Hints { key } => CacheReply::Hints(self.hints(key).await),
             CacheRequest::Hint { key, hint } => {
                 self.add_hint(key, hint).await;
@@ -96,7 +147,7 @@ impl CacheServer {
                     |_| FilterUpdate { mark: FilterMark { epoch: 0, n_added: 0 }, whole: None, added: Vec::new() };
                 CacheReply::Filter(made.unwrap_or_else(nothing))
             }
-        }
+        })
     }
 
     /// Waits for the end of somebody's run.
@@ -155,9 +206,10 @@ impl CacheServer {
         }
     }
 
-    async fn announced(&self, from: &Sender, result: &Bytes, blobs: Vec<Bytes>) -> CacheReply {
-        let refused =
-            |code, error: &dyn std::fmt::Display| CacheReply::Refused(WireError::new(code, Retry::Never, error));
+    async fn announced(&self, from: &Sender, result: &Bytes, blobs: Vec<Bytes>) -> Answer {
+        let refused = |code, error: &dyn std::fmt::Display| {
+            Answer::Now(CacheReply::Refused(WireError::new(code, Retry::Never, error)))
+        };
         let Sender::Member { peer, role: Role::Agent, .. } = from else {
             return refused(ErrorCode::Refused, &"only agents announce results");
         };
@@ -168,10 +220,10 @@ impl CacheServer {
             Ok(result) => result,
             Err(error) => return refused(ErrorCode::Invalid, &error),
         };
-        let action = result.result.action;
+        let (action, named) = (result.result.action, blobs_of(&result.result));
         match self.adopter.adopt(Announced { by: *peer, result, blobs }).await {
-            Ok(Adopted::Stored) => CacheReply::Kept,
-            Ok(Adopted::Waits) => CacheReply::Noted,
+            Ok(Adopted::Stored) => Answer::Kept(self.lasting.ask(action, named)),
+            Ok(Adopted::Waits) => Answer::Now(CacheReply::Noted),
             Err(error) => {
                 tracing::debug!(action = %action.short(), peer = %peer.short(), %error, "result not taken in");
                 let (code, retry) = if error.may_pass() {
@@ -179,7 +231,7 @@ impl CacheServer {
                 } else {
                     (ErrorCode::Invalid, Retry::Never)
                 };
-                CacheReply::Refused(WireError::new(code, retry, error))
+                Answer::Now(CacheReply::Refused(WireError::new(code, retry, error)))
             }
         }
     }
