@@ -46,7 +46,7 @@ impl Clock {
     /// MB a second, and seconds of processor time for a GiB.
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     fn stop(&self, n_bytes: usize) -> (f64, f64) {
-        let (wall, used) = (self.0.elapsed().unwrap().as_secs_f64(), (processor() - self.1).as_secs_f64());
+        let (wall, used) = (self.0.elapsed().unwrap().as_secs_f64(), processor().saturating_sub(self.1).as_secs_f64());
         (n_bytes as f64 / 1e6 / wall, used * f64::from(1 << 30) / n_bytes as f64)
     }
 }
