@@ -27,7 +27,7 @@ pub const ANNOTATED: &str = include_str!("../../packaging/config/agent.toml");
 /// The keys of the settings file, for hints.
 const KEYS: &str = "action_memory, action_processes, action_timeout, advertise, blocked, bwrap, cache_size, claim_after, daily_cpu, \
                     hand_back_after, hours, idle_after, listen, logind, mdns, memory_reserve, mode, name, nix_cache, nix_root, \
-                    on_battery, owner_file, repair_after, sandbox, slots, state_dir, system_root";
+                    on_battery, owner_file, repair_after, sandbox, scrub_every, slots, state_dir, system_root";
 /// The folder of the agent that is a service of this machine.
 pub const SERVICE_STATE_DIR: &str = "/var/lib/buildbee-agent";
 /// The fixed port of agents.
@@ -42,6 +42,7 @@ const DEFAULT_ACTION_PROCESSES: u64 = 512;
 const DEFAULT_REPAIR_AFTER: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// Who counts as gone sooner than they can come back would have everything copied for nothing.
 const MIN_REPAIR_AFTER: Duration = Duration::from_secs(1);
+const DEFAULT_SCRUB_EVERY: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// The store is useless below this.
 const MIN_CACHE_BYTES: u64 = 64 << 20;
 
@@ -125,6 +126,8 @@ pub struct Settings {
     pub limits: Limits,
     /// An agent that was away for as long is replaced as a keeper of results.
     pub repair_after: Duration,
+    /// How long the store rests between two rounds in which all of it is read.
+    pub scrub_every: Duration,
     /// What the machine's owner allows.
     pub owner: OwnerSettings,
 }
@@ -193,6 +196,8 @@ struct FileSettings {
     action_processes: Option<u64>,
     /// How long another agent may be away before its copies of results are made again elsewhere. Default "3days".
     repair_after: Option<String>,
+    /// How long after a look at all that is kept, for what has gone bad on the disk, the next one begins. Default "3days".
+    scrub_every: Option<String>,
     /// Who has not touched the machine for this long is away. Default "5m".
     idle_after: Option<String>,
     /// More is lent once it was possible for this long. Default "30s".
@@ -412,6 +417,8 @@ impl Settings {
             limits,
             repair_after: (file.repair_after)
                 .map_or(Ok(DEFAULT_REPAIR_AFTER), |time| parse("repair_after", &time, humantime::parse_duration))?,
+            scrub_every: (file.scrub_every)
+                .map_or(Ok(DEFAULT_SCRUB_EVERY), |time| parse("scrub_every", &time, humantime::parse_duration))?,
             owner,
         };
         settings.check()?;
@@ -433,6 +440,9 @@ impl Settings {
         }
         if self.repair_after < MIN_REPAIR_AFTER {
             return bad("repair_after", format!("{:?}", self.repair_after), "at least \"1s\" is possible".to_owned());
+        }
+        if self.scrub_every < MIN_REPAIR_AFTER {
+            return bad("scrub_every", format!("{:?}", self.scrub_every), "at least \"1s\" is possible".to_owned());
         }
         if self.name.len() > MAX_NAME_BYTES || self.name.chars().any(char::is_control) {
             return bad("name", self.name.clone(), format!("at most {MAX_NAME_BYTES} bytes, no control characters"));

@@ -39,7 +39,9 @@ use crate::exchange::announce::{Announcer, ToAnnounce, announce_task, announcer}
 use crate::exchange::cache::CacheServer;
 use crate::exchange::fetch::Fetcher;
 use crate::exchange::kept::Kept;
+use crate::exchange::lasting::{lasting, lasting_task};
 use crate::exchange::repair::{Repair, repair_task};
+use crate::exchange::scrub::{Scrubber, scrub_task};
 use crate::exchange::serve::BlobServer;
 use crate::exchange::small::Small;
 use crate::executor::sandboxed::{Holders, Parts};
@@ -149,6 +151,7 @@ struct Results {
     to_announce: ToAnnounce,
     seen_file: PathBuf,
     gone_after: Duration,
+    scrub_every: Duration,
 }
 
 /// What this agent's machine has for others besides blobs and results.
@@ -178,7 +181,7 @@ impl Agent {
         }
         let identity = Identity::load_or_create(&state.identity())?;
         let enrolment = enrolled(&state)?;
-        let options = Options { max_bytes: settings.cache_bytes, durability: Durability::Lazy };
+        let options = Options { max_bytes: settings.cache_bytes, durability: Durability::Asked };
         let (store, recovery) = Store::open_packed(&state.store(), &options)?;
         tracing::info!(?recovery, "store is open");
         let workspaces = fresh_folder(&state.workspaces()).map_err(at)?;
@@ -225,6 +228,7 @@ impl Agent {
             to_announce,
             seen_file: state.seen(),
             gone_after: settings.repair_after,
+            scrub_every: settings.scrub_every,
         };
         let store_paths = StorePathServer::new(Database::open(&settings.nix_root));
         let answers = Answers { store_paths, doubles, papers };
@@ -332,7 +336,7 @@ impl Agent {
     ) {
         let store = parts.store.clone();
         let Answers { store_paths, doubles, papers } = answers;
-        let Results { kept, to_announce, seen_file, gone_after } = results;
+        let Results { kept, to_announce, seen_file, gone_after, scrub_every } = results;
         let arriving = fetcher.arriving().clone();
         let (node, announcer) = (self.node.clone(), self.announcer.clone());
         let stop = || self.tasks.token();
@@ -340,8 +344,19 @@ impl Agent {
         let announcing = announce_task(node.clone(), store.clone(), small.clone(), kept.clone(), to_announce, stop());
         self.tasks.spawn("announce", announcing);
         let (adopter, to_adopt) = adopter(node.clone(), store.clone(), kept.clone());
-        self.tasks.spawn("adopt", adopt_task(adopter.clone(), fetcher, to_adopt, stop()));
-        let (cache, was_read) = CacheServer::new(store.clone(), adopter, kept.clone(), doubles);
+        self.tasks.spawn("adopt", adopt_task(adopter.clone(), fetcher.clone(), to_adopt, stop()));
+        let scrubber = Scrubber {
+            store: store.clone(),
+            node: node.clone(),
+            fetcher,
+            toolchains: parts.toolchains.clone(),
+            slots: self.slots.clone(),
+            every: scrub_every,
+        };
+        self.tasks.spawn("scrub", scrub_task(scrubber, stop()));
+        let (lasting, to_last) = lasting();
+        self.tasks.spawn("lasting", lasting_task(store.clone(), to_last, stop()));
+        let (cache, was_read) = CacheServer::new(store.clone(), (adopter, lasting), kept.clone(), doubles);
         let repair = Repair {
             node: node.clone(),
             store: store.clone(),

@@ -22,7 +22,7 @@ use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::limits::MAX_COMMAND_BYTES;
 use buildbee_proto::toolchain::{Toolchain, ToolchainId};
-use buildbee_store::Store;
+use buildbee_store::{Store, Worth};
 use tokio::sync::Semaphore;
 
 use crate::exchange::fetch::{Fetcher, Sources};
@@ -34,6 +34,9 @@ use crate::workspace::tree::{self, Tree};
 
 /// Toolchains kept as folders; the least recently used go first.
 pub const MAX_TOOLCHAINS: usize = 32;
+/// Their files have one of so many bytes of the store at most, where some of them are idle: what is kept can't be evicted. With the second
+/// inodes of executables that is half of it.
+const STORE_SHARE: u64 = 4;
 /// Toolchains that are made to their end though nobody waits for them any more; further ones are given up, and gone on with later.
 const MAX_KEPT: usize = 4;
 /// Times that a toolchain is asked for again because somebody else's attempt to make it failed.
@@ -49,7 +52,7 @@ pub fn host() -> String {
 pub struct Present {
     root: PathBuf,
     contents: HashSet<Digest>,
-    _tree: Tree,
+    tree: Tree,
 }
 
 impl Present {
@@ -140,6 +143,27 @@ impl Toolchains {
         ids
     }
 
+    /// Gives up toolchains that hold one of these, which were found bad: the next action that needs one has it made anew. How many. What
+    /// runs in one has its folder to its end; that goes with the next start. Touches the disk.
+    pub fn discard(&self, bad: &[Digest]) -> usize {
+        let doomed: Vec<_> = {
+            let mut held = self.inner.lock();
+            let has_bad = |held: &Held| bad.iter().any(|digest| held.present.contents.contains(digest));
+            let ids: Vec<ToolchainId> = held.iter().filter(|(_, held)| has_bad(held)).map(|(id, _)| *id).collect();
+            ids.into_iter().filter_map(|id| self.inner.move_away(&mut held, id)).collect()
+        };
+        for (folder, present) in &doomed {
+            tracing::warn!(folder = %folder.display(), "a toolchain holds bytes that were found bad, and is made anew");
+            if Arc::strong_count(present) == 1 {
+                remove(folder);
+            }
+        }
+        if !doomed.is_empty() {
+            self.inner.changed.changed();
+        }
+        doomed.len()
+    }
+
     /// `toolchain`, made present from `sources` if it is not. Cancel-safe.
     pub async fn present(&self, toolchain: &Toolchain, fetcher: &Fetcher, sources: &Sources) -> Made {
         let here = host();
@@ -228,7 +252,27 @@ impl Inner {
 
     fn hold(&self, id: ToolchainId, present: Arc<Present>, is_made: bool) {
         let used = self.tick();
+        self.store.use_as(present.contents.iter().copied(), Worth::Toolchain);
         self.lock().insert(id, Held { present, used, is_made });
+    }
+
+    /// Takes one out of the way under the lock, so that it can be made anew at once; what is left to be removed takes longer.
+    fn move_away(&self, held: &mut HashMap<ToolchainId, Held>, id: ToolchainId) -> Option<(PathBuf, Arc<Present>)> {
+        let present = held.remove(&id)?.present;
+        let doomed = self.dir.join(format!(".old-{}-{}", id.0.short(), self.tick()));
+        match fs::rename(self.dir.join(id.to_string()), &doomed) {
+            Ok(()) => Some((doomed, present)),
+            Err(error) => {
+                tracing::warn!(toolchain = %id, %error, "can't be moved out of the way");
+                None
+            }
+        }
+    }
+
+    /// What is too much: more than are kept, or more than the store can spare.
+    fn is_too_much(&self, held: &HashMap<ToolchainId, Held>) -> bool {
+        let n_bytes = held.values().fold(0u64, |sum, held| sum.saturating_add(held.present.tree.n_bytes()));
+        held.len() > MAX_TOOLCHAINS || n_bytes > self.store.usage().max_bytes / STORE_SHARE
     }
 
     /// Holds one more and removes what is too much, but nothing that an action uses.
@@ -236,19 +280,17 @@ impl Inner {
         self.hold(id, present, true);
         loop {
             let mut held = self.lock();
-            if held.len() <= MAX_TOOLCHAINS {
+            if !self.is_too_much(&held) {
                 break;
             }
             let idle = held.iter().filter(|(other, entry)| **other != id && Arc::strong_count(&entry.present) == 1);
             let Some(oldest) = idle.min_by_key(|(_, entry)| entry.used).map(|(id, _)| *id) else { break };
-            held.remove(&oldest);
-            // Out of the way under the lock, so that it can be made anew at once; the removal itself takes longer.
-            let doomed = self.dir.join(format!(".old-{}-{}", oldest.0.short(), self.tick()));
-            let moved = fs::rename(self.dir.join(oldest.to_string()), &doomed);
+            let moved = self.move_away(&mut held, oldest);
             drop(held);
-            match moved {
-                Ok(()) => remove(&doomed),
-                Err(error) => tracing::warn!(toolchain = %oldest, %error, "can't be moved out of the way"),
+            if let Some((doomed, present)) = moved {
+                // It was wanted until now.
+                self.store.use_as(present.contents.iter().copied(), Worth::Toolchain);
+                remove(&doomed);
             }
         }
         self.changed.changed();
@@ -315,7 +357,7 @@ impl Inner {
 
 fn present(place: &Path, tree: Tree) -> Arc<Present> {
     let contents = tree.files().iter().copied().collect();
-    Arc::new(Present { root: place.join("root"), contents, _tree: tree })
+    Arc::new(Present { root: place.join("root"), contents, tree })
 }
 
 /// Removes a folder of ours; it may not exist. What can't be removed is tried again at the next start.
@@ -326,5 +368,139 @@ fn remove(path: &Path) {
             tracing::warn!(path = %path.display(), %error, "can't be removed");
         }
         _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use buildbee_proto::tree::{Directory, FileNode, Twin};
+    use buildbee_store::{Durability, Options};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl Changed for Nobody {
+        fn changed(&self) {}
+    }
+
+    struct Bed {
+        dir: tempfile::TempDir,
+        store: Store,
+        tasks: Tasks,
+    }
+
+    impl Bed {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let options = Options { max_bytes: 1 << 20, durability: Durability::Asked };
+            let (store, _) = Store::open_packed(&dir.path().join("store"), &options).unwrap();
+            Self { dir, store, tasks: Tasks::new() }
+        }
+
+        fn open(&self, boot: &str) -> Toolchains {
+            let gate = Gate::new().1;
+            let making =
+                Making { store: self.store.clone(), tasks: self.tasks.clone(), gate, changed: Box::new(Nobody) };
+            Toolchains::open(&self.folder(), boot.to_owned(), making).unwrap()
+        }
+
+        fn folder(&self) -> PathBuf {
+            self.dir.path().join("toolchains")
+        }
+
+        fn names(&self) -> Vec<String> {
+            fs::read_dir(self.folder())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect()
+        }
+
+        /// One of a single program, all of it in the store.
+        fn toolchain(&self, program: &[u8]) -> Toolchain {
+            let digest = self.store.put_bytes(program).unwrap();
+            let file = FileNode { name: "cc".try_into().unwrap(), digest, executable: true, twin: Twin::default() };
+            let root = Directory { files: vec![file], ..Directory::default() };
+            let root = self.store.put_bytes(&root.to_canonical()).unwrap();
+            Toolchain { root, host: host(), label: "test".to_owned() }
+        }
+
+        fn make(&self, toolchains: &Toolchains, toolchain: &Toolchain) -> PathBuf {
+            let inner = &toolchains.inner;
+            let tree = tree::load_present(&self.store, &Small::default(), toolchain.root).unwrap().unwrap();
+            let place = inner.dir.join(toolchain.id().to_string());
+            inner.build(toolchain, &tree, &inner.dir.join(format!(".new-{}", inner.tick())), &place).unwrap();
+            inner.hold_bounded(toolchain.id(), present(&place, tree));
+            place
+        }
+    }
+
+    /// What a process leaves that is killed at each step of making one, and what a loss of power may leave.
+    #[tokio::test]
+    async fn only_what_is_whole_and_of_this_boot_is_taken_up() {
+        let bed = Bed::new();
+        let toolchain = bed.toolchain(b"compiler");
+        let place = bed.folder().join(toolchain.id().to_string());
+        let unfinished = bed.folder().join(".new-1");
+        let remove_file = |name: &str| fs::remove_file(place.join(name)).unwrap();
+        let damages: [(&str, &dyn Fn()); 6] = [
+            ("made, but for its name", &|| fs::rename(&place, &unfinished).unwrap()),
+            ("no note of the boot", &|| remove_file("boot")),
+            ("no description", &|| remove_file("description")),
+            ("a torn description", &|| fs::write(place.join("description"), b"bbT").unwrap()),
+            ("a torn note of the boot", &|| fs::write(place.join("boot"), b"").unwrap()),
+            ("of another boot", &|| fs::write(place.join("boot"), b"yesterday").unwrap()),
+        ];
+        for (what, damage) in damages {
+            bed.make(&bed.open("today"), &toolchain);
+            assert_eq!(bed.open("today").held(), [toolchain.id()], "{what}: before");
+            damage();
+            let toolchains = bed.open("today");
+            assert_eq!(toolchains.held(), [], "{what}");
+            assert!(bed.names().is_empty(), "{what}: nothing is left");
+            let made = bed.make(&toolchains, &toolchain);
+            assert_eq!(fs::read(made.join("root/cc")).unwrap(), b"compiler", "{what}: made anew");
+        }
+        // What was evicted or found bad meanwhile is not made up for by links.
+        bed.store.clear();
+        assert_eq!(bed.open("today").held(), []);
+    }
+
+    #[tokio::test]
+    async fn one_with_bad_bytes_is_given_up_and_stays_for_who_runs_in_it() {
+        let bed = Bed::new();
+        let (good, bad) = (bed.toolchain(b"good"), bed.toolchain(b"bad"));
+        let toolchains = bed.open("today");
+        let place = bed.make(&toolchains, &bad);
+        bed.make(&toolchains, &good);
+        let used = toolchains.inner.touch(bad.id()).unwrap();
+        let inode = fs::metadata(place.join("root/cc")).unwrap().ino();
+        assert_eq!(toolchains.discard(&[Digest::of(b"neither")]), 0);
+        assert_eq!(toolchains.discard(&[Digest::of(b"bad")]), 1);
+        assert_eq!(toolchains.held(), [good.id()]);
+        let left: Vec<_> = bed.names().into_iter().filter(|name| name.starts_with(".old-")).collect();
+        assert_eq!(fs::metadata(bed.folder().join(&left[0]).join("root/cc")).unwrap().ino(), inode);
+        drop(used);
+        assert_eq!(toolchains.discard(&[Digest::of(b"good")]), 1);
+        assert_eq!(bed.names(), left);
+        drop(toolchains);
+        assert_eq!(bed.open("today").held(), []);
+        assert!(bed.names().is_empty());
+    }
+
+    #[tokio::test]
+    async fn idle_ones_leave_room_in_the_store() {
+        let bed = Bed::new();
+        let toolchains = bed.open("today");
+        let all: Vec<Toolchain> = (0..6u8).map(|n| bed.toolchain(&vec![n; 60_000])).collect();
+        for toolchain in &all {
+            bed.make(&toolchains, toolchain);
+        }
+        let mut last: Vec<ToolchainId> = all[2..].iter().map(Toolchain::id).collect();
+        last.sort_unstable();
+        assert_eq!(toolchains.held(), last, "four of them have less than a quarter of a MiB");
     }
 }

@@ -2,7 +2,7 @@
 //! agent is responsible for, who has an action run, and which results may be here at all.
 //!
 //! A result is only named if all its blobs are here, and its announcement only answered with [`CacheReply::Kept`] when it is stored with them
-//! ([`adopt`](super::adopt)). Here is no result, no failure and no absence ever remembered as an answer.
+//! ([`adopt`](super::adopt)) and outlives a loss of power ([`lasting`](super::lasting)); what comes on the stream meanwhile is not held up. Here is no result, no failure and no absence ever remembered as an answer.
 
 use std::time::Duration;
 
@@ -19,12 +19,13 @@ use buildbee_proto::outcome::SignedResult;
 use buildbee_proto::peer::{PeerId, Role};
 use buildbee_store::Store;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::adopt::{Adopted, Adopter, Announced};
 use super::blobs_of;
 use super::kept::Kept;
+use super::lasting::Lasting;
 use crate::doubles::Doubles;
 use crate::room::{Place, Room, kibibytes};
 
@@ -37,6 +38,10 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 const MAX_ARRIVING_KIB: u32 = 64 << 10;
 /// What one peer may have of it.
 const MAX_ARRIVING_KIB_EACH: u32 = 16 << 10;
+/// How long an announcer waits for the disk here. Less than it waits at all, for several.
+const LASTING_DEADLINE: Duration = Duration::from_secs(2);
+/// Requests of one stream that are answered while the first of them waits for the disk.
+const MAX_UNANSWERED: usize = 32;
 
 /// Results that were read and not yet looked after; further ones are not.
 const MAX_READ: usize = 1024;
@@ -48,30 +53,78 @@ const FULL_PERCENT: u64 = 88;
 pub struct CacheServer {
     store: Store,
     adopter: Adopter,
+    lasting: Lasting,
     kept: Kept,
     read: mpsc::Sender<Digest>,
     doubles: Doubles,
     arriving: Room,
 }
 
+/// An answer that is given in its turn.
+enum Answer {
+    Now(CacheReply),
+    /// Once the result lasts.
+    Kept(oneshot::Receiver<bool>),
+}
+
+impl Answer {
+    async fn reply(self) -> CacheReply {
+        match self {
+            Self::Now(reply) => reply,
+            Self::Kept(lasts) => match timeout(LASTING_DEADLINE, lasts).await {
+                Ok(Ok(true)) => CacheReply::Kept,
+                // It is stored, and the announcer asks again.
+                _ => CacheReply::Noted,
+            },
+        }
+    }
+}
+
 impl CacheServer {
-    /// Answers from `store`, and tells of `doubles`. The actions whose results are read come out of the queue that is returned.
-    pub fn new(store: Store, adopter: Adopter, kept: Kept, doubles: Doubles) -> (Self, mpsc::Receiver<Digest>) {
+    /// Answers from `store`, and tells of `doubles`; what is taken in is made to last by `lasting`. The actions whose results are read come out
+    /// of the queue that is returned.
+    pub fn new(
+        store: Store,
+        (adopter, lasting): (Adopter, Lasting),
+        kept: Kept,
+        doubles: Doubles,
+    ) -> (Self, mpsc::Receiver<Digest>) {
         let (read, was_read) = mpsc::channel(MAX_READ);
         let arriving = Room::new(MAX_ARRIVING_KIB, MAX_ARRIVING_KIB_EACH);
-        (Self { store, adopter, kept, read, doubles, arriving }, was_read)
+        (Self { store, adopter, lasting, kept, read, doubles, arriving }, was_read)
     }
 
     /// Serves one stream until its other end is done with it or something fails.
-    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, from: &Sender, mut stream: S) {
-        while let Some((request, _place)) = self.request(from.peer(), &mut stream).await {
-            let reply = self.answer(from, request).await;
-            if !matches!(timeout(WRITE_DEADLINE, write_message(&mut stream, &reply)).await, Ok(Ok(()))) {
-                return;
+    pub async fn serve<S: AsyncRead + AsyncWrite + Unpin>(&self, from: &Sender, stream: S) {
+        let (mut requests, mut replies) = tokio::io::split(stream);
+        let (answers, mut answered) = mpsc::channel::<(Answer, Option<Place>)>(MAX_UNANSWERED);
+        let reading = async move {
+            while let Some((request, place)) = self.request(from.peer(), &mut requests).await {
+                let answer = self.answer(from, request).await;
+                // What only waits for the disk takes no room any more.
+                let place = place.filter(|_| matches!(answer, Answer::Now(_)));
+                if answers.send((answer, place)).await.is_err() {
+                    return;
+                }
             }
+        };
+        let writing = async move {
+            while let Some((answer, _place)) = answered.recv().await {
+                let reply = answer.reply().await;
+                if !matches!(timeout(WRITE_DEADLINE, write_message(&mut replies, &reply)).await, Ok(Ok(()))) {
+                    return;
+                }
+            }
+            // Its end of the stream may be gone already: nobody is left to tell.
+            drop(timeout(WRITE_DEADLINE, replies.shutdown()).await);
+        };
+        // Nothing more is read once nothing can be answered.
+        let mut writing = std::pin::pin!(writing);
+        tokio::select! {
+            () = &mut writing => return,
+            () = reading => {}
         }
-        // Its end of the stream may be gone already: nobody is left to tell.
-        drop(timeout(WRITE_DEADLINE, stream.shutdown()).await);
+        writing.await;
     }
 
     /// The next request, and the room that it takes until it is answered.
@@ -88,10 +141,10 @@ impl CacheServer {
         timeout(ARRIVAL_DEADLINE, arriving).await.ok()?.ok()
     }
 
-    async fn answer(&self, from: &Sender, request: CacheRequest) -> CacheReply {
-        match request {
+    async fn answer(&self, from: &Sender, request: CacheRequest) -> Answer {
+        Answer::Now(match request {
+            CacheRequest::Announce { result, blobs } => return self.announced(from, &result, blobs).await,
             CacheRequest::Find { action } => CacheReply::Found(self.find(action).await),
-            CacheRequest::Announce { result, blobs } => self.announced(from, &result, blobs).await,
             CacheRequest::Hints { key } => CacheReply::Hints(self.hints(key).await),
             CacheRequest::Hint { key, hint } => {
                 self.add_hint(key, hint).await;
@@ -119,7 +172,7 @@ impl CacheServer {
                     |_| FilterUpdate { mark: FilterMark { epoch: 0, n_added: 0 }, whole: None, added: Vec::new() };
                 CacheReply::Filter(made.unwrap_or_else(nothing))
             }
-        }
+        })
     }
 
     /// Waits for the end of somebody's run.
@@ -178,9 +231,10 @@ impl CacheServer {
         }
     }
 
-    async fn announced(&self, from: &Sender, result: &Bytes, blobs: Vec<Bytes>) -> CacheReply {
-        let refused =
-            |code, error: &dyn std::fmt::Display| CacheReply::Refused(WireError::new(code, Retry::Never, error));
+    async fn announced(&self, from: &Sender, result: &Bytes, blobs: Vec<Bytes>) -> Answer {
+        let refused = |code, error: &dyn std::fmt::Display| {
+            Answer::Now(CacheReply::Refused(WireError::new(code, Retry::Never, error)))
+        };
         let Sender::Member { peer, role: Role::Agent, .. } = from else {
             return refused(ErrorCode::Refused, &"only agents announce results");
         };
@@ -191,10 +245,10 @@ impl CacheServer {
             Ok(result) => result,
             Err(error) => return refused(ErrorCode::Invalid, &error),
         };
-        let action = result.result.action;
+        let (action, named) = (result.result.action, blobs_of(&result.result));
         match self.adopter.adopt(Announced { by: *peer, result, blobs }).await {
-            Ok(Adopted::Stored) => CacheReply::Kept,
-            Ok(Adopted::Waits) => CacheReply::Noted,
+            Ok(Adopted::Stored) => Answer::Kept(self.lasting.ask(action, named)),
+            Ok(Adopted::Waits) => Answer::Now(CacheReply::Noted),
             Err(error) => {
                 tracing::debug!(action = %action.short(), peer = %peer.short(), %error, "result not taken in");
                 let (code, retry) = if error.may_pass() {
@@ -202,7 +256,7 @@ impl CacheServer {
                 } else {
                     (ErrorCode::Invalid, Retry::Never)
                 };
-                CacheReply::Refused(WireError::new(code, retry, error))
+                Answer::Now(CacheReply::Refused(WireError::new(code, retry, error)))
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Blobs and results between peers: [`fetch`] brings what is missing here (`large` what is large, by `chunk_plan`, from `partials` too,
 //! `many` the rest, both in the order of `pull`), [`serve`] hands out what is here (`serve_chunks` of large blobs), [`cache`] answers for
 //! action results, [`arriving`] is what is on its way, [`announce`] tells the peers responsible for a result of it, as [`owed`] says, until they
-//! say that they store it, [`adopt`] takes such a result in, [`repair`] looks after copies, as [`audit`] and [`presence`] say, [`kept`] is what others
-//! are told of what is here, [`claims`] who has what run, [`small`] is what is in memory for a while, and [`pump`] is the way from either to a
+//! say that they store it, [`adopt`] takes such a result in, [`repair`] looks after copies, as [`audit`] and [`presence`] say, [`scrub`] after
+//! their bytes, [`lasting`] makes them outlive a loss of power, [`kept`] is what others are told of what is here, [`claims`] who has what run, [`small`] is what is in memory for a while, and [`pump`] is the way from either to a
 //! stream. Blobs are never listed, and of results there is a filter.
 
 pub mod adopt;
@@ -15,6 +15,7 @@ pub mod claims;
 pub mod fetch;
 pub mod kept;
 mod large;
+pub mod lasting;
 mod many;
 pub mod owed;
 pub mod partials;
@@ -23,6 +24,7 @@ mod pull;
 pub mod pump;
 mod receive;
 pub mod repair;
+pub mod scrub;
 pub mod serve;
 mod serve_chunks;
 pub mod small;

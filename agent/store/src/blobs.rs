@@ -153,7 +153,7 @@ impl Store {
     /// Opens a blob's file and says what is wrong with it. `None` if the index does not have it.
     pub(crate) fn inspect(&self, family: Family, digest: &Digest, check: Check) -> Result<Option<File>, Defect> {
         let key = Key::blob(*digest);
-        let Some(entry) = self.inner.index().get(&key).copied() else { return Ok(None) };
+        let Some(entry) = self.inner.index().get(&key) else { return Ok(None) };
         let verified = match (family, entry.twin) {
             (Family::Executables, Twin::Absent) => return Ok(None),
             (Family::Executables, Twin::Present { verified }) => verified,

@@ -10,6 +10,7 @@ use nix::libc::O_NOFOLLOW;
 
 use crate::error::OpenError;
 use crate::index::{Key, Kind};
+use crate::lasting::{sync_all, sync_folder};
 
 /// Version of everything that this crate writes. Newest first:
 /// - 2: packs of small entries beside them.
@@ -20,7 +21,7 @@ const FORMAT_NAME: &str = "buildbee-store ";
 /// A format file is never longer.
 const MAX_FORMAT_BYTES: u64 = 64;
 /// Room that any file takes at least, and the unit of it: one block and its inode.
-const BLOCK_BYTES: u64 = 4096;
+pub(crate) const BLOCK_BYTES: u64 = 4096;
 
 const FORMAT: &str = "format";
 const FORMAT_NEW: &str = "format.new";
@@ -28,6 +29,7 @@ const LOCK: &str = "lock";
 const TMP: &str = "tmp";
 const PACKS: &str = "packs";
 const RECENCY: &str = "recency";
+const OPENED: &str = "opened";
 
 /// A family of sharded folders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +107,10 @@ impl Layout {
 
     pub(crate) fn recency(&self) -> PathBuf {
         self.dir.join(RECENCY)
+    }
+
+    pub(crate) fn opened(&self) -> PathBuf {
+        self.dir.join(OPENED)
     }
 
     pub(crate) fn tmp(&self) -> PathBuf {
@@ -189,34 +195,40 @@ impl Layout {
     /// Makes whatever is missing below the folder. The format file comes first, so that what is made later is known to be ours.
     /// Returns how many things stood where a folder belongs.
     pub(crate) fn prepare(&self) -> Result<usize, OpenError> {
-        self.write_format()?;
+        let is_new = self.write_format()?;
         let folders = Family::ALL.map(|family| self.family(family)).into_iter().chain([self.packs(), self.tmp()]);
         let mut n_replaced = 0;
         for folder in folders {
             n_replaced +=
                 usize::from(ensure_folder(&folder).map_err(|error| OpenError::io(&self.dir, &folder, error))?);
         }
+        if is_new {
+            sync_folder(&self.dir).map_err(|error| OpenError::io(&self.dir, &self.dir, error))?;
+        }
         Ok(n_replaced)
     }
 
-    fn write_format(&self) -> Result<(), OpenError> {
+    /// True if it was not there.
+    fn write_format(&self) -> Result<bool, OpenError> {
         let path = self.dir.join(FORMAT);
         let current = format!("{FORMAT_NAME}{FORMAT_VERSION}\n");
         // An older one is a store that needs nothing but the new version's name.
         if fs::read(&path).is_ok_and(|text| text == current.as_bytes()) {
-            return Ok(());
+            return Ok(false);
         }
         let new = self.dir.join(FORMAT_NEW);
         let write = || {
             remove_any(&new)?;
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new)?;
             file.write_all(current.as_bytes())?;
-            file.sync_all()?;
+            sync_all(&file)?;
             #[cfg(test)]
             crate::fault::point("format-written");
-            fs::rename(&new, &path)
+            fs::rename(&new, &path)?;
+            // What is made from here on is known to be ours only as long as this is there.
+            sync_folder(&self.dir)
         };
-        write().map_err(|error| OpenError::io(&self.dir, &path, error))
+        write().map(|()| true).map_err(|error| OpenError::io(&self.dir, &path, error))
     }
 }
 

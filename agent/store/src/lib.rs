@@ -7,8 +7,9 @@
 //! - Bytes handed out are the bytes that were named. Content is checked when it is written and again at its first use after each
 //!   start; an inode whose mode, size or modification time is not as the store left it is not trusted either. Bad content is dropped,
 //!   logged, counted, and then simply missing.
-//! - It opens after a crash at any instant. Files are the truth: each appears under its name by one rename, complete. What is only in
-//!   the recency journal (which blob was used last) may be lost; the worst that follows is a poorer choice at eviction.
+//! - It opens after a crash or a loss of power at any instant. Files are the truth: each appears under its name by one rename, complete but
+//!   for a loss of power, which its size or its content shows. What is only in the recency journal (which blob was used last) may be lost;
+//!   the worst that follows is a poorer choice at eviction. What outlives a loss of power is what was asked for ([`Durability`]).
 //! - It stays within its size, never evicts what is pinned, and answers a full disk with an error to the one call that met it.
 //!
 //! On disk, below the store's folder (mode 0700):
@@ -17,7 +18,7 @@
 //!   inode (0555), made when somebody first needs to run it.
 //! - `results/ab/<digest>`, `manifests/ab/<digest>`, `hints/ab/<digest>`: canonical bytes behind a checksum.
 //! - `packs/<number>`: where the store was opened by [`Store::open_packed`], small blobs and records, appended one after the other.
-//! - `tmp/`: files being written. `recency`: order of use.
+//! - `tmp/`: files being written. `recency`: order of use. `opened`: the boot in which it was last open, or that it was closed.
 //!
 //! Not here: checking signatures (callers do, before use), fetching what is missing, compressing.
 
@@ -29,6 +30,7 @@ mod error;
 mod fault;
 mod index;
 mod inode;
+mod lasting;
 mod layout;
 mod lock;
 mod packed;
@@ -38,6 +40,8 @@ mod pins;
 mod recency;
 mod records;
 mod recover;
+mod scrub;
+mod slots;
 mod store;
 mod temporary;
 mod verify;
@@ -50,19 +54,25 @@ mod full_disk_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod many_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod packs_tests;
+#[cfg(test)]
+mod power_tests;
 #[cfg(test)]
 mod store_tests;
 
 pub use chunk_lists::ChunkLists;
 pub use error::{LinkError, OpenError, PutError, ReadError};
+pub use index::Worth;
 pub use inode::sealed_time;
 pub use partial::Partial;
 pub use pins::Pin;
 pub use records::Walk;
 pub use recover::Recovery;
+pub use scrub::{Scrub, Scrubbed};
 pub use store::{Cleared, Durability, Options, Store, Usage};
 pub use verify::{BadFile, MAX_BAD_LISTED, VerifyReport};
 pub use writer::BlobWriter;

@@ -1,5 +1,6 @@
 //! The store's use of packs: putting small entries there, reading and checking them, taking them out again.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::sync::atomic::Ordering;
@@ -58,9 +59,18 @@ impl Store {
     }
 }
 
+/// Whether a blob, or a record with its checksum, is what it is named.
+pub(crate) fn check(key: &Key, payload: &[u8]) -> Result<(), &'static str> {
+    match key.kind {
+        Kind::Blob if Digest::of(payload) == key.digest => Ok(()),
+        Kind::Blob => Err("content is not what it is named"),
+        Kind::Result | Kind::Manifest | Kind::Hints => records::payload(key, payload).map(drop),
+    }
+}
+
 impl Inner {
     // A pack that was left half changed by a panic is what a crash leaves, too.
-    fn lock_packs(&self) -> MutexGuard<'_, Packs> {
+    pub(crate) fn lock_packs(&self) -> MutexGuard<'_, Packs> {
         self.packs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,18 +100,19 @@ impl Inner {
         let length: usize = payload.iter().map(|part| part.len()).sum();
         let mut reservation = self.reserve(packs::charge_bytes(length as u64))?;
         let stripe = self.stripe(key);
-        {
+        let (place, had_file) = {
             let mut packs = self.lock_packs();
             let place = packs.append(key, payload).map_err(|error| PutError::io(&self.layout.packs(), error))?;
             #[cfg(test)]
             crate::fault::point("packed");
             let mut index = self.index();
             index.release(std::mem::take(&mut reservation.bytes));
-            let had_file = index.insert_packed(*key, place);
-            drop(index);
-            if had_file {
-                delete_file(&self.layout.entry(key));
-            }
+            (place, index.insert_packed(*key, place))
+        };
+        if had_file {
+            // The file may have been promised to last.
+            self.sync_place(place)?;
+            delete_file(&self.layout.entry(key));
         }
         drop(stripe);
         self.bury();
@@ -139,14 +150,7 @@ impl Inner {
     /// The same for a blob, or a record with its checksum, that is what it is named.
     pub(crate) fn checked(&self, key: &Key) -> Result<Option<Vec<u8>>, Defect> {
         let Some(payload) = self.packed(key)? else { return Ok(None) };
-        let bad = |reason| Defect::Bad { reason, inode: None };
-        match key.kind {
-            Kind::Blob if Digest::of(&payload) == key.digest => {}
-            Kind::Blob => return Err(bad("content is not what it is named")),
-            Kind::Result | Kind::Manifest | Kind::Hints => {
-                records::payload(key, &payload).map_err(bad)?;
-            }
-        }
+        check(key, &payload).map_err(|reason| Defect::Bad { reason, inode: None })?;
         Ok(Some(payload))
     }
 
@@ -164,15 +168,31 @@ impl Inner {
         true
     }
 
-    /// Removes what the index has forgotten from the packs, and sweeps those that have come to hold little. Takes the packs' lock.
+    /// Removes what the index has forgotten from the packs. Takes the packs' lock.
     pub(crate) fn bury(&self) {
-        let dead = self.index().take_dead();
+        let dead = self.take_dead();
+        self.settle_superseded();
         if dead.is_empty() {
             return;
         }
+        self.lock_packs().bury(&dead);
+        self.sweep();
+    }
+
+    /// Sweeps the packs that have come to hold little. Takes the packs' lock.
+    pub(crate) fn sweep(&self) {
         let mut packs = self.lock_packs();
-        packs.bury(&dead);
         while let Some(pack) = packs.to_sweep() {
+            if !self.superseded().is_empty() {
+                // Some of it may be there: nothing is given up before what replaced it lasts.
+                drop(packs);
+                if let Err(error) = self.make_last(HashSet::new()) {
+                    tracing::warn!(pack, %error, "a pack can't be swept now");
+                    return;
+                }
+                packs = self.lock_packs();
+                continue;
+            }
             let swept = packs.sweep(
                 pack,
                 |entry| self.place(&entry.key) == Some(entry.place),

@@ -6,7 +6,8 @@
 //! reads them, each time. Of two entries of one name the later one counts: the higher pack, then the later head.
 //!
 //! After a crash the last head of a pack may be torn: it is cut off. A head that is damaged costs its own entry. A pack of which a quarter
-//! is dead is swept: what lives in it is appended elsewhere, and the files go.
+//! is dead is swept: what lives in it is appended elsewhere, and the files go. Where somebody was promised that an entry lasts, what it was
+//! appended to is synchronised before that.
 //!
 //! Lock order: a stripe, then the packs, then the index.
 
@@ -22,7 +23,9 @@ use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
 use crate::error::is_one_of;
 use crate::index::{Key, Kind};
+use crate::lasting::{sync_data, sync_folder};
 use crate::layout::{Layout, remove_any};
+use crate::store::Durability;
 
 /// Length of a head.
 const HEAD_BYTES: usize = 64;
@@ -79,6 +82,12 @@ struct Pack {
     n_bytes: u64,
     /// Both, of what lives.
     live_bytes: u64,
+    /// Heads that were synchronised, with what they stand for.
+    n_lasting: u32,
+    /// Synchronising it has failed: whether what is in it lasts will never be known.
+    is_broken: bool,
+    /// When it was last written to, as far as the start has shown.
+    changed: (i64, i64),
 }
 
 impl Pack {
@@ -98,11 +107,9 @@ pub(crate) struct Packed {
     pub(crate) place: Place,
 }
 
-/// What packs held at the start.
+/// What was wrong with packs at the start.
 #[derive(Debug, Default)]
 pub(crate) struct Scanned {
-    /// Lowest pack first, in the order in which they were put, with when the pack was last written to.
-    pub(crate) entries: Vec<(Packed, (i64, i64))>,
     /// Heads that were torn, and are cut off.
     pub(crate) n_torn: usize,
     /// Entries with a damaged head, and files that were no packs; these are gone.
@@ -116,6 +123,26 @@ struct Files {
     bytes: File,
 }
 
+/// A pack that is to be synchronised up to some head.
+#[derive(Debug)]
+pub(crate) struct ToSync {
+    number: u32,
+    n_heads: u32,
+    files: Files,
+    /// Whose name may not last yet.
+    is_new: bool,
+    dir: PathBuf,
+}
+
+impl ToSync {
+    /// Payloads first: a head never lasts without what it stands for.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        sync_data(&self.files.bytes)?;
+        sync_data(&self.files.heads)?;
+        if self.is_new { sync_folder(&self.dir) } else { Ok(()) }
+    }
+}
+
 /// All packs of a store.
 #[derive(Debug)]
 pub(crate) struct Packs {
@@ -125,13 +152,13 @@ pub(crate) struct Packs {
     current: Option<(u32, Files)>,
     next: u32,
     pack_bytes: u64,
-    sync: bool,
+    durability: Durability,
 }
 
 impl Packs {
-    pub(crate) fn new(layout: &Layout, max_bytes: u64, sync: bool) -> Self {
+    pub(crate) fn new(layout: &Layout, max_bytes: u64, durability: Durability) -> Self {
         let pack_bytes = (max_bytes / PACKS_PER_STORE).min(MAX_PACK_BYTES);
-        Self { dir: layout.packs(), by_number: BTreeMap::new(), current: None, next: 0, pack_bytes, sync }
+        Self { dir: layout.packs(), by_number: BTreeMap::new(), current: None, next: 0, pack_bytes, durability }
     }
 
     /// The longest payload that shares a file with others.
@@ -146,8 +173,9 @@ impl Packs {
         })
     }
 
-    /// Reads what the packs say that they hold.
-    pub(crate) fn scan(&mut self) -> io::Result<Scanned> {
+    /// Reads what the packs say that they hold, and hands it to `found`: lowest pack first, in the order in which it was put. All of it
+    /// counts as living.
+    pub(crate) fn scan(&mut self, found: &mut dyn FnMut(Packed)) -> io::Result<Scanned> {
         let mut scanned = Scanned::default();
         let mut numbers = BTreeMap::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -163,7 +191,8 @@ impl Packs {
         }
         for (number, n_files) in numbers {
             self.next = number + 1;
-            let read = if n_files == 2 { self.scan_one(number, &mut scanned) } else { Err(Errno::ENOENT.into()) };
+            let read =
+                if n_files == 2 { self.scan_one(number, &mut scanned, found) } else { Err(Errno::ENOENT.into()) };
             match read {
                 Ok(()) => {}
                 // Half of a pack that was being made or removed.
@@ -182,12 +211,13 @@ impl Packs {
         Ok(scanned)
     }
 
-    fn scan_one(&mut self, number: u32, scanned: &mut Scanned) -> io::Result<()> {
+    fn scan_one(&mut self, number: u32, scanned: &mut Scanned, found: &mut dyn FnMut(Packed)) -> io::Result<()> {
         let files = self.open(number)?;
         let (heads, metadata) = (read_heads(&files.heads)?, files.bytes.metadata()?);
         let changed = (metadata.mtime(), metadata.mtime_nsec());
         let mut n_heads = 0;
         let mut n_bytes = 0;
+        let mut live_bytes = 0;
         for head in heads.chunks(HEAD_BYTES) {
             let Ok(head) = <&[u8; HEAD_BYTES]>::try_from(head) else {
                 scanned.n_torn += 1;
@@ -198,7 +228,8 @@ impl Packs {
                 Some(entry) if entry.place.end() <= metadata.len() => {
                     n_bytes = n_bytes.max(entry.place.end());
                     if head[0] == LIVE {
-                        scanned.entries.push((entry, changed));
+                        live_bytes += entry.place.entry_bytes();
+                        found(entry);
                     }
                 }
                 _ => scanned.n_damaged += 1,
@@ -206,18 +237,16 @@ impl Packs {
             n_heads += 1;
         }
         // A payload whose head was not written any more is written over.
-        self.by_number.insert(number, Pack { n_heads, n_bytes, live_bytes: 0 });
+        self.by_number.insert(number, Pack { n_heads, n_bytes, live_bytes, changed, ..Pack::default() });
         Ok(())
     }
 
-    /// Counts an entry found by [`scan`](Self::scan) as living.
-    pub(crate) fn lives(&mut self, place: Place) {
-        if let Some(pack) = self.by_number.get_mut(&place.pack) {
-            pack.live_bytes += place.entry_bytes();
-        }
+    /// When what is at `place` was last written to, or something beside it.
+    pub(crate) fn changed(&self, place: Place) -> (i64, i64) {
+        self.by_number.get(&place.pack).map_or((0, 0), |pack| pack.changed)
     }
 
-    /// After all that lives was counted: removes packs in which nothing does, and goes on with the last one.
+    /// After what does not live any more was buried: removes packs in which nothing does, and goes on with the last one.
     pub(crate) fn settle(&mut self) -> io::Result<()> {
         let empty: Vec<u32> = self.by_number.iter().filter(|(_, pack)| pack.live_bytes == 0).map(|(n, _)| *n).collect();
         empty.into_iter().try_for_each(|number| self.remove(number))?;
@@ -241,9 +270,9 @@ impl Packs {
         let Some((_, files)) = &self.current else { return Err(io::ErrorKind::NotFound.into()) };
         // After an error the next entry is written over what stands there of this one.
         files.write(&head(key, place), payload, place)?;
-        if self.sync {
-            files.bytes.sync_data()?;
-            files.heads.sync_data()?;
+        if self.durability == Durability::Sync {
+            sync_data(&files.bytes)?;
+            sync_data(&files.heads)?;
         }
         let pack = self.by_number.entry(number).or_default();
         pack.n_heads += 1;
@@ -275,8 +304,8 @@ impl Packs {
         // A number that was tried is not tried again.
         self.next += 1;
         let heads = make(&heads_path(&self.dir, number))?;
-        if self.sync {
-            File::open(&self.dir)?.sync_all()?;
+        if self.durability == Durability::Sync {
+            sync_folder(&self.dir)?;
         }
         self.by_number.insert(number, Pack::default());
         self.current = Some((number, Files { heads, bytes }));
@@ -335,7 +364,7 @@ impl Packs {
         lives: impl Fn(&Packed) -> bool,
         mut moved: impl FnMut(&Packed, Place),
     ) -> io::Result<()> {
-        let mut left = Vec::new();
+        let (mut left, mut taken) = (Vec::new(), Vec::new());
         let mut all = || -> io::Result<()> {
             let files = self.open(number)?;
             let heads = read_heads(&files.heads)?;
@@ -349,7 +378,16 @@ impl Packs {
                 let place = self.append(&entry.key, &[&payload])?;
                 moved(&entry, place);
                 left.push(entry.place);
+                taken.push(place);
             }
+            // Some of it may have been promised to last.
+            if self.durability == Durability::Asked {
+                let to_sync = self.to_sync(&taken)?;
+                to_sync.iter().try_for_each(ToSync::sync)?;
+                self.synced(&to_sync);
+            }
+            #[cfg(test)]
+            crate::fault::point("swept-in");
             Ok(())
         };
         match all() {
@@ -368,7 +406,61 @@ impl Packs {
     }
 }
 
+/// What lasts.
+impl Packs {
+    /// The packs that have to be synchronised before what is at `places` lasts. None for a place that is not any more.
+    pub(crate) fn to_sync(&self, places: &[Place]) -> io::Result<Vec<ToSync>> {
+        let mut numbers: Vec<u32> =
+            places.iter().filter(|place| !self.lasts(**place)).map(|place| place.pack).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let known = numbers.into_iter().filter_map(|number| Some((number, *self.by_number.get(&number)?)));
+        known
+            .map(|(number, pack)| {
+                if pack.is_broken {
+                    return Err(Errno::EIO.into());
+                }
+                let files = match &self.current {
+                    Some((current, files)) if *current == number => files.try_clone()?,
+                    _ => self.open(number)?,
+                };
+                Ok(ToSync { number, n_heads: pack.n_heads, files, is_new: pack.n_lasting == 0, dir: self.dir.clone() })
+            })
+            .collect()
+    }
+
+    /// They were.
+    pub(crate) fn synced(&mut self, done: &[ToSync]) {
+        for ToSync { number, n_heads, .. } in done {
+            if let Some(pack) = self.by_number.get_mut(number) {
+                pack.n_lasting = pack.n_lasting.max(*n_heads);
+            }
+        }
+    }
+
+    /// They could not be: the system forgets what it failed to write, and would say that all is well the next time.
+    pub(crate) fn failed(&mut self, left: &[ToSync]) {
+        for ToSync { number, .. } in left {
+            if let Some(pack) = self.by_number.get_mut(number) {
+                pack.is_broken = true;
+            }
+            if self.current.as_ref().is_some_and(|(current, _)| current == number) {
+                self.current = None;
+            }
+        }
+    }
+
+    /// Whether it does.
+    pub(crate) fn lasts(&self, place: Place) -> bool {
+        self.by_number.get(&place.pack).is_some_and(|pack| place.head < pack.n_lasting)
+    }
+}
+
 impl Files {
+    fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { heads: self.heads.try_clone()?, bytes: self.bytes.try_clone()? })
+    }
+
     /// Writes one entry. In tests it may end half-way.
     fn write(&self, head: &[u8; HEAD_BYTES], payload: &[&[u8]], place: Place) -> io::Result<()> {
         let mut at = u64::from(place.at);

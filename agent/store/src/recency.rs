@@ -5,9 +5,8 @@
 //! database takes its own file at its word, and ends the process over a flipped byte (tried: redb does, in its destructor).
 //!
 //! Layout: [`HEADER`], then pages of a row count (`u32`, little-endian), a BLAKE3 checksum over count and rows, and the rows. A later
-//! row for the same entry counts; a position of zero says that the entry is gone. Reading stops at the first page that is not whole.
+//! row for the same entry counts; a position of zero, which older versions wrote, says that the entry was gone. Reading stops at the first page that is not whole.
 
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,12 +15,13 @@ use std::path::{Path, PathBuf};
 use buildbee_proto::digest::{Digest, DigestFunction};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
-use crate::index::{Key, Kind, MAX_ENTRIES, Recent};
+use crate::index::{Key, Kind, MAX_ENTRIES, Use, Worth};
 use crate::layout::remove_any;
 
 const HEADER: &[u8] = b"buildbee-recency 1\n";
 const CHECKSUM_BYTES: usize = 32;
-const ROW_BYTES: usize = 50;
+/// Length of a row.
+pub(crate) const ROW_BYTES: usize = 50;
 /// Rows of one page: bounds the memory that reading takes.
 const MAX_PAGE_ROWS: usize = 8192;
 /// Rows that are read at most: live ones, and as many that are out of date.
@@ -29,6 +29,9 @@ const MAX_ROWS: usize = 4 * MAX_ENTRIES;
 /// The file is written anew once it has this many rows, and [`STALE_FACTOR`] times as many as there are entries.
 const MIN_ROWS_TO_COMPACT: usize = 64 << 10;
 const STALE_FACTOR: usize = 3;
+/// A row's first byte has the kind in the lower bits and the worth in the upper.
+const WORTH_SHIFT: u8 = 4;
+const KIND_MASK: u8 = 0x0f;
 /// Positions beyond this were never counted to: the page is garbage, whatever its checksum.
 const MAX_TICK: u64 = 1 << 62;
 
@@ -41,22 +44,15 @@ pub(crate) struct Recency {
     n_rows: usize,
 }
 
-/// What the journal knew.
-#[derive(Debug, Default)]
-pub(crate) struct Remembered {
-    pub(crate) ticks: HashMap<Key, u64>,
-    /// It was there, and not all of it was of use.
-    pub(crate) damaged: bool,
-}
-
 impl Recency {
-    /// Reads the journal. Nothing is written before the first batch.
-    pub(crate) fn open(path: &Path) -> (Self, Remembered) {
+    /// Reads the journal, row by row, later ones of an entry after earlier ones. Nothing is written before the first batch. True: it was
+    /// there, and not all of it was of use.
+    pub(crate) fn open(path: &Path, remember: &mut dyn FnMut(&Use)) -> (Self, bool) {
         let mut journal = Self { path: path.to_owned(), file: None, n_rows: 0 };
-        let mut remembered = Remembered::default();
+        let mut damaged = false;
         let opened = OpenOptions::new().read(true).append(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path);
         let read = opened.and_then(|file| {
-            journal.n_rows = read_pages(&file, &mut remembered.ticks)?;
+            journal.n_rows = read_pages(&file, remember)?;
             Ok(file)
         });
         match read {
@@ -64,10 +60,10 @@ impl Recency {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the order of use is lost in part, and guessed from file times");
-                remembered.damaged = true;
+                damaged = true;
             }
         }
-        (journal, remembered)
+        (journal, damaged)
     }
 
     /// Whether the next batch has to be everything.
@@ -75,41 +71,49 @@ impl Recency {
         self.file.is_none() || self.n_rows > MIN_ROWS_TO_COMPACT.max(n_entries.saturating_mul(STALE_FACTOR))
     }
 
-    /// Writes the file anew, with these positions only.
-    pub(crate) fn write_all(&mut self, recent: &Recent) -> io::Result<()> {
+    /// Writes the file anew, with these positions only: `from` tells some of them, by order of use, beginning at a tick.
+    pub(crate) fn write_all(&mut self, mut from: impl FnMut(u64) -> Vec<Use>) -> io::Result<()> {
         self.file = None;
         let new = self.path.with_extension("new");
         remove_any(&new)?;
         let mut file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(HEADER)?;
-        append(&mut file, recent)?;
+        let (mut tick, mut n_rows) = (0, 0);
+        loop {
+            let page = from(tick);
+            let Some(last) = page.last() else { break };
+            tick = last.tick.saturating_add(1);
+            n_rows += page.len();
+            append(&mut file, &page)?;
+            // What is used while this goes on would never end.
+            if n_rows > MAX_ENTRIES {
+                break;
+            }
+        }
         if fs::symlink_metadata(&self.path).is_ok_and(|found| found.is_dir()) {
             remove_any(&self.path)?;
         }
         fs::rename(&new, &self.path)?;
         self.file = Some(file);
-        self.n_rows = recent.used.len();
+        self.n_rows = n_rows;
         Ok(())
     }
 
     /// Notes changes.
-    pub(crate) fn note(&mut self, recent: &Recent) -> io::Result<()> {
+    pub(crate) fn note(&mut self, recent: &[Use]) -> io::Result<()> {
         // Put back only after success: behind a page that is not whole, nothing is read any more.
         let Some(mut file) = self.file.take() else { return Ok(()) };
         append(&mut file, recent)?;
-        self.n_rows = self.n_rows.saturating_add(recent.used.len() + recent.removed.len());
+        self.n_rows = self.n_rows.saturating_add(recent.len());
         self.file = Some(file);
         Ok(())
     }
 }
 
-fn append(file: &mut File, recent: &Recent) -> io::Result<()> {
-    let removed = recent.removed.iter().map(|key| (*key, 0));
-    let rows: Vec<[u8; ROW_BYTES]> =
-        removed.chain(recent.used.iter().copied()).map(|(key, tick)| to_row(&key, tick)).collect();
-    for page in rows.chunks(MAX_PAGE_ROWS) {
+fn append(file: &mut File, recent: &[Use]) -> io::Result<()> {
+    for page in recent.chunks(MAX_PAGE_ROWS) {
         let count = u32::try_from(page.len()).unwrap_or(u32::MAX).to_le_bytes();
-        let body = page.concat();
+        let body: Vec<u8> = page.iter().flat_map(to_row).collect();
         let mut head = count.to_vec();
         head.extend(checksum(count, &body));
         file.write_all(&head)?;
@@ -127,8 +131,8 @@ fn checksum(count: [u8; 4], body: &[u8]) -> [u8; CHECKSUM_BYTES] {
     *hasher.finalize().as_bytes()
 }
 
-/// Fills `ticks` with as much as is whole; the number of rows read, or an error for what is not whole.
-fn read_pages(file: &File, ticks: &mut HashMap<Key, u64>) -> io::Result<usize> {
+/// Tells `remember` as much as is whole; the number of rows read, or an error for what is not whole.
+fn read_pages(file: &File, remember: &mut dyn FnMut(&Use)) -> io::Result<usize> {
     if !file.metadata()?.is_file() {
         return Err(damaged("not a regular file"));
     }
@@ -159,12 +163,7 @@ fn read_pages(file: &File, ticks: &mut HashMap<Key, u64>) -> io::Result<usize> {
             return Err(damaged("a page does not match its checksum"));
         }
         for row in body.chunks_exact(ROW_BYTES) {
-            let (key, tick) = from_row(row).ok_or_else(|| damaged("a row that this program never wrote"))?;
-            if tick == 0 {
-                ticks.remove(&key)
-            } else {
-                ticks.insert(key, tick)
-            };
+            remember(&from_row(row).ok_or_else(|| damaged("a row that this program never wrote"))?);
         }
     }
 }
@@ -173,9 +172,10 @@ fn damaged(reason: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
-fn to_row(key: &Key, tick: u64) -> [u8; ROW_BYTES] {
+fn to_row(used: &Use) -> [u8; ROW_BYTES] {
+    let Use { key, tick, worth } = used;
     let mut row = [0; ROW_BYTES];
-    row[0] = key.kind.to_byte();
+    row[0] = key.kind.to_byte() | worth.to_byte() << WORTH_SHIFT;
     row[1] = match key.digest.function {
         DigestFunction::Blake3 => 0,
         DigestFunction::Sha256 => 1,
@@ -186,8 +186,10 @@ fn to_row(key: &Key, tick: u64) -> [u8; ROW_BYTES] {
     row
 }
 
-fn from_row(row: &[u8]) -> Option<(Key, u64)> {
-    let kind = Kind::from_byte(*row.first()?)?;
+fn from_row(row: &[u8]) -> Option<Use> {
+    let first = *row.first()?;
+    let kind = Kind::from_byte(first & KIND_MASK)?;
+    let worth = Worth::from_byte(first >> WORTH_SHIFT)?;
     let function = match row.get(1)? {
         0 => DigestFunction::Blake3,
         1 => DigestFunction::Sha256,
@@ -196,26 +198,47 @@ fn from_row(row: &[u8]) -> Option<(Key, u64)> {
     let hash = row.get(2..34)?.try_into().ok()?;
     let size_bytes = u64::from_le_bytes(row.get(34..42)?.try_into().ok()?);
     let tick = u64::from_le_bytes(row.get(42..)?.try_into().ok()?);
-    (tick < MAX_TICK).then_some((Key { kind, digest: Digest { function, hash, size_bytes } }, tick))
+    let key = Key { kind, digest: Digest { function, hash, size_bytes } };
+    (tick < MAX_TICK).then_some(Use { key, tick, worth })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
-    fn keys(n: u32) -> Vec<Key> {
-        (0..n).map(|n| Key::blob(Digest::of(&n.to_le_bytes()))).collect()
+    fn uses(n: u32) -> Vec<Use> {
+        let key = |n: u32| Key::blob(Digest::of(&n.to_le_bytes()));
+        (0..n).map(|n| Use { key: key(n), tick: u64::from(n) + 1, worth: Worth::Input }).collect()
+    }
+
+    fn open(path: &Path) -> (Recency, HashMap<Key, u64>, bool) {
+        let mut ticks = HashMap::new();
+        let (journal, damaged) = Recency::open(path, &mut |used| {
+            ticks.insert(used.key, used.tick);
+        });
+        (journal, ticks, damaged)
+    }
+
+    fn write_all(journal: &mut Recency, uses: &[Use]) {
+        let page = |tick| uses.iter().filter(|used| used.tick >= tick).take(1000).copied().collect();
+        journal.write_all(page).unwrap();
     }
 
     #[test]
     fn rows_round_trip() {
         for kind in [Kind::Blob, Kind::Result, Kind::Manifest, Kind::Hints] {
-            for function in [DigestFunction::Blake3, DigestFunction::Sha256] {
-                let key = Key { kind, digest: Digest { function, ..Digest::of(b"bee") } };
-                assert_eq!(from_row(&to_row(&key, 5)), Some((key, 5)));
+            for worth in [Worth::Input, Worth::Output, Worth::Toolchain] {
+                for function in [DigestFunction::Blake3, DigestFunction::Sha256] {
+                    let key = Key { kind, digest: Digest { function, ..Digest::of(b"bee") } };
+                    let used = Use { key, tick: 5, worth };
+                    assert_eq!(from_row(&to_row(&used)), Some(used));
+                }
             }
         }
         assert_eq!(from_row(&[9; ROW_BYTES]), None);
+        assert_eq!(from_row(&[0x30; ROW_BYTES]), None);
         assert_eq!(from_row(&[0xff; ROW_BYTES]), None);
         assert_eq!(from_row(&[]), None);
     }
@@ -224,23 +247,21 @@ mod tests {
     fn notes_are_read_again_and_compacted() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let keys = keys(20_000);
-        let (mut journal, _) = Recency::open(&path);
+        let uses = uses(20_000);
+        let (mut journal, ..) = open(&path);
         assert!(journal.wants_all(0));
-        let used: Vec<(Key, u64)> = keys.iter().copied().zip(1..).collect();
-        journal.write_all(&Recent { used: used.clone(), removed: vec![] }).unwrap();
-        journal.note(&Recent { used: vec![(keys[1], 30_000)], removed: vec![keys[0], keys[1]] }).unwrap();
-        let (mut journal, remembered) = Recency::open(&path);
-        assert!(!remembered.damaged && !journal.wants_all(20_000));
-        assert_eq!(remembered.ticks.len(), 19_999);
-        assert_eq!(remembered.ticks[&keys[1]], 30_000);
-        assert!(!remembered.ticks.contains_key(&keys[0]));
+        write_all(&mut journal, &uses);
+        journal.note(&[Use { tick: 30_000, ..uses[1] }]).unwrap();
+        let (mut journal, ticks, damaged) = open(&path);
+        assert!(!damaged && !journal.wants_all(20_000));
+        assert_eq!(ticks.len(), 20_000);
+        assert_eq!((ticks[&uses[0].key], ticks[&uses[1].key]), (1, 30_000));
         for _ in 0..4 {
-            journal.note(&Recent { used: used.clone(), removed: vec![] }).unwrap();
+            journal.note(&uses).unwrap();
         }
         assert!(journal.wants_all(20_000));
-        journal.write_all(&Recent { used: used[..10].to_vec(), removed: vec![] }).unwrap();
-        assert_eq!(Recency::open(&path).1.ticks.len(), 10);
+        write_all(&mut journal, &uses[..10]);
+        assert_eq!(open(&path).1.len(), 10);
         assert!(fs::metadata(&path).unwrap().len() < 1000);
     }
 
@@ -248,17 +269,17 @@ mod tests {
     fn a_torn_end_costs_only_itself() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let keys = keys(2);
-        let (mut journal, _) = Recency::open(&path);
-        journal.write_all(&Recent { used: vec![(keys[0], 1)], removed: vec![] }).unwrap();
+        let uses = uses(2);
+        let (mut journal, ..) = open(&path);
+        write_all(&mut journal, &uses[..1]);
         let whole = fs::metadata(&path).unwrap().len();
-        journal.note(&Recent { used: vec![(keys[1], 2)], removed: vec![] }).unwrap();
+        journal.note(&uses[1..]).unwrap();
         let full = fs::read(&path).unwrap();
         for end in whole + 1..full.len() as u64 {
             fs::write(&path, &full[..usize::try_from(end).unwrap()]).unwrap();
-            let (journal, remembered) = Recency::open(&path);
-            assert_eq!(remembered.ticks, HashMap::from([(keys[0], 1)]));
-            assert!(remembered.damaged && journal.wants_all(1), "it is written anew before anything is added");
+            let (journal, ticks, damaged) = open(&path);
+            assert_eq!(ticks, HashMap::from([(uses[0].key, 1)]));
+            assert!(damaged && journal.wants_all(1), "it is written anew before anything is added");
         }
     }
 }

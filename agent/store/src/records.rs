@@ -12,7 +12,7 @@ use buildbee_proto::manifest::Manifest;
 use buildbee_proto::outcome::SignedResult;
 
 use crate::error::{PutError, ReadError};
-use crate::index::{Key, Kind};
+use crate::index::{Key, Kind, Worth};
 use crate::inode::{self, Defect};
 use crate::layout::{Family, charge_bytes};
 use crate::store::Store;
@@ -53,7 +53,10 @@ impl Walk {
 impl Store {
     /// Keeps the result of an action, in place of an older one.
     pub fn put_result(&self, result: &SignedResult) -> Result<(), PutError> {
-        self.put_record(Key { kind: Kind::Result, digest: result.result.action }, &result.to_canonical())
+        self.put_record(Key { kind: Kind::Result, digest: result.result.action }, &result.to_canonical())?;
+        let mut index = self.inner.index();
+        blobs_of(result).for_each(|blob| index.raise(&blob, Worth::Output));
+        Ok(())
     }
 
     /// The result of `action`, if there is one. Its blobs count as used too; whether they are all here is another question
@@ -66,7 +69,7 @@ impl Store {
             self.inner.drop_bad(Family::Results, &key, &defect);
             return Ok(None);
         }
-        self.inner.touch(blobs_of(&result).chain([key]));
+        self.inner.touch_as(blobs_of(&result).chain([key]), Worth::Output);
         Ok(Some(result))
     }
 
@@ -107,7 +110,7 @@ impl Store {
     /// content don't count. *In memory.*
     pub fn use_result(&self, result: &SignedResult) -> bool {
         let key = Key { kind: Kind::Result, digest: result.result.action };
-        self.inner.touch(blobs_of(result).filter(|blob| blob.digest.size_bytes > 0).chain([key]))
+        self.inner.touch_as(blobs_of(result).filter(|blob| blob.digest.size_bytes > 0).chain([key]), Worth::Output)
     }
 
     /// Forgets the result of `action`. True if there was one.

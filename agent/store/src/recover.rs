@@ -1,10 +1,13 @@
 //! Opening after anything: walks the folders, believes only what it sees there, and removes what can't be good. Reads no content.
+//!
+//! To look at each of millions of files takes longer than to read their names, so a store that knows that no power was lost since it was
+//! last open goes by the names of blobs.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, DirEntry};
-use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, DirEntry, Metadata, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use buildbee_proto::digest::{Digest, DigestFunction};
@@ -13,8 +16,15 @@ use crate::error::OpenError;
 use crate::index::{Index, Key, Kind, Twin};
 use crate::inode;
 use crate::layout::{Family, Layout, charge_bytes, ensure_folder, remove_any, shard_name};
-use crate::packs::{Packed, Packs, Place};
-use crate::recency::Recency;
+use crate::packed::check;
+use crate::packs::{self, Packed, Packs, Place};
+use crate::recency::{ROW_BYTES, Recency};
+
+/// Files that a store has at least, by its journal, when their looks are not worth the time that it takes to see them all.
+const N_MANY: u64 = 200_000;
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+/// What stands in the file that names the boot in which the store was last open, once it is closed.
+const CLOSED: &str = "closed";
 
 /// What opening found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,17 +45,6 @@ pub struct Recovery {
     pub order_rebuilt: bool,
 }
 
-/// A file that may be good.
-struct Found {
-    key: Key,
-    /// Room that it takes.
-    charge_bytes: u64,
-    /// In which pack, if in any.
-    place: Option<Place>,
-    /// When it was last written or linked: the second-best clue to its last use. Seconds and nanoseconds.
-    changed: (i64, i64),
-}
-
 /// Fills the index from the folders and the journal.
 pub(crate) fn recover(layout: &Layout, index: &mut Index, packs: &mut Packs) -> Result<(Recency, Recovery), OpenError> {
     let failed = |path: &Path, error| OpenError::io(&layout.dir, path, error);
@@ -55,24 +54,26 @@ pub(crate) fn recover(layout: &Layout, index: &mut Index, packs: &mut Packs) -> 
         remove_found(&entry.map_err(|error| failed(&tmp, error))?);
         recovery.n_temporary += 1;
     }
-    let mut found = Vec::new();
+    let glance = if is_intact(layout) { Glance::AtNames } else { Glance::AtAll };
     for family in [Family::Blobs, Family::Results, Family::Manifests, Family::Hints] {
-        scan(layout, family, &mut found, &mut recovery.n_dropped)?;
+        let glance = if family == Family::Blobs { glance } else { Glance::AtAll };
+        recovery.n_dropped += scan(layout, family, glance, &mut |key, charge_bytes| {
+            index.found(key, charge_bytes, None);
+        })?;
     }
-    let in_packs = |error| failed(&layout.packs(), error);
-    take_packed(layout, packs, &mut found, &mut recovery).map_err(in_packs)?;
-    let (journal, remembered) = Recency::open(&layout.recency());
-    recovery.order_rebuilt = remembered.damaged;
-    enter(index, found, remembered.ticks);
-    packs.settle().map_err(in_packs)?;
+    take_packed(layout, index, packs, &mut recovery).map_err(|error| failed(&layout.packs(), error))?;
+    let (journal, damaged) = Recency::open(&layout.recency(), &mut |used| index.remember(used));
+    recovery.order_rebuilt = damaged;
+    index.arrange();
+    recovery.n_dropped += append_unknown(layout, index, packs)?;
     let mut twins = Vec::new();
-    scan(layout, Family::Executables, &mut twins, &mut recovery.n_dropped)?;
+    recovery.n_dropped += scan(layout, Family::Executables, Glance::AtAll, &mut |key, _| twins.push(key))?;
     for twin in twins {
-        if index.contains(&twin.key) {
-            index.set_twin(&twin.key, Twin::Present { verified: false });
+        if index.contains(&twin) {
+            index.set_twin(&twin, Twin::Present { verified: false });
         } else {
             // The blob went first, or never came.
-            remove_logged(&layout.file(Family::Executables, &twin.key.digest));
+            remove_logged(&layout.file(Family::Executables, &twin.digest));
             recovery.n_dropped += 1;
         }
     }
@@ -80,89 +81,143 @@ pub(crate) fn recover(layout: &Layout, index: &mut Index, packs: &mut Packs) -> 
     recovery.results = index.count(Kind::Result);
     recovery.manifests = index.count(Kind::Manifest);
     recovery.bytes = index.used_bytes();
+    note_opened(layout, &boot());
     Ok((journal, recovery))
 }
 
-/// Enters what was found: first what the journal knows, then the rest, which came or was used after its last page.
-fn enter(index: &mut Index, found: Vec<Found>, mut ticks: HashMap<Key, u64>) {
-    let mut seen = HashSet::new();
-    let mut unknown = Vec::new();
-    for file in found {
-        match ticks.remove(&file.key) {
-            // A position given twice is not one.
-            Some(tick) if seen.insert(tick) => index.restore(file.key, file.charge_bytes, file.place, tick),
-            _ => unknown.push(file),
+/// Adds what is in packs, in place of files of the same name: those are older, or have the same content.
+fn take_packed(layout: &Layout, index: &mut Index, packs: &mut Packs, recovery: &mut Recovery) -> io::Result<()> {
+    let mut earlier: HashMap<Key, Vec<Place>> = HashMap::new();
+    let scanned = packs.scan(&mut |Packed { key, place }| {
+        if let Some(before) = index.get(&key).and_then(|entry| entry.place) {
+            earlier.entry(key).or_default().push(before);
         }
-    }
-    index.resume();
-    index.note_gone(ticks.into_keys());
-    unknown.sort_by_key(|file| file.changed);
-    for file in unknown {
-        match file.place {
-            Some(place) => drop(index.insert_packed(file.key, place)),
-            None => index.insert(file.key, file.charge_bytes, false),
+        if index.found(key, 0, Some(place)) {
+            remove_logged(&layout.entry(&key));
         }
-    }
-}
-
-/// Adds what is in packs to `found`, in place of files of the same name: those are older, or have the same content.
-fn take_packed(layout: &Layout, packs: &mut Packs, found: &mut Vec<Found>, recovery: &mut Recovery) -> io::Result<()> {
-    let scanned = packs.scan()?;
+    })?;
     recovery.n_temporary += scanned.n_torn;
     recovery.n_dropped += scanned.n_damaged;
-    let mut by_key: HashMap<Key, usize> = HashMap::new();
-    let mut replaced = Vec::new();
-    for (at, (entry, _)) in scanned.entries.iter().enumerate() {
-        packs.lives(entry.place);
-        let before = by_key.insert(entry.key, at).and_then(|before| scanned.entries.get(before));
-        replaced.extend(before.map(|(entry, _)| entry.place));
-    }
-    // Else they would come back once their successors are removed.
-    packs.bury(&replaced);
-    found.retain(|file| {
-        let replaced = by_key.contains_key(&file.key);
-        if replaced {
-            remove_logged(&layout.entry(&file.key));
+    let is_good =
+        |key: &Key, place: Place| packs::read(layout, place).is_ok_and(|payload| check(key, &payload).is_ok());
+    let mut dead = index.take_dead();
+    for (key, places) in earlier {
+        // Power was lost before the last one was whole, perhaps, and the one before it was still there for that.
+        let Some(last) = index.get(&key).and_then(|entry| entry.place).filter(|last| !is_good(&key, *last)) else {
+            continue;
+        };
+        if let Some(place) = places.into_iter().rev().find(|place| is_good(&key, *place)) {
+            index.found(key, 0, Some(place));
+            dead.retain(|dead| *dead != place);
+            dead.push(last);
         }
-        !replaced
-    });
-    let last = scanned.entries.into_iter().enumerate().filter(|(at, (entry, _))| by_key.get(&entry.key) == Some(at));
-    found.extend(last.map(|(_, (Packed { key, place }, changed))| Found {
-        key,
-        charge_bytes: place.charge_bytes(),
-        place: Some(place),
-        changed,
-    }));
-    Ok(())
+    }
+    index.take_dead();
+    // Else they would come back once their successors are removed.
+    packs.bury(&dead);
+    packs.settle()
 }
 
-fn scan(layout: &Layout, family: Family, found: &mut Vec<Found>, n_dropped: &mut usize) -> Result<(), OpenError> {
+/// What of each file is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Glance {
+    /// Size, mode and time, too.
+    AtAll,
+    /// Of blobs, a torn one shows when it is first used.
+    AtNames,
+}
+
+/// Whether all that was given a name in a store of many files can be expected to be whole: no power was lost since it was last open.
+fn is_intact(layout: &Layout) -> bool {
+    let opened = fs::read_to_string(layout.opened()).unwrap_or_default();
+    let lasted = opened.trim_end() == CLOSED || (!opened.trim().is_empty() && opened.trim_end() == boot().trim_end());
+    let n_rows = fs::metadata(layout.recency()).map_or(0, |found| found.len() / ROW_BYTES as u64);
+    lasted && n_rows >= N_MANY
+}
+
+fn boot() -> String {
+    fs::read_to_string(BOOT_ID).unwrap_or_default()
+}
+
+/// Says that all was written, as far as the system has heard of it.
+pub(crate) fn mark_closed(layout: &Layout) {
+    note_opened(layout, CLOSED);
+}
+
+/// A wrong note costs a look at each file, or lets a torn one be found when it is used.
+fn note_opened(layout: &Layout, text: &str) {
+    let path = layout.opened();
+    let written = remove_any(&path).and_then(|()| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(text.as_bytes())
+    });
+    if let Err(error) = written {
+        tracing::debug!(path = %path.display(), %error, "the store's next start takes a closer look");
+    }
+}
+
+/// Puts what the journal does not know behind the rest: it came or was used after its last page. How many files turned out to be bad.
+fn append_unknown(layout: &Layout, index: &mut Index, packs: &Packs) -> Result<usize, OpenError> {
+    let mut unknown = Vec::new();
+    let mut n_dropped = 0;
+    for (key, place) in index.not_remembered() {
+        if let Some(place) = place {
+            unknown.push((packs.changed(place), key));
+            continue;
+        }
+        let family = Family::of(key.kind);
+        let path = layout.entry(&key);
+        match fs::symlink_metadata(&path).map(|found| (blemish(&found, family, &key), found)) {
+            Ok((None, found)) => unknown.push(((found.ctime(), found.ctime_nsec()), key)),
+            Ok((Some(reason), _)) => {
+                drop_bad(&path, reason);
+                index.remove(&key);
+                n_dropped += 1;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => drop(index.remove(&key)),
+            Err(error) => return Err(OpenError::io(&layout.dir, &path, error)),
+        }
+    }
+    unknown.sort_by_key(|(changed, _)| *changed);
+    for (_, key) in &unknown {
+        index.append(key);
+    }
+    Ok(n_dropped)
+}
+
+/// Tells `found` which files there are, and what room each takes. How many were dropped.
+fn scan(layout: &Layout, family: Family, glance: Glance, found: &mut dyn FnMut(Key, u64)) -> Result<usize, OpenError> {
     let failed = |path: &Path, error| OpenError::io(&layout.dir, path, error);
     let top = layout.family(family);
+    let mut n_dropped = 0;
     for shard in fs::read_dir(&top).map_err(|error| failed(&top, error))? {
         let shard = shard.map_err(|error| failed(&top, error))?;
         let (folder, name) = (shard.path(), shard.file_name());
         // Replaces what is no folder, a symlink too, and opens what is closed to us.
-        *n_dropped += usize::from(ensure_folder(&folder).map_err(|error| failed(&folder, error))?);
+        n_dropped += usize::from(ensure_folder(&folder).map_err(|error| failed(&folder, error))?);
         for entry in fs::read_dir(&folder).map_err(|error| failed(&folder, error))? {
             let entry = entry.map_err(|error| failed(&folder, error))?;
-            match look(&entry, family, &name) {
-                Ok(Ok(file)) => found.push(file),
+            match look(&entry, family, &name, glance) {
+                Ok(Ok((key, charge_bytes))) => found(key, charge_bytes),
                 Ok(Err(reason)) => {
-                    tracing::warn!(path = %entry.path().display(), reason, "dropped a bad file from the store");
-                    remove_found(&entry);
-                    *n_dropped += 1;
+                    drop_bad(&entry.path(), reason);
+                    n_dropped += 1;
                 }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(failed(&entry.path(), error)),
             }
         }
     }
-    Ok(())
+    Ok(n_dropped)
 }
 
 /// Whether a file can be what its name says, as far as shows from outside.
-fn look(entry: &DirEntry, family: Family, shard: &OsStr) -> io::Result<Result<Found, &'static str>> {
+fn look(
+    entry: &DirEntry,
+    family: Family,
+    shard: &OsStr,
+    glance: Glance,
+) -> io::Result<Result<(Key, u64), &'static str>> {
     let name = entry.file_name();
     let digest =
         name.to_str().and_then(|text| text.parse::<Digest>().ok().filter(|digest| digest.to_string() == *text));
@@ -173,14 +228,26 @@ fn look(entry: &DirEntry, family: Family, shard: &OsStr) -> io::Result<Result<Fo
     if key.kind == Kind::Blob && digest.function != DigestFunction::Blake3 {
         return Ok(Err("its content can't be checked"));
     }
+    if glance == Glance::AtNames {
+        let is_file = entry.file_type()?.is_file();
+        return Ok(is_file.then(|| (key, charge_bytes(digest.size_bytes))).ok_or("not a regular file"));
+    }
     // Of the entry itself: symlinks are not followed.
     let metadata = entry.metadata()?;
-    let size_bytes = (key.kind == Kind::Blob).then_some(digest.size_bytes);
-    if let Some(reason) = inode::blemish(&metadata, family.mode(), size_bytes) {
-        return Ok(Err(reason));
-    }
-    let changed = (metadata.ctime(), metadata.ctime_nsec());
-    Ok(Ok(Found { key, charge_bytes: charge_bytes(metadata.len()), place: None, changed }))
+    Ok(match blemish(&metadata, family, &key) {
+        None => Ok((key, charge_bytes(metadata.len()))),
+        Some(reason) => Err(reason),
+    })
+}
+
+fn blemish(metadata: &Metadata, family: Family, key: &Key) -> Option<&'static str> {
+    let size_bytes = (key.kind == Kind::Blob).then_some(key.digest.size_bytes);
+    inode::blemish(metadata, family.mode(), size_bytes)
+}
+
+fn drop_bad(path: &Path, reason: &str) {
+    tracing::warn!(path = %path.display(), reason, "dropped a bad file from the store");
+    remove_logged(path);
 }
 
 fn remove_found(entry: &DirEntry) {

@@ -13,14 +13,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use buildbee_proto::digest::{Digest, DigestFunction};
 
 use crate::error::{OpenError, PutError};
-use crate::index::{Index, Key, Kind, MAX_ENTRIES, Twin};
+use crate::index::{Index, Key, Kind, MAX_ENTRIES, Twin, Worth};
 use crate::inode::Defect;
+use crate::lasting::{sync_all, sync_folder};
 use crate::layout::{Family, Layout, remove_any};
 use crate::lock::DirLock;
-use crate::packs::Packs;
+use crate::packs::{Packs, Place};
 use crate::pins::Pin;
 use crate::recency::Recency;
-use crate::recover::{self, Recovery};
+use crate::recover::{self, Recovery, mark_closed};
 use crate::temporary::Temporary;
 
 /// Locks that order changes to files.
@@ -28,11 +29,16 @@ const N_STRIPES: usize = 64;
 /// Changes in the order of use that are gathered before they are written to the journal.
 pub(crate) const JOURNAL_BATCH: u64 = 4096;
 
+/// Entries that are looked at under one lock of the index.
+pub(crate) const PAGE: usize = 8192;
+
 /// What a written file survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// A loss of power: file and folder are synchronised before a put returns.
     Sync,
+    /// As [`Lazy`](Self::Lazy), but for results that [`Store::make_last`] was asked for.
+    Asked,
     /// The end of the process. After a loss of power, what was written last may be missing, and is never wrong.
     Lazy,
 }
@@ -41,7 +47,7 @@ pub enum Durability {
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Bytes that blobs, executables and records may take, counted in blocks of 4096 bytes a file at least. The journal comes on top
-    /// (some ten MiB at most, for very many entries).
+    /// (up to 150 bytes an entry).
     pub max_bytes: u64,
     /// What a put survives.
     pub durability: Durability,
@@ -86,6 +92,8 @@ pub(crate) struct Inner {
     pub(crate) layout: Layout,
     durability: Durability,
     index: Mutex<Index>,
+    /// Places that are given up once what is elsewhere now lasts.
+    pub(crate) superseded: Mutex<Vec<(Key, Place)>>,
     stripes: [Mutex<()>; N_STRIPES],
     journal: Mutex<Recency>,
     pub(crate) packs: Mutex<Packs>,
@@ -124,13 +132,14 @@ impl Store {
         let n_replaced = layout.prepare()?;
         let run = getrandom::u64().map_err(|error| OpenError::io(dir, dir, io::Error::other(error.to_string())))?;
         let mut index = Index::new(options.max_bytes, MAX_ENTRIES);
-        let mut packs = Packs::new(&layout, options.max_bytes, options.durability == Durability::Sync);
+        let mut packs = Packs::new(&layout, options.max_bytes, options.durability);
         let (journal, mut recovery) = recover::recover(&layout, &mut index, &mut packs)?;
         recovery.n_dropped += n_replaced;
         let inner = Inner {
             layout,
             durability: options.durability,
             index: Mutex::new(index),
+            superseded: Mutex::default(),
             stripes: std::array::from_fn(|_| Mutex::new(())),
             journal: Mutex::new(journal),
             max_packed_bytes: packs_small.then(|| packs.max_payload_bytes()),
@@ -163,6 +172,11 @@ impl Store {
         Pin::new(self.clone(), digests.into_iter().collect())
     }
 
+    /// Counts blobs as used that are worth as much, as far as they are here. *In memory.*
+    pub fn use_as(&self, digests: impl IntoIterator<Item = Digest>, worth: Worth) {
+        self.inner.touch_as(digests.into_iter().map(Key::blob), worth);
+    }
+
     /// What is in the store. *In memory.*
     pub fn usage(&self) -> Usage {
         let index = self.inner.index();
@@ -183,12 +197,17 @@ impl Store {
         let mut gone = Vec::new();
         {
             let mut index = self.inner.index();
-            for key in index.keys() {
-                if index.is_pinned(&key) {
-                    cleared.n_pinned += 1;
-                } else if index.remove(&key) {
-                    gone.push(key);
+            let mut next = Some(0);
+            while let Some(at) = next {
+                let (keys, following) = index.keys_from(at, PAGE);
+                for key in keys {
+                    if index.is_pinned(&key) {
+                        cleared.n_pinned += 1;
+                    } else if index.remove(&key) {
+                        gone.push(key);
+                    }
                 }
+                next = following;
             }
         }
         cleared.n_entries = gone.len();
@@ -290,10 +309,14 @@ impl Inner {
         }
         #[cfg(test)]
         crate::fault::point("before-rename");
+        let lasts = self.sync_before_replacing(key, temporary.path());
+        let lasts = lasts.map_err(|error| PutError::io(temporary.path(), error))?;
         let new_folder = temporary.move_to(&path).map_err(|error| PutError::io(&path, error))?;
         #[cfg(test)]
         crate::fault::point("after-rename");
-        if let Err(error) = self.sync_parents(&path, if new_folder { 2 } else { 1 }) {
+        if (lasts || self.durability == Durability::Sync)
+            && let Err(error) = sync_parents(&path, if new_folder { 2 } else { 1 })
+        {
             if !self.index().contains(key) {
                 delete_file(&path);
             }
@@ -319,7 +342,7 @@ impl Inner {
     /// Whether the new file is not wanted: somebody else was faster, or the blob of an executable is gone.
     fn settled(&self, family: Family, key: &Key) -> bool {
         let mut index = self.index();
-        let entry = index.get(key).copied();
+        let entry = index.get(key);
         let settled = match family {
             Family::Blobs => entry.is_some_and(|entry| entry.verified),
             Family::Executables => entry.is_none_or(|entry| entry.twin == Twin::Present { verified: true }),
@@ -334,20 +357,13 @@ impl Inner {
     /// Makes a finished file survive what it has to.
     pub(crate) fn sync_file(&self, file: &File) -> io::Result<()> {
         match self.durability {
-            Durability::Sync => file.sync_all(),
-            Durability::Lazy => Ok(()),
+            Durability::Sync => sync_all(file),
+            Durability::Asked | Durability::Lazy => Ok(()),
         }
     }
 
-    /// The same for its name: the folder that it is in, and that one's if it is new.
-    fn sync_parents(&self, path: &Path, n_levels: usize) -> Result<(), PutError> {
-        if self.durability == Durability::Lazy {
-            return Ok(());
-        }
-        for folder in path.ancestors().skip(1).take(n_levels) {
-            File::open(folder).and_then(|open| open.sync_all()).map_err(|error| PutError::io(folder, error))?;
-        }
-        Ok(())
+    pub(crate) fn durability(&self) -> Durability {
+        self.durability
     }
 
     /// Takes away a file that is not what it should be. True if it was: false means that a good one has taken its place, or that it
@@ -392,11 +408,16 @@ impl Inner {
 
     /// Notes use of entries. True if all of them are there.
     pub(crate) fn touch(&self, keys: impl IntoIterator<Item = Key>) -> bool {
+        self.touch_as(keys, Worth::Input)
+    }
+
+    /// The same of such as are worth as much.
+    pub(crate) fn touch_as(&self, keys: impl IntoIterator<Item = Key>, worth: Worth) -> bool {
         let mut all = true;
         {
             let mut index = self.index();
             for key in keys {
-                all &= index.touch(&key);
+                all &= index.touch_as(&key, worth);
             }
         }
         self.flush_journal(JOURNAL_BATCH);
@@ -409,13 +430,14 @@ impl Inner {
             return;
         }
         let Ok(mut journal) = self.journal.try_lock() else { return };
-        // Taken even if it can't be written, so that the list of what is gone stays short.
+        // Taken even if it can't be written: the next batch is everything then.
         let written = {
             let mut index = self.index();
             if journal.wants_all(index.len()) {
-                let all = index.take_all();
+                index.begin_all();
                 drop(index);
-                journal.write_all(&all)
+                // A page at a time: what is used meanwhile comes with the next batch, too.
+                journal.write_all(|tick| self.index().used_from(tick, PAGE))
             } else {
                 let recent = index.take_recent();
                 drop(index);
@@ -431,7 +453,16 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.flush_journal(1);
+        mark_closed(&self.layout);
     }
+}
+
+/// Makes a file's name last: the folder that it is in, and that one's if it is new.
+fn sync_parents(path: &Path, n_levels: usize) -> Result<(), PutError> {
+    for folder in path.ancestors().skip(1).take(n_levels) {
+        sync_folder(folder).map_err(|error| PutError::io(folder, error))?;
+    }
+    Ok(())
 }
 
 /// What can't be deleted is found again at the next start.

@@ -8,7 +8,7 @@ use crate::blobs::Check;
 use crate::index::{Key, Kind, Twin};
 use crate::inode::Defect;
 use crate::layout::{Family, shard_name};
-use crate::store::Store;
+use crate::store::{PAGE, Store};
 
 /// Bad files named in a report; more are only counted.
 pub const MAX_BAD_LISTED: usize = 1000;
@@ -50,14 +50,20 @@ impl Store {
     /// meanwhile may or may not be in the report.
     pub fn verify(&self) -> VerifyReport {
         let mut report = VerifyReport::default();
-        let keys = self.inner.index().keys();
-        for key in keys {
-            self.verify_entry(&key, &mut report);
+        let mut next = Some(0);
+        while let Some(at) = next {
+            let (keys, following) = self.inner.index().keys_from(at, PAGE);
+            for key in keys {
+                self.verify_entry(&key, &mut report);
+            }
+            next = following;
         }
+        // What was torn at the last start may fill packs, too.
+        self.inner.sweep();
         report
     }
 
-    fn verify_entry(&self, key: &Key, report: &mut VerifyReport) {
+    pub(crate) fn verify_entry(&self, key: &Key, report: &mut VerifyReport) {
         let family = Family::of(key.kind);
         match key.kind {
             Kind::Blob => {

@@ -1,8 +1,12 @@
 //! Several agents, and the coordinator's side of the conversation.
 
+use std::fs::{self, File, FileTimes, Permissions};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use buildbee_agent::config::Settings;
 use buildbee_p2p::frames::{read_message, write_message};
 use buildbee_p2p::node::{Inbound, Node};
 use buildbee_proto::canonical::Canonical;
@@ -138,10 +142,19 @@ pub(crate) async fn neighbours(farm: &mut Farm) -> (Coordinator, RunningAgent, R
 
 /// So many agents that know each other.
 pub(crate) async fn neighbourhood(farm: &mut Farm, n: usize) -> (Coordinator, Vec<RunningAgent>) {
+    neighbourhood_with(farm, n, |_| {}).await
+}
+
+/// The same, of owners who have said something.
+async fn neighbourhood_with(
+    farm: &mut Farm,
+    n: usize,
+    change: impl Fn(&mut Settings),
+) -> (Coordinator, Vec<RunningAgent>) {
     let coordinator = Coordinator::start(farm).await;
     let mut agents = Vec::new();
     for _ in 0..n {
-        agents.push(farm.agent(2).await);
+        agents.push(farm.agent_with(&change).await);
     }
     let members = agents.iter().map(|agent| (agent.get().peer(), Role::Agent)).collect();
     coordinator.state.lock().await.roster = Some(farm.roster(3, members));
@@ -216,4 +229,44 @@ async fn a_toolchain_comes_from_the_neighbour() {
     let second = farm.client_who(&other, Manner::Forgets).await;
     let done = second.submit(&second.script("exit 0", &[])).await.unwrap();
     assert_eq!(done.result().provenance.peer, other.get().peer());
+}
+
+/// The smallest of the files of several kilobytes below a store's blobs: a scrub comes to it soon.
+fn some_blob(store: &Path) -> PathBuf {
+    let shards = fs::read_dir(store.join("blobs")).unwrap();
+    let files = shards.flat_map(|shard| fs::read_dir(shard.unwrap().path()).unwrap()).map(|entry| entry.unwrap());
+    let sized = files.map(|entry| (entry.metadata().unwrap().len(), entry.path())).filter(|(size, _)| *size > 10_000);
+    sized.min().unwrap().1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_bad_on_the_disk_comes_from_the_neighbour() {
+    let mut farm = Farm::new();
+    let impatient = |settings: &mut Settings| settings.scrub_every = Duration::from_secs(2);
+    let (_coordinator, agents) = neighbourhood_with(&mut farm, 2, impatient).await;
+    let one = &agents[0];
+    // Two actions: the second agent would have the result of the first, and not run it.
+    for (agent, script) in agents.iter().zip(["true", "exit 0"]) {
+        let client = farm.client(agent).await;
+        client.submit(&client.script(script, &[])).await.unwrap();
+    }
+    let path = some_blob(&one.dir.path().join("store"));
+    let good = fs::read(&path).unwrap();
+    // As the disk does it: neither size nor time shows it.
+    let metadata = fs::metadata(&path).unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[good[77] ^ 4], 77).unwrap();
+    file.set_times(FileTimes::new().set_modified(metadata.modified().unwrap())).unwrap();
+    fs::set_permissions(&path, metadata.permissions()).unwrap();
+    let healed = async {
+        // Gone for a moment, then another inode.
+        while fs::read(&path).ok().as_ref() != Some(&good) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), healed).await.expect("it was found and replaced");
+    assert_ne!(fs::metadata(&path).unwrap().ino(), metadata.ino());
+    let client = farm.client(one).await;
+    client.submit(&client.script("echo anew", &[])).await.unwrap();
 }

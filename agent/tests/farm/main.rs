@@ -14,4 +14,5 @@ mod process;
 mod recorded;
 mod results;
 mod running;
+mod speed;
 mod supply;
