@@ -22,6 +22,7 @@
 //! | local 5 | 0.1.0 | the command line may ask what has happened since a moment, and for the counts of one run |
 //! | `/buildbee/store-path/1` | 0.1.0 | agents hand each other paths of Nix's store |
 //! | `/buildbee/cache/6`, `bbY1`, property `target` | 0.1.0 | agents tell which compilers they can run in place of those of other machines |
+//! | `bbE1`, local 6 | 0.1.0 | entries of other tools' caches, announced as results are; ccache's storage helper reaches the daemon; toolchains may be listed; a wrapper is told what it waits for |
 
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,4 +68,4 @@ impl Protocol {
 }
 
 /// Version of the messages between wrapper, command line and daemon. A daemon of another version is asked to leave and replaced.
-pub const LOCAL_VERSION: u32 = 5;
+pub const LOCAL_VERSION: u32 = 6;

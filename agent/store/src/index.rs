@@ -321,6 +321,21 @@ impl Index {
         (left <= self.cap_bytes && n_left <= self.max_entries).then_some(victims)
     }
 
+    /// The least recently used without which no more than `bytes` are taken, or all that may go.
+    pub(crate) fn beyond(&self, bytes: u64) -> Vec<Key> {
+        let (mut left, mut victims) = (self.used_bytes, Vec::new());
+        for key in self.order.values() {
+            if left <= bytes {
+                break;
+            }
+            if let Some(entry) = self.entries.get(key).filter(|_| !self.is_pinned(key)) {
+                left = left.saturating_sub(entry.total_bytes());
+                victims.push(*key);
+            }
+        }
+        victims
+    }
+
     pub(crate) fn is_pinned(&self, key: &Key) -> bool {
         key.kind == Kind::Blob && self.pins.contains_key(&key.digest)
     }

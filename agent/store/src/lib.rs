@@ -23,6 +23,7 @@
 
 mod blobs;
 mod chunk_lists;
+mod collect;
 mod copy;
 mod error;
 #[cfg(test)]
@@ -57,6 +58,7 @@ mod packs_tests;
 mod store_tests;
 
 pub use chunk_lists::ChunkLists;
+pub use collect::Collected;
 pub use error::{LinkError, OpenError, PutError, ReadError};
 pub use inode::sealed_time;
 pub use partial::Partial;
