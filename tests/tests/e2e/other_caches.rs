@@ -46,7 +46,7 @@ fn serve_http(farm: &Farm, client: &Client) -> String {
         let n_connected = status["farm"]["agents"]
             .as_array()
             .map_or(0, |agents| agents.iter().filter(|agent| agent["connected"] == true).count());
-        address = status["entries"]["http"].as_str().unwrap_or_default().to_owned();
+        status["entries"]["http"].as_str().unwrap_or_default().clone_into(&mut address);
         n_connected == farm.options.n_agents && !address.is_empty()
     });
     address
@@ -55,9 +55,9 @@ fn serve_http(farm: &Farm, client: &Client) -> String {
 fn write_sources(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     for n in 0..N_FILES {
-        let table: String = (0..200 * n).map(|k| format!("{k}, ")).collect();
+        let table = (0..200 * n).map(|k| k.to_string()).collect::<Vec<_>>().join(", ");
         let text = format!(
-            "#include <stdio.h>\nint f{n}(void) {{ static int t[] = {{ {table}{n} }}; return printf(\"%d\", t[0]); }}\n"
+            "#include <stdio.h>\nint f{n}(void) {{ static int t[] = {{ {n}, {table} }}; return printf(\"%d\", t[0]); }}\n"
         );
         fs::write(folder.join(format!("f{n}.c")), text).unwrap();
     }
@@ -130,7 +130,7 @@ fn exchange(client: &Client, address: &str, request: &str, body: &[u8]) -> Vec<u
     let request = if request.contains("Host:") { request.to_owned() } else { format!("{request}\r\nHost: {address}") };
     let head = format!("{request}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
     let whole = [head.as_bytes(), body].concat();
-    match &client.space {
+    match client.space.as_deref() {
         None => {
             let mut stream = TcpStream::connect(address).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -140,7 +140,8 @@ fn exchange(client: &Client, address: &str, request: &str, body: &[u8]) -> Vec<u
             let _ = stream.read_to_end(&mut answer);
             answer
         }
-        Some(_) => {
+        Some(space) => {
+            assert!(!space.is_empty());
             let (host, port) = address.rsplit_once(':').unwrap();
             let script = format!("exec 3<>/dev/tcp/{host}/{port} 4<&0; cat <&4 >&3 & cat <&3; wait");
             let mut child = client
@@ -195,7 +196,7 @@ fn requests(farm: &Farm, second: &Client, here: &str, there: &str) {
         exchange(&farm.laptop, here, "PUT /t HTTP/1.1\r\nContent-Length: 999999999999\r\nExpect: 100-continue", b"");
     assert!(too_large.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&too_large));
     // More than one piece.
-    let large: Vec<u8> = (0..LARGE).map(|n| (n / 7 % 251) as u8).collect();
+    let large: Vec<u8> = (0..LARGE).map(|n| (n / 7).to_le_bytes()[0]).collect();
     assert_eq!(first("PUT /t/large HTTP/1.1", &large).0, 201);
     farm.wait("the large value", || {
         farm.laptop.json(&["status"])["entries"]["untold"] == 0 && other("HEAD /t/large HTTP/1.1").0 == 200
@@ -299,7 +300,7 @@ fn two_machines_share_through_the_storage_helper() {
     farm.laptop.leave();
     let (mut here, there) = (Helper::start(&farm.laptop), Helper::start(&second));
     let (mut caller, mut other) = (here.connect(), there.connect());
-    let (key, large): ([u8; 20], Vec<u8>) = ([0xab; 20], (0..LARGE).map(|n| (n / 11 % 253) as u8).collect());
+    let (key, large): ([u8; 20], Vec<u8>) = ([0xab; 20], (0..LARGE).map(|n| (n / 11).to_le_bytes()[0]).collect());
     caller.0.write_all(&[4]).unwrap();
     assert!(caller.text().starts_with("ccache-storage-buildbee "));
     assert_eq!((caller.status(), caller.text().as_str()), (1, "attribute \"layout\" means nothing to buildbee"));
