@@ -17,6 +17,7 @@
 //! | `BUILDBEE_COMPILERS` | `compilers` | `alike` |
 //! | `BUILDBEE_PATHS` | `paths` | `portable` (the variable is read for each compile, of Rust and below build scripts, from its own environment) |
 //! | `BUILDBEE_BUILD_SCRIPTS` | `build_scripts` | `false` (the variable is read for each build from its own environment) |
+//! | `BUILDBEE_HTTP_CACHE` | `http_cache` | `off` |
 //! | `BUILDBEE_IDLE_TIMEOUT` | `idle_timeout` | `1h` |
 //! | `BUILDBEE_MDNS` | `mdns` | `true` |
 //! | | `outboard` | Nix's store (`toolchain::outboard`) |
@@ -26,6 +27,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::num::ParseIntError;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -45,7 +47,7 @@ use crate::wrapper::socket::{self, MAX_SOCKET_PATH_BYTES};
 pub const BUILD_SCRIPTS_VARIABLE: &str = "BUILDBEE_BUILD_SCRIPTS";
 
 /// The keys of the settings file, for hints.
-const KEYS: &str = "build_scripts, cache_dir, cache_size, class, compilers, idle_timeout, local_slots, mdns, outboard, paths, racing, \
+const KEYS: &str = "build_scripts, cache_dir, cache_size, class, compilers, http_cache, idle_timeout, local_slots, mdns, outboard, paths, racing, \
      state_dir";
 
 /// Every key with its meaning and default.
@@ -134,6 +136,8 @@ pub struct Settings {
     pub paths: PathSetting,
     /// Whether runs of cargo's build scripts are kept.
     pub build_scripts: bool,
+    /// Where ccache and sccache find a cache, if they are to.
+    pub http_cache: Option<SocketAddr>,
     /// The daemon leaves after this long without a caller.
     pub idle_timeout: Duration,
     /// Whether to look for the coordinator by mDNS where its known addresses fail.
@@ -251,6 +255,10 @@ impl Settings {
                 get(BUILD_SCRIPTS_VARIABLE).map(|word| flag("build_scripts", word)).transpose()?;
                 written.build_scripts.unwrap_or(false)
             },
+            http_cache: match text("BUILDBEE_HTTP_CACHE", written.http_cache) {
+                Some(address) => parse_value("http_cache", &address, parse_loopback)?,
+                None => None,
+            },
             idle_timeout: match text("BUILDBEE_IDLE_TIMEOUT", written.idle_timeout) {
                 Some(time) => parse_value("idle_timeout", &time, humantime::parse_duration)?,
                 None => Duration::from_secs(3600),
@@ -349,6 +357,7 @@ struct FileSettings {
     paths: Option<String>,
     racing: Option<String>,
     class: Option<String>,
+    http_cache: Option<String>,
     idle_timeout: Option<String>,
     mdns: Option<bool>,
     outboard: Option<Vec<Store>>,
@@ -367,6 +376,17 @@ fn parse_class(word: &str) -> Result<Class, &'static str> {
         "interactive" => Ok(Class::Interactive),
         "batch" => Ok(Class::Batch),
         _ => Err("it is neither \"interactive\" nor \"batch\""),
+    }
+}
+
+fn parse_loopback(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(Some(address)),
+        Ok(_) => Err("others must not reach it: a loopback address, as in \"127.0.0.1:7473\"".to_owned()),
+        Err(_) => Err("it is neither \"off\" nor an address with a port, as in \"127.0.0.1:7473\"".to_owned()),
     }
 }
 
@@ -542,6 +562,8 @@ mod tests {
             ("local_slots = -1\n", 1, "local_slots"),
             ("# first\nmdns = \"yes\"\n", 2, "mdns"),
             ("idle_timeout = \"1 fortnight\"\n", 1, "idle_timeout"),
+            ("http_cache = \"192.0.2.1:7473\"\n", 1, "http_cache"),
+            ("http_cache = \"7473\"\n", 1, "http_cache"),
         ] {
             let error = load(&[("HOME", "/h")], Some(text)).unwrap_err().to_string();
             assert!(error.starts_with(&format!("/h/.config/buildbee/config.toml:{line}: {key}: ")), "{error}");

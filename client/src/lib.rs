@@ -11,6 +11,8 @@
 //! | [`dispatch`] | agents, leases, attempts |
 //! | [`daemon`] | answers wrappers and the command line; ties the others together |
 //! | [`doubles`] | compilers that run on agents of another architecture in place of this machine's |
+//! | [`entries`] | the cache as ccache and sccache use it, over HTTP |
+//! | [`storage_helper`] | what ccache starts to reach it |
 //! | [`journal`] | counts and reasons |
 //! | [`config`] | settings: the one reader of the environment |
 //! | [`locale`] | in which common locale messages come out as in the user's |
@@ -30,6 +32,7 @@ pub mod daemon;
 pub mod dispatch;
 pub mod doctor;
 pub mod doubles;
+pub mod entries;
 pub mod exit;
 pub mod farm_up;
 pub mod guest;
@@ -39,6 +42,7 @@ pub mod locale;
 pub mod portable;
 pub mod reason;
 pub mod rust;
+pub mod storage_helper;
 pub mod toolchain;
 pub mod top;
 pub mod trace;

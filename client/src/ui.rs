@@ -3,6 +3,7 @@
 //! Names, addresses and texts in a document may come from peers: control characters never reach the terminal. Colour is not used.
 
 pub mod explain;
+pub mod toolchain;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde_json::Value;
 
-use crate::cli::documents::{CacheCleared, CacheUsage, CacheVerified, Farm, Peers, Status};
+use crate::cli::documents::{CacheCleared, CacheCollected, CacheUsage, CacheVerified, Entries, Farm, Peers, Status};
 use crate::cli::links::Report;
 use crate::cli::shell::{self, Shell};
 use crate::journal::Stats;
@@ -48,6 +49,7 @@ pub fn status(status: &Status) -> String {
     line(&mut out, "running", &plural(status.running.len() as u64, "action"));
     let rows = status.running.iter().map(|run| vec![clean(&run.source), clean(&run.r#where), seconds(run.for_ms)]);
     table(&mut out, &["SOURCE", "WHERE", "FOR"], &rows.collect::<Vec<_>>());
+    entries(&mut out, &status.entries);
     for double in &status.doubles {
         let text = double.text.lines().next().map_or_else(String::new, |text| format!(": {}", clean(text)));
         let what = format!("{} ({}) {}{text}", clean(&double.compiler), clean(&double.language), clean(&double.state));
@@ -57,6 +59,20 @@ pub fn status(status: &Status) -> String {
         line(&mut out, "warning", &clean_lines(warning));
     }
     out
+}
+
+/// Nothing where nobody uses it.
+fn entries(out: &mut String, entries: &Entries) {
+    let Entries { http, asked, found, found_at_peers, put, untold } = entries;
+    if http.is_none() && asked + put == 0 {
+        return;
+    }
+    let place = http.as_ref().map_or_else(String::new, |address| format!("http://{}/, ", clean(address)));
+    let mut text = format!("{place}{found} of {asked} found ({found_at_peers} at peers), {put} put");
+    if *untold > 0 {
+        let _ = write!(text, ", {untold} not at peers yet");
+    }
+    line(out, "ccache", &text);
 }
 
 fn farm(out: &mut String, farm: &Farm) {
@@ -79,6 +95,9 @@ fn farm(out: &mut String, farm: &Farm) {
         ]
     });
     table(out, &["AGENT", "STATE", "SLOTS", "LEASED", "TOOLCHAINS", "ADDRESS"], &rows.collect::<Vec<_>>());
+    for one in &farm.sending {
+        line(out, "sending", &toolchain::sending(one));
+    }
 }
 
 /// `stats`, and the summary of `farm up`.
@@ -159,6 +178,13 @@ pub fn cache_verified(verified: &CacheVerified) -> String {
         }
     }
     out
+}
+
+/// `cache gc`.
+pub fn cache_collected(collected: &CacheCollected) -> String {
+    let CacheCollected { results, manifests, evicted, bytes } = *collected;
+    let of_no_use = plural(results + manifests, "record");
+    format!("removed {of_no_use} of no use and {evicted} not used for long; {} freed\n", size(bytes))
 }
 
 /// `cache clear`.

@@ -118,3 +118,58 @@ fn peers_and_cache() {
 fn json_is_the_document_itself() {
     assert_eq!(json(&json!({"a": [1]})), "{\n  \"a\": [\n    1\n  ]\n}\n");
 }
+
+#[test]
+fn what_toolchains_look_like() {
+    let one = json!({
+        "id": "00112233445566778899", "program": "/usr/bin/gcc", "label": "gcc 12", "host": "x86_64-linux", "files": 2, "bytes": 2048,
+        "current": true, "agents": ["desk"], "contents": [{"path": "/usr/bin/gcc", "bytes": 1024}],
+    });
+    let list =
+        json!({ "toolchains": [one, {"id": "ff", "program": "/opt/cc", "files": 1, "bytes": 1, "current": false}] });
+    insta::assert_snapshot!(toolchain::list(&of(list)), @r"
+        ID            COMPILER      FILES  SIZE     AGENTS
+        001122334455  /usr/bin/gcc  2      2.0 KiB  desk
+        ff            /opt/cc       1      1 B      none    has changed
+    ");
+    insta::assert_snapshot!(toolchain::show(&of(one)), @r"
+    toolchain   00112233445566778899
+    compiler    /usr/bin/gcc
+    is          gcc 12
+    runs on     x86_64-linux
+    content     2 files, 2.0 KiB
+    agents      desk
+        SIZE     FILE
+        1.0 KiB  /usr/bin/gcc
+    ");
+    let sending = json!({
+        "toolchain": "gcc 12", "agents": ["desk", "rack"], "files": 3, "files_total": 40, "bytes": 1024, "bytes_total": 4096, "left_s": 9,
+    });
+    insta::assert_snapshot!(
+        toolchain::sending(&of(sending)),
+        @"gcc 12 to desk, rack: 3 of 40 files, 1.0 KiB of 4.0 KiB, 9 s left at most"
+    );
+    let warmed = json!({ "program": "/usr/bin/gcc", "agents": {
+        "desk": {"had_it": true, "error": null, "took_ms": 0}, "rack": {"had_it": false, "error": null, "took_ms": 1500},
+    }});
+    insta::assert_snapshot!(toolchain::warmed(&of(warmed)), @r"
+    /usr/bin/gcc: desk had it
+    /usr/bin/gcc: rack has it, after 1.5 s
+    ");
+    let verified = json!({ "toolchains": [
+        {"program": "/usr/bin/gcc", "files": 2, "bytes": 2048, "n_changed": 0, "changed": []},
+        {"program": "/opt/cc", "files": 2, "bytes": 0, "n_changed": 1, "changed": ["/opt/cc: gone"]},
+    ]});
+    insta::assert_snapshot!(toolchain::verified(&of(verified)), @r"
+    /usr/bin/gcc: 2 files, 2.0 KiB: as agents were told
+    /opt/cc: 1 of 2 files not as agents were told
+        /opt/cc: gone
+    hint: `buildbee toolchain gc` forgets it; the next compile looks at it again
+    ");
+    let entries = json!({ "entries": { "http": "127.0.0.1:7473", "asked": 20, "found": 12, "found_at_peers": 8, "put": 8, "untold": 1 } });
+    let shown = status(&of(entries));
+    assert!(
+        shown.contains("ccache      http://127.0.0.1:7473/, 12 of 20 found (8 at peers), 8 put, 1 not at peers yet\n"),
+        "{shown}"
+    );
+}

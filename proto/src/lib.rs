@@ -21,6 +21,7 @@ pub mod codec;
 pub mod control;
 pub mod digest;
 pub mod double;
+pub mod entry;
 pub mod error;
 pub mod exchange;
 pub mod execute;

@@ -62,6 +62,10 @@ pub const MAX_LOCAL_FRAME: usize = 64 << 20;
 pub const MAX_ANNOUNCED_BLOBS: usize = 16;
 /// Bytes of these, in all.
 pub const MAX_ANNOUNCED_BYTES: usize = 64 << 10;
+/// Value of one entry of another tool's cache.
+pub const MAX_ENTRY_BYTES: u64 = 128 << 20;
+/// Its name.
+pub const MAX_ENTRY_NAME_BYTES: usize = 1024;
 /// Results that are asked for, or released, together.
 pub const MAX_RESULTS_PER_REQUEST: usize = 256;
 /// One filter: 16 bits for each of a million entries.

@@ -29,6 +29,8 @@ pub const KEEPALIVE_INTERVAL_MS: u64 = 500;
 pub const RUN_VARIABLE: &str = "BUILDBEE_RUN";
 /// Longest value of it in bytes.
 pub const MAX_RUN_BYTES: usize = 64;
+/// Longest `PATH` in bytes.
+pub const MAX_SEARCH_BYTES: usize = 64 << 10;
 
 /// To the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,8 @@ pub enum LocalCall {
     LocalDone(LocalOutcome),
     /// A question or an order from the command line; the answer is JSON.
     Admin(AdminCall),
+    /// The other end speaks HTTP from [`LocalReply::Entries`] on: it reads and writes entries of another tool's cache.
+    Entries,
 }
 
 /// One start of a compiler, as the operating system gave it.
@@ -150,6 +154,14 @@ pub enum LocalReply {
         #[serde(deserialize_with = "bounded::texts::<_, MAX_ARGUMENTS, MAX_PATH_BYTES>")]
         extra_arguments: Vec<String>,
     },
+    /// Answer to [`LocalCall::Entries`]: HTTP follows.
+    Entries,
+    /// Still at it, and for a reason that may take a while. Only to wrappers whose standard error is a terminal.
+    Waiting {
+        /// One line for the user, in place of the last one; empty: nothing any more.
+        #[serde(deserialize_with = "bounded::text::<_, MAX_ERROR_TEXT_BYTES>")]
+        text: String,
+    },
 }
 
 /// From the command line. Order is the wire format: append only.
@@ -194,6 +206,36 @@ pub enum AdminCall {
         /// The value of [`RUN_VARIABLE`] in its environment.
         #[serde(deserialize_with = "bounded::text::<_, MAX_RUN_BYTES>")]
         run: String,
+    },
+    /// Drop from the local cache what is of no use, and the least recently used beyond this size.
+    CacheGc {
+        /// `None`: the size that the settings allow.
+        max_bytes: Option<u64>,
+    },
+    /// Toolchains that the daemon knows.
+    Toolchains,
+    /// One of them, with its files.
+    Toolchain {
+        /// The compiler's path, or the beginning of the toolchain's name.
+        #[serde(deserialize_with = "bounded::text::<_, MAX_PATH_BYTES>")]
+        which: String,
+    },
+    /// Read their files, and compare.
+    ToolchainVerify {
+        /// As above; `None`: all of them.
+        #[serde(deserialize_with = "bounded::optional_text::<_, MAX_PATH_BYTES>")]
+        which: Option<String>,
+    },
+    /// Forget those of compilers that have changed or are gone.
+    ToolchainGc,
+    /// Have every agent make one present.
+    ToolchainWarm {
+        /// The compiler's path.
+        #[serde(deserialize_with = "bounded::text::<_, MAX_PATH_BYTES>")]
+        program: String,
+        /// `PATH` of who asks.
+        #[serde(deserialize_with = "bounded::text::<_, MAX_SEARCH_BYTES>")]
+        search: String,
     },
 }
 

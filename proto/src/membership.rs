@@ -146,8 +146,17 @@ pub struct Roster {
 impl Roster {
     /// Whether `peer` is an agent of the farm, and was not sent away.
     pub fn has_agent(&self, peer: &PeerId) -> bool {
-        let enrolled = self.members.binary_search_by_key(peer, |(member, _)| *member);
-        enrolled.is_ok_and(|at| self.members[at].1 == Role::Agent) && self.revoked.binary_search(peer).is_err()
+        self.role_of(peer) == Some(Role::Agent)
+    }
+
+    /// Whether `peer` is one of those who build or lend, and was not sent away.
+    pub fn has_peer(&self, peer: &PeerId) -> bool {
+        matches!(self.role_of(peer), Some(Role::Agent | Role::Client))
+    }
+
+    fn role_of(&self, peer: &PeerId) -> Option<Role> {
+        let at = self.members.binary_search_by_key(peer, |(member, _)| *member).ok()?;
+        self.revoked.binary_search(peer).is_err().then(|| self.members[at].1)
     }
 }
 

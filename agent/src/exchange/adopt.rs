@@ -1,16 +1,20 @@
-//! Takes in results that other agents announce: checks who ran and signed them, stores them with their blobs, which come along or are
-//! fetched.
+//! Takes in results that other agents announce, and [entries](buildbee_proto::entry) of members' other tools: checks who ran and signed them,
+//! stores them with their blobs, which come along or are fetched.
 //!
 //! What comes with all it needs is stored at once, and the announcer is told so. What has to be fetched waits its turn, one result at a time: it
 //! is not urgent, and must not compete with inputs of actions; the announcer asks again. Not here: whether this agent is responsible for the
 //! key, which is the announcer's judgement; the store's size bounds what a zealous one can do.
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use buildbee_p2p::identity::verify_result;
 use buildbee_p2p::node::Node;
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
+use buildbee_proto::entry::Entry;
 use buildbee_proto::limits::MAX_OUTPUT_BYTES;
-use buildbee_proto::outcome::SignedResult;
+use buildbee_proto::membership::Roster;
+use buildbee_proto::outcome::{ActionResult, SignedResult};
 use buildbee_proto::peer::PeerId;
 use buildbee_store::{PutError, Store};
 use thiserror::Error;
@@ -24,6 +28,8 @@ use super::kept::Kept;
 
 /// Announcements that may wait.
 const MAX_WAITING: usize = 64;
+/// How far the clocks of two members may be apart. An entry from the future would be the newest until then.
+const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// A result that a peer wants kept here.
 #[derive(Clone, Debug)]
@@ -45,6 +51,9 @@ pub enum AdoptError {
     /// No sandbox of a member's made it.
     #[error("it did not run in an agent's sandbox")]
     Untrusted,
+    /// It would be the newest for long.
+    #[error("it was put in the future: the clock of one of the two machines is wrong")]
+    Future,
     /// Failures may have any cause.
     #[error("the program failed, which is not kept")]
     Failure,
@@ -71,7 +80,7 @@ impl AdoptError {
         match self {
             Self::Put(error) => !matches!(error, PutError::Mismatch { .. }),
             Self::Busy | Self::Fetch(_) | Self::Task(_) => true,
-            Self::Forged | Self::Untrusted | Self::Failure | Self::TooLarge => false,
+            Self::Forged | Self::Untrusted | Self::Future | Self::Failure | Self::TooLarge => false,
         }
     }
 }
@@ -138,10 +147,14 @@ impl Adopter {
         if result.exit_code != 0 {
             return Err(AdoptError::Failure);
         }
-        let runner = result.provenance.peer;
-        let enrolled = || self.node.roster().is_some_and(|roster| roster.value.has_agent(&runner));
-        if !result.provenance.sandboxed || !(runner == announced.by || enrolled()) {
+        let (runner, entry) = (result.provenance.peer, Entry::of(result));
+        let is_trusted =
+            runner == announced.by || self.node.roster().is_some_and(|roster| counts(&roster.value, result));
+        if !is_trusted || !(result.provenance.sandboxed || entry.is_some()) {
             return Err(AdoptError::Untrusted);
+        }
+        if entry.is_some_and(|entry| entry.put_at_ms > latest_ms()) {
+            return Err(AdoptError::Future);
         }
         let blobs = blobs_of(result);
         let n_bytes = blobs.iter().fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes));
@@ -165,10 +178,11 @@ impl Adopter {
             let Announced { result, blobs: contents, .. } = announced;
             let action = result.result.action;
             // What was made by somebody who was sent away since has to make room.
-            let is_trusted = |known: &SignedResult| {
-                roster.as_ref().is_none_or(|roster| roster.value.has_agent(&known.result.provenance.peer))
+            let stays = |known: &SignedResult| {
+                let is_trusted = roster.as_ref().is_none_or(|roster| counts(&roster.value, &known.result));
+                is_trusted && !replaces(&result.result, &known.result)
             };
-            if complete_result(&store, &action).is_some_and(|known| is_trusted(&known)) {
+            if complete_result(&store, &action).is_some_and(|known| stays(&known)) {
                 return Ok(());
             }
             if !verify_result(&result) {
@@ -183,4 +197,24 @@ impl Adopter {
         });
         putting.await?
     }
+}
+
+/// Whether it comes from somebody whose word counts for what it is.
+fn counts(roster: &Roster, result: &ActionResult) -> bool {
+    let by = &result.provenance.peer;
+    roster.has_agent(by) || Entry::of(result).is_some() && roster.has_peer(by)
+}
+
+/// Of one action any result will do; of entries with one name the newest counts.
+fn replaces(new: &ActionResult, known: &ActionResult) -> bool {
+    match (Entry::of(new), Entry::of(known)) {
+        (Some(new), Some(known)) => new.is_newer_than(&known),
+        _ => false,
+    }
+}
+
+/// When an entry may have been put at the latest: clocks differ.
+fn latest_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from((now + MAX_CLOCK_DIFFERENCE).as_millis()).unwrap_or(u64::MAX)
 }

@@ -11,6 +11,7 @@ use buildbee_p2p::node::Sender;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
+use buildbee_proto::entry::Entry;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::exchange::{AWAIT_INTERVAL_MS, CacheReply, CacheRequest, FilterMark, FilterUpdate};
 use buildbee_proto::hint::Hint;
@@ -235,8 +236,8 @@ impl CacheServer {
         let refused = |code, error: &dyn std::fmt::Display| {
             Answer::Now(CacheReply::Refused(WireError::new(code, Retry::Never, error)))
         };
-        let Sender::Member { peer, role: Role::Agent, .. } = from else {
-            return refused(ErrorCode::Refused, &"only agents announce results");
+        let Sender::Member { peer, role, .. } = from else {
+            return refused(ErrorCode::Refused, &"only members announce results");
         };
         if blobs.iter().map(|blob| blob.0.len()).sum::<usize>() > MAX_ANNOUNCED_BYTES {
             return refused(ErrorCode::Invalid, &"too much is announced at once");
@@ -245,6 +246,11 @@ impl CacheServer {
             Ok(result) => result,
             Err(error) => return refused(ErrorCode::Invalid, &error),
         };
+        // Of clients no result counts, but what their own tools keep here.
+        let is_own_entry = || Entry::of(&result.result).is_some_and(|entry| entry.by == *peer);
+        if *role != Role::Agent && !is_own_entry() {
+            return refused(ErrorCode::Refused, &"only agents announce results of actions");
+        }
         let (action, named) = (result.result.action, blobs_of(&result.result));
         match self.adopter.adopt(Announced { by: *peer, result, blobs }).await {
             Ok(Adopted::Stored) => Answer::Kept(self.lasting.ask(action, named)),

@@ -454,6 +454,22 @@ impl Index {
         })
     }
 
+    /// The least wanted without which no more than `bytes` are taken, or all that may go.
+    pub(crate) fn beyond(&self, bytes: u64) -> Vec<Key> {
+        let (mut left, mut victims) = (self.used_bytes, Vec::new());
+        for slot in self.least_wanted() {
+            if left <= bytes {
+                break;
+            }
+            let key = slot.key();
+            if !self.is_pinned(&key) {
+                left = left.saturating_sub(slot.total_bytes());
+                victims.push(key);
+            }
+        }
+        victims
+    }
+
     pub(crate) fn is_pinned(&self, key: &Key) -> bool {
         key.kind == Kind::Blob && self.pins.contains_key(&key.digest)
     }

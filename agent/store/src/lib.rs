@@ -24,6 +24,7 @@
 
 mod blobs;
 mod chunk_lists;
+mod collect;
 mod copy;
 mod error;
 #[cfg(test)]
@@ -65,6 +66,7 @@ mod power_tests;
 mod store_tests;
 
 pub use chunk_lists::ChunkLists;
+pub use collect::Collected;
 pub use error::{LinkError, OpenError, PutError, ReadError};
 pub use index::Worth;
 pub use inode::sealed_time;

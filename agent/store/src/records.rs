@@ -131,6 +131,11 @@ impl Store {
         Ok(manifest)
     }
 
+    /// The same without counting it as used.
+    pub(crate) fn peek_manifest(&self, key: &Digest) -> Result<Option<Manifest>, ReadError> {
+        self.record(&Key { kind: Kind::Manifest, digest: *key })
+    }
+
     /// Counts a manifest that the caller has kept as used. False if it is not here any more. *In memory.*
     pub fn use_manifest(&self, key: &Digest) -> bool {
         self.inner.touch([Key { kind: Kind::Manifest, digest: *key }])

@@ -7,6 +7,7 @@ use buildbee_p2p::identity::Identity;
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
+use buildbee_proto::entry::{Entry, EntryName};
 use buildbee_proto::error::{ErrorCode, Retry};
 use buildbee_proto::exchange::{BlobHave, BlobRequest, CacheReply, CacheRequest};
 use buildbee_proto::limits::MAX_ANNOUNCED_BYTES;
@@ -176,4 +177,53 @@ async fn announced_blobs_that_the_result_does_not_name_are_not_taken_in() {
     let result = Bytes(liar.sign_result(result(b"large")).to_canonical());
     write_message(&mut stream, &CacheRequest::Announce { result, blobs: vec![large] }).await.unwrap();
     assert!(matches!(read_message(&mut stream).await.unwrap(), Some(CacheReply::Refused(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_keep_entries_of_their_own_and_nothing_else() {
+    let farm = Farm::new();
+    let agent = farm.agent(1).await;
+    let reader = farm.client(&agent).await;
+    let own = Identity::generate();
+    let (node, _inbound) = farm.node(own.clone(), Role::Client, &[]).await;
+    node.connect(agent.get().peer(), agent.get().addresses(), Duration::from_secs(10)).await.unwrap();
+    let mut stream = node.open(agent.get().peer(), Protocol::Cache).await.unwrap();
+    let name = EntryName::new("project/ab/cdef").unwrap();
+    let now = u64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    let entry = |value: &[u8], put_at_ms| Entry {
+        name: name.clone(),
+        value: Some(Digest::of(value)),
+        put_at_ms,
+        by: own.peer(),
+    };
+    let mut announce = async |result: ActionResult, by: &Identity, value: &[u8]| {
+        let (result, blobs) = (Bytes(by.sign_result(result).to_canonical()), vec![Bytes(value.to_vec())]);
+        write_message(&mut stream, &CacheRequest::Announce { result, blobs }).await.unwrap();
+        matches!(read_message(&mut stream).await.unwrap(), Some(CacheReply::Kept))
+    };
+    let kept = async || {
+        let found = found(&reader, agent.get().peer(), name.key()).await?;
+        Entry::of(&found.result).unwrap().value
+    };
+    let mut of_an_action = entry(b"lie", now).result();
+    of_an_action.action = Digest::of(b"an action");
+    assert!(!announce(of_an_action.clone(), &own, b"lie").await, "in an action's place");
+    of_an_action.provenance.sandboxed = true;
+    assert!(!announce(of_an_action, &own, b"lie").await, "as if an agent had made it");
+    let other = Identity::generate();
+    let foreign = Entry { by: other.peer(), ..entry(b"lie", now) };
+    assert!(!announce(foreign.result(), &other, b"lie").await, "for somebody else");
+    assert!(!announce(entry(b"lie", now).result(), &other, b"lie").await, "signed by another");
+    assert!(!announce(entry(b"lie", now + 40 * 24 * 3_600_000).result(), &own, b"lie").await, "from the future");
+    assert_eq!(kept().await, None);
+    assert!(announce(entry(b"first", now).result(), &own, b"first").await);
+    assert!(announce(entry(b"newer", now + 2).result(), &own, b"newer").await);
+    assert_eq!(kept().await, Some(Digest::of(b"newer")), "the newest counts");
+    assert!(announce(entry(b"late", now + 1).result(), &own, b"late").await);
+    assert_eq!(kept().await, Some(Digest::of(b"newer")), "whenever it comes");
+    let removed = Entry { value: None, ..entry(b"", now + 3) };
+    let nothing = Bytes(own.sign_result(removed.result()).to_canonical());
+    write_message(&mut stream, &CacheRequest::Announce { result: nothing, blobs: Vec::new() }).await.unwrap();
+    assert!(matches!(read_message(&mut stream).await.unwrap(), Some(CacheReply::Kept)));
+    assert_eq!(kept().await, None);
 }

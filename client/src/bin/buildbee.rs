@@ -23,6 +23,7 @@ pub mod rust {
 
 use wrapper::base_dir::add_prefix_map;
 use wrapper::become_compiler::{EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, become_command_line, become_compiler};
+use wrapper::notice::Notice;
 use wrapper::output::complain;
 use wrapper::program::{self, Compiler, NotFound, OwnFile, Request};
 use wrapper::rust_paths::{add_flags, add_prefix_maps};
@@ -81,6 +82,7 @@ fn compile(settings: &WrapperSettings, mut compiler: Compiler) -> ExitCode {
             std::env::vars_os(),
             settings.nesting,
             settings.temporary_dir.as_deref(),
+            Notice::new(settings.may_complain),
         ),
         Err(socket::SocketError::Nobody { .. }) => Ending::RunAlone("no-daemon"),
         Err(error) => {

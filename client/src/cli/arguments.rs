@@ -162,7 +162,17 @@ pub struct InstallLinks {
 #[derive(Debug, Subcommand)]
 pub enum Cache {
     /// How much it holds.
+    #[command(visible_alias = "stats")]
     Usage(Listing),
+    /// Drops what is of no use any more, and what was not used for longest beyond a size.
+    Gc {
+        /// How to show it.
+        #[command(flatten)]
+        listing: Listing,
+        /// Largest size to keep, as in "5 GiB". By default the settings' `cache_size`.
+        #[arg(long, value_name = "SIZE")]
+        size: Option<bytesize::ByteSize>,
+    },
     /// Reads all of it and drops what is damaged.
     Verify(Listing),
     /// Empties it.
@@ -181,6 +191,40 @@ pub enum Toolchain {
         /// The folder. Made if it is not there.
         #[arg(long, value_name = "DIR")]
         into: PathBuf,
+    },
+    /// Lists the compilers that the daemon knows as toolchains, and the agents that have them.
+    List(Listing),
+    /// Shows one of them, with its files.
+    Show {
+        /// How to show it.
+        #[command(flatten)]
+        listing: Listing,
+        /// The compiler, by its place or its name, or the beginning of the toolchain's id.
+        #[arg(value_name = "COMPILER")]
+        which: String,
+    },
+    /// Reads their files and compares them with what agents were told.
+    Verify {
+        /// How to show it.
+        #[command(flatten)]
+        listing: Listing,
+        /// One, as in `show`; by default all.
+        #[arg(value_name = "COMPILER")]
+        which: Option<String>,
+    },
+    /// Forgets those of compilers that have changed or are gone; agents drop theirs by themselves when they need room.
+    Gc(Listing),
+    /// Has all agents that are there fetch compilers before a build needs them.
+    Warm {
+        /// How to show it.
+        #[command(flatten)]
+        listing: Listing,
+        /// The compilers (of C and C++), by their places or names.
+        #[arg(value_name = "COMPILER", required_unless_present = "list")]
+        compilers: Vec<PathBuf>,
+        /// A file with one of them a line; "#" begins a comment.
+        #[arg(long, value_name = "FILE")]
+        list: Option<PathBuf>,
     },
 }
 

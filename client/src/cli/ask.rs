@@ -15,7 +15,7 @@ use crate::wrapper::start;
 /// How long an answer may take.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
 
-/// How long it may take where the whole cache is read or removed first.
+/// How long it may take where the whole cache or toolchains are read, removed or sent first.
 const CACHE_WORK_TIME: Duration = Duration::from_secs(3600);
 
 /// Why there is no answer.
@@ -88,7 +88,11 @@ pub fn ask(socket: &Path, call: AdminCall, starting: Start) -> Result<String, As
     };
     let mut link = Link::new(stream);
     let patience = match call {
-        AdminCall::CacheVerify | AdminCall::CacheClear => CACHE_WORK_TIME,
+        AdminCall::CacheVerify
+        | AdminCall::CacheClear
+        | AdminCall::CacheGc { .. }
+        | AdminCall::ToolchainVerify { .. }
+        | AdminCall::ToolchainWarm { .. } => CACHE_WORK_TIME,
         _ => ANSWER_TIME,
     };
     link.send(LocalCall::Admin(call))?;

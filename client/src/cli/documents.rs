@@ -34,6 +34,26 @@ pub struct Status {
     pub warnings: Vec<String>,
     /// Compilers whose doubles were looked for.
     pub doubles: Vec<Double>,
+    /// What ccache and sccache keep.
+    pub entries: Entries,
+}
+
+/// What ccache and sccache have asked for since the daemon started.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Entries {
+    /// Where it is served over HTTP.
+    pub http: Option<String>,
+    /// Values asked for.
+    pub asked: u64,
+    /// Values found.
+    pub found: u64,
+    /// Those of them that peers had.
+    pub found_at_peers: u64,
+    /// Values put.
+    pub put: u64,
+    /// Values that peers have not stored yet.
+    pub untold: u64,
 }
 
 /// What came of looking for a compiler's double.
@@ -64,6 +84,28 @@ pub struct Farm {
     pub coordinator: Option<Coordinator>,
     /// Those known.
     pub agents: Vec<Agent>,
+    /// Toolchains that agents fetch from here now.
+    pub sending: Vec<Sending>,
+}
+
+/// A toolchain on its way.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Sending {
+    /// What the compiler says it is.
+    pub toolchain: String,
+    /// Who fetches it.
+    pub agents: Vec<String>,
+    /// Fetched by who is farthest behind.
+    pub files: u64,
+    /// All.
+    pub files_total: u64,
+    /// Fetched by who is farthest behind.
+    pub bytes: u64,
+    /// All.
+    pub bytes_total: u64,
+    /// At most, in seconds.
+    pub left_s: Option<u64>,
 }
 
 /// The coordinator as the daemon sees it.
@@ -276,6 +318,118 @@ pub struct CacheCleared {
     pub cleared: u64,
     /// Entries that running actions need.
     pub in_use: u64,
+}
+
+/// `cache gc`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CacheCollected {
+    /// Results that lacked content.
+    pub results: u64,
+    /// Indexes that led to none.
+    pub manifests: u64,
+    /// Entries beyond the size.
+    pub evicted: u64,
+    /// Room that this made.
+    pub bytes: u64,
+}
+
+/// `toolchain list`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Toolchains {
+    /// Sorted by program.
+    pub toolchains: Vec<Toolchain>,
+}
+
+/// One of them, and `toolchain show`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Toolchain {
+    /// Its name.
+    pub id: String,
+    /// The compiler.
+    pub program: String,
+    /// What it says it is.
+    pub label: String,
+    /// What it runs on.
+    pub host: String,
+    /// How many.
+    pub files: u64,
+    /// In all.
+    pub bytes: u64,
+    /// Whether it is still that.
+    pub current: bool,
+    /// Those that have it.
+    pub agents: Vec<String>,
+    /// With `show` alone.
+    pub contents: Vec<ToolchainFile>,
+}
+
+/// A file of a toolchain.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ToolchainFile {
+    /// Where it is here.
+    pub path: String,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// `toolchain verify`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct VerifiedToolchains {
+    /// Sorted by program.
+    pub toolchains: Vec<VerifiedToolchain>,
+}
+
+/// One of them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct VerifiedToolchain {
+    /// The compiler.
+    pub program: String,
+    /// How many were read.
+    pub files: u64,
+    /// Of the good ones.
+    pub bytes: u64,
+    /// How many are not as they were.
+    pub n_changed: u64,
+    /// Which, and why.
+    pub changed: Vec<String>,
+}
+
+/// `toolchain gc`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct CollectedToolchains {
+    /// Compilers.
+    pub forgotten: Vec<String>,
+}
+
+/// `toolchain warm`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct WarmedToolchain {
+    /// The compiler.
+    pub program: String,
+    /// Why nothing was done.
+    pub error: Option<String>,
+    /// By name.
+    pub agents: BTreeMap<String, WarmedAgent>,
+}
+
+/// What became of it at one agent.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct WarmedAgent {
+    /// It was there before.
+    pub had_it: bool,
+    /// Why it has not got it.
+    pub error: Option<String>,
+    /// From asking to having.
+    pub took_ms: u64,
 }
 
 /// A document of any kind.

@@ -14,5 +14,6 @@ pub mod links;
 pub mod programs;
 mod run;
 pub mod shell;
+mod toolchain;
 
 pub use run::main;

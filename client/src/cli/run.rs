@@ -10,12 +10,10 @@ use serde_json::Value;
 
 use super::arguments::{Arguments, Cache, Command, EnvArguments, Farm, InstallLinks, Listing, Toolchain, Traced};
 use super::ask::{AskError, Start, ask};
-use super::{around, background, documents, explain, join, links, programs, shell};
+use super::{around, background, documents, explain, join, links, programs, shell, toolchain};
 use crate::config::{self, Settings};
 use crate::exit::{ENVIRONMENT, Failure, SUCCESS, USER};
 use crate::journal::activity::Activity;
-use crate::toolchain::double;
-use crate::toolchain::rust::Caller;
 use crate::wrapper::output;
 use crate::{doctor, farm_up, top, trace, ui};
 
@@ -56,7 +54,7 @@ fn run(command: Command) -> Result<u8, Failure> {
     match &command {
         Command::Env(asked) => return env(asked),
         Command::InstallLinks(asked) => return install_links(asked),
-        Command::Toolchain(Toolchain::Pack { compilers, into }) => return pack(compilers, into),
+        Command::Toolchain(Toolchain::Pack { compilers, into }) => return toolchain::pack(compilers, into),
         _ => {}
     }
     let settings = Settings::load().map_err(Failure::user)?;
@@ -68,6 +66,11 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Cache(Cache::Usage(listing)) => show(&settings, AdminCall::CacheUsage, listing, ui::cache_usage),
         Command::Cache(Cache::Verify(listing)) => show(&settings, AdminCall::CacheVerify, listing, ui::cache_verified),
         Command::Cache(Cache::Clear(listing)) => show(&settings, AdminCall::CacheClear, listing, ui::cache_cleared),
+        Command::Cache(Cache::Gc { listing, size }) => {
+            let call = AdminCall::CacheGc { max_bytes: size.map(|size| size.as_u64()) };
+            show(&settings, call, listing, ui::cache_collected)
+        }
+        Command::Toolchain(command) => toolchain::run(&settings, &command),
         Command::Stop => {
             ask(&settings.socket, AdminCall::Stop, Start::Never)?;
             ui::print("the daemon leaves once what runs is done\n");
@@ -85,7 +88,7 @@ fn run(command: Command) -> Result<u8, Failure> {
         Command::Trace { which } => trace(&settings, which),
         Command::Run { command } => around::run(&settings, &command),
         // Handled before the settings were read.
-        Command::Doctor(_) | Command::Env(_) | Command::InstallLinks(_) | Command::Toolchain(_) => Ok(SUCCESS),
+        Command::Doctor(_) | Command::Env(_) | Command::InstallLinks(_) => Ok(SUCCESS),
     }
 }
 
@@ -114,35 +117,6 @@ fn install_links(asked: &InstallLinks) -> Result<u8, Failure> {
     Ok(if report.left.is_empty() { SUCCESS } else { ENVIRONMENT })
 }
 
-fn pack(compilers: &[PathBuf], into: &Path) -> Result<u8, Failure> {
-    let (into, search) = (absolute(into)?, config::shell_variables().path);
-    for compiler in compilers {
-        let program = double::find(compiler, &search).ok_or_else(|| {
-            Failure::user(format!("{}: there is no such program\nhint: name it by its whole path", compiler.display()))
-        })?;
-        if double::is_rustc(&program) {
-            let variables = config::rust_variables();
-            let caller = Caller {
-                program: &program,
-                cwd: Path::new("/"),
-                home: variables.home.as_deref(),
-                rustup_home: variables.rustup_home.as_deref(),
-                rustup_toolchain: variables.rustup_toolchain.as_deref(),
-                target: None,
-            };
-            for double in double::pack_rustc(&caller, &into).map_err(|error| Failure::environment(error.to_string()))? {
-                ui::print(&format!("packed {}\n", double.label()));
-            }
-            continue;
-        }
-        for program in [Some(program.clone()), double::sibling(&program)].into_iter().flatten() {
-            let packed = double::pack(&program, &into).map_err(|error| Failure::environment(error.to_string()))?;
-            ui::print(&format!("packed {}\n", packed.label()));
-        }
-    }
-    Ok(SUCCESS)
-}
-
 /// What is not running remembers nothing, so no daemon is started for it.
 fn trace(settings: &Settings, which: Traced) -> Result<u8, Failure> {
     let json = ask(&settings.socket, AdminCall::Activity { after: 0, limit: u32::MAX }, Start::Never)?;
@@ -159,7 +133,7 @@ fn trace(settings: &Settings, which: Traced) -> Result<u8, Failure> {
     Ok(SUCCESS)
 }
 
-fn absolute(folder: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn absolute(folder: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(folder).map_err(|error| {
         Failure::user(format!("{}: {error}\nhint: name the folder by its whole path", folder.display()))
     })

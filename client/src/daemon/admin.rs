@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use buildbee_proto::digest::Digest;
 use buildbee_proto::local::{AdminCall, LocalReply};
-use buildbee_store::VerifyReport;
+use buildbee_store::{Collected, Store, VerifyReport};
 use serde_json::{Value, json};
 
 use super::context::{Context, unix_now};
 use super::link::{LinkError, WrapperLink};
+use super::toolchains;
 use crate::journal::explain::{Explanation, explanations};
 
 /// Actions that one answer holds at most.
@@ -45,6 +46,12 @@ async fn document(context: &Arc<Context>, call: AdminCall) -> Value {
         }
         AdminCall::RunStats { run } => serde_json::to_value(context.journal.run_stats(&run)).unwrap_or(Value::Null),
         AdminCall::CacheUsage => context.cache_usage(),
+        AdminCall::CacheGc { max_bytes } => cache_work(context, move |store| Ok(collect(store, max_bytes))).await,
+        AdminCall::Toolchains => toolchains::list(context).await,
+        AdminCall::Toolchain { which } => toolchains::show(context, &which).await,
+        AdminCall::ToolchainVerify { which } => toolchains::verify(context, which.as_deref()).await,
+        AdminCall::ToolchainGc => toolchains::gc(context).await,
+        AdminCall::ToolchainWarm { program, search } => Box::pin(toolchains::warm(context, &program, &search)).await,
         AdminCall::CacheVerify => {
             cache_work(context, |store| serde_json::to_value(Verified::from(store.verify()))).await
         }
@@ -79,6 +86,13 @@ where
         Ok(Some(Ok(document))) => document,
         _ => Value::Null,
     }
+}
+
+/// The document of `cache gc --json`.
+fn collect(store: &Store, max_bytes: Option<u64>) -> Value {
+    let Collected { n_results, n_manifests, n_evicted, bytes } =
+        store.collect(max_bytes.unwrap_or(store.usage().max_bytes));
+    json!({ "results": n_results, "manifests": n_manifests, "evicted": n_evicted, "bytes": bytes })
 }
 
 /// The document of `cache verify --json`.

@@ -20,10 +20,11 @@ use super::context::Context;
 use super::elsewhere::{Elsewhere, Found};
 use super::execute::{Ended, Executor};
 use super::invocation::Checked;
-use super::link::{LinkError, WrapperLink, run_alone};
+use super::link::{LinkError, Reason, WrapperLink, run_alone};
 use super::local_result::LocalRun;
 use super::peers;
 use super::plan::{Plan, Planned, other_messages, plan};
+use super::speaking::OneSpeaks;
 use crate::config::Racing;
 use crate::dispatch::attempt::RemoteResult;
 use crate::dispatch::job::Job;
@@ -87,6 +88,11 @@ impl Session {
             Opening::Call(call) => self.plan(call).await,
             Opening::Planned(planned) => planned,
         };
+        match &planned {
+            Planned::Miss(plan) => self.tell(&plan.call),
+            Planned::CrateMiss(plan) => self.tell(&plan.call),
+            _ => {}
+        }
         match planned {
             Planned::Hit(plan, hit) => {
                 let record = plan.record();
@@ -96,6 +102,15 @@ impl Session {
             Planned::CrateHit(plan, hit) => self.finish_crate(Arc::from(plan), hit).await,
             Planned::CrateMiss(plan) => self.make_crate(Arc::from(plan)).await,
             Planned::Local(record, why) => self.pass(*record, why).await,
+        }
+    }
+
+    /// On a terminal the user is told of toolchains on their way to agents, which the first compiles of a farm wait for.
+    fn tell(&self, call: &Checked) {
+        if let Some(farm) = self.context.farm.clone().filter(|_| call.stderr_is_terminal) {
+            let columns = call.columns.and_then(|columns| usize::try_from(columns).ok());
+            let speaking = OneSpeaks::new(&self.context.speaking);
+            self.link.tell(Reason(Box::new(move || speaking.say(farm.on_their_way(columns)))));
         }
     }
 

@@ -20,6 +20,7 @@ use crate::config::Settings;
 use crate::dispatch::farm::Farm;
 use crate::doubles::Doubles;
 use crate::doubles::memory::Memory;
+use crate::entries::http::Endpoint;
 use crate::inputs::discover::Discovery;
 use crate::inputs::filehash::FileHashes;
 use crate::journal::activity::{Action, Activity, Ongoing};
@@ -66,8 +67,12 @@ pub struct Context {
     pub cache: LocalCache,
     /// The farm, if the user has joined one.
     pub farm: Option<Farm>,
+    /// What ccache and sccache keep.
+    pub entries: Endpoint,
     /// Actions that may run here by choice.
     pub local_slots: Arc<Semaphore>,
+    /// One wrapper at a time tells its user what it waits for.
+    pub speaking: Arc<Semaphore>,
     /// Ends the daemon.
     pub stop: CancellationToken,
     /// Problems found at the start that the user should hear of in `status`.
@@ -140,6 +145,8 @@ pub struct Parts {
     /// See [`Context`].
     pub farm: Option<Farm>,
     /// See [`Context`].
+    pub entries: Endpoint,
+    /// See [`Context`].
     pub recorder: Option<PathBuf>,
     /// See [`Context`].
     pub journal: Journal,
@@ -150,7 +157,7 @@ pub struct Parts {
 impl Context {
     /// From its parts.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { settings, identity, cache, hashes, farm, recorder, journal, warnings } = parts;
+        let Parts { settings, identity, cache, hashes, farm, entries, recorder, journal, warnings } = parts;
         Arc::new(Self {
             toolchains: Toolchains::new(hashes.clone()).with_stores(settings.outboard.clone()),
             rustcs: RustToolchains::new(hashes.clone()),
@@ -163,6 +170,7 @@ impl Context {
             discovery: Discovery::new(hashes.clone()),
             crate_files: CrateFiles::default(),
             local_slots: Arc::new(Semaphore::new(settings.local_slots.min(Semaphore::MAX_PERMITS))),
+            speaking: Arc::new(Semaphore::new(1)),
             stop: CancellationToken::new(),
             started: Instant::now(),
             n_sessions: AtomicUsize::new(0),
@@ -176,6 +184,7 @@ impl Context {
             hashes,
             cache,
             farm,
+            entries,
             warnings,
         })
     }
@@ -260,14 +269,15 @@ impl Context {
             })
             .collect();
         let slots = self.settings.local_slots;
-        let warnings: Vec<_> = self.warnings.iter().cloned().chain(self.cache.trouble()).collect();
+        let warnings: Vec<_> =
+            (self.warnings.iter().cloned()).chain(self.cache.trouble()).chain(self.entries.trouble()).collect();
         json!({
             "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(), "uptime_s": self.started.elapsed().as_secs(),
             "socket": self.settings.socket.display().to_string(),
             "farm": self.farm.as_ref().map(Farm::status), "cache": self.cache_usage(),
             "local_slots": { "total": slots, "busy": slots.saturating_sub(self.local_slots.available_permits()) },
             "racing": self.settings.racing.word(), "running": running, "warnings": warnings,
-            "doubles": self.doubles.status(),
+            "doubles": self.doubles.status(), "entries": self.entries.status(),
         })
     }
 

@@ -4,7 +4,7 @@
 //! token that all work for it watches.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use buildbee_proto::codec::{CodecError, FRAME_HEADER_BYTES, Message, body_length, from_body, to_frame};
@@ -45,23 +45,20 @@ pub struct WrapperLink {
     writer: Arc<Mutex<OwnedWriteHalf>>,
     inbox: Mutex<mpsc::Receiver<LocalRequest>>,
     gone: CancellationToken,
+    reason: Arc<OnceLock<Reason>>,
     _keepalive: DropGuard,
 }
 
-impl WrapperLink {
-    /// Reads the first request, of which `received` has come already, and starts the signs of life.
-    pub async fn accept(stream: UnixStream, received: Vec<u8>) -> Result<(Self, LocalCall), LinkError> {
-        let (reader, writer) = stream.into_split();
-        let mut reader = received.as_slice().chain(reader);
-        let first: LocalRequest = read_frame(&mut reader).await?.ok_or(LinkError::Gone)?;
-        if first.version != LOCAL_VERSION {
-            send(&Mutex::new(writer), &LocalReply::WrongVersion { version: LOCAL_VERSION }).await?;
-            return Err(LinkError::Protocol);
-        }
-        // Before it is answered a wrapper has nothing more to say: what it sent is used up.
-        Ok((Self::over(reader.into_inner().1, writer), first.call))
-    }
+/// Says what a wrapper waits for now, if that is worth saying.
+pub struct Reason(pub Box<dyn Fn() -> Option<String> + Send + Sync>);
 
+impl std::fmt::Debug for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Reason")
+    }
+}
+
+impl WrapperLink {
     /// Over a connection whose first request has been read; starts the signs of life.
     pub fn answering(stream: UnixStream) -> Self {
         let (reader, writer) = stream.into_split();
@@ -74,8 +71,15 @@ impl WrapperLink {
         let gone = CancellationToken::new();
         let stop = CancellationToken::new();
         tokio::spawn(read_task(reader, requests, gone.clone(), stop.clone()));
-        tokio::spawn(keepalive_task(Arc::clone(&writer), gone.clone(), stop.clone()));
-        Self { writer, inbox: Mutex::new(inbox), gone, _keepalive: stop.drop_guard() }
+        let reason = Arc::default();
+        tokio::spawn(keepalive_task(Arc::clone(&writer), Arc::clone(&reason), gone.clone(), stop.clone()));
+        Self { writer, inbox: Mutex::new(inbox), gone, reason, _keepalive: stop.drop_guard() }
+    }
+
+    /// From now on the wrapper, whose standard error is a terminal, is told why it waits.
+    pub fn tell(&self, reason: Reason) {
+        // Told already: that reason is as good.
+        let _ = self.reason.set(reason);
     }
 
     /// Cancelled when the wrapper goes away.
@@ -97,6 +101,19 @@ impl WrapperLink {
             None => Err(LinkError::Gone),
         }
     }
+}
+
+/// Reads the first request on `stream`, of which `received` has come already.
+pub async fn first_call(mut stream: UnixStream, received: Vec<u8>) -> Result<(UnixStream, LocalCall), LinkError> {
+    let mut reader = received.as_slice().chain(&mut stream);
+    let first: LocalRequest = read_frame(&mut reader).await?.ok_or(LinkError::Gone)?;
+    if first.version != LOCAL_VERSION {
+        let (_reader, writer) = stream.into_split();
+        send(&Mutex::new(writer), &LocalReply::WrongVersion { version: LOCAL_VERSION }).await?;
+        return Err(LinkError::Protocol);
+    }
+    // Before it is answered nobody has more to say: what came is used up.
+    Ok((stream, first.call))
 }
 
 /// Has the wrapper become the compiler, without telling how that ended.
@@ -152,11 +169,25 @@ async fn read_task(
     }
 }
 
-async fn keepalive_task(writer: Arc<Mutex<OwnedWriteHalf>>, gone: CancellationToken, stop: CancellationToken) {
+async fn keepalive_task(
+    writer: Arc<Mutex<OwnedWriteHalf>>,
+    reason: Arc<OnceLock<Reason>>,
+    gone: CancellationToken,
+    stop: CancellationToken,
+) {
+    let mut has_told = false;
     let beat = async {
         loop {
             tokio::time::sleep(Duration::from_millis(KEEPALIVE_INTERVAL_MS)).await;
-            if send(&writer, &LocalReply::Working).await.is_err() {
+            let reply = match reason.get().and_then(|Reason(reason)| reason()) {
+                Some(text) => {
+                    has_told = true;
+                    LocalReply::Waiting { text }
+                }
+                None if std::mem::take(&mut has_told) => LocalReply::Waiting { text: String::new() },
+                None => LocalReply::Working,
+            };
+            if send(&writer, &reply).await.is_err() {
                 return;
             }
         }

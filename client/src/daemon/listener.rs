@@ -11,8 +11,10 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use buildbee_proto::local::LocalCall;
+use buildbee_proto::codec::to_frame;
+use buildbee_proto::local::{LocalCall, LocalReply};
 use nix::sys::socket::{Shutdown, shutdown};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -23,7 +25,7 @@ use super::admin;
 use super::compile::{Opening, Session};
 use super::context::Context;
 use super::door::{Door, Errand, OTHER_VIEW};
-use super::link::{LinkError, WrapperLink, run_alone};
+use super::link::{self, LinkError, WrapperLink, run_alone};
 use crate::journal::stages::StageClock;
 
 /// Threads at the door. A hit keeps one busy for less than a millisecond, and longer only where it waits for the disk.
@@ -45,6 +47,7 @@ pub async fn listen(context: &Arc<Context>, listener: UnixListener) -> io::Resul
         (0..N_DOORS).map(|_| open_door(context, &listener, &sessions)).collect::<io::Result<_>>()?;
     until_unwanted(context).await;
     tracing::info!("leaving");
+    context.entries.leave();
     // No new callers from here on; those under way finish.
     let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
     let all = u32::try_from(MAX_SESSIONS).unwrap_or(u32::MAX);
@@ -78,7 +81,9 @@ async fn until_unwanted(context: &Context) {
                 if n_calls != last_call.1 || context.n_sessions.load(Ordering::Relaxed) > 0 {
                     last_call = (Instant::now(), n_calls);
                 }
-                if last_call.0.elapsed() > context.settings.idle_timeout || inode() != own {
+                // Nobody who comes over HTTP could start it again.
+                let is_idle = context.settings.http_cache.is_none() && last_call.0.elapsed() > context.settings.idle_timeout;
+                if is_idle || inode() != own {
                     return;
                 }
             }
@@ -128,8 +133,14 @@ async fn session(context: &Arc<Context>, stream: BlockingStream, errand: Errand)
 
 async fn hear(context: &Arc<Context>, stream: UnixStream, received: Vec<u8>) -> Result<(), LinkError> {
     let caller = stream.peer_cred()?.pid();
-    let accepted = tokio::time::timeout(FIRST_REQUEST, WrapperLink::accept(stream, received));
-    let (link, call) = accepted.await.map_err(|_| LinkError::Gone)??;
+    let heard = tokio::time::timeout(FIRST_REQUEST, link::first_call(stream, received));
+    let (mut stream, call) = heard.await.map_err(|_| LinkError::Gone)??;
+    if call == LocalCall::Entries {
+        stream.write_all(&to_frame(&LocalReply::Entries)?).await?;
+        context.entries.on_socket(stream).await;
+        return Ok(());
+    }
+    let link = WrapperLink::answering(stream);
     match call {
         LocalCall::Compile(_) if !caller.is_some_and(|pid| context.sees_what(pid)) => {
             context.journal.noted(OTHER_VIEW);
@@ -140,6 +151,6 @@ async fn hear(context: &Arc<Context>, stream: UnixStream, received: Vec<u8>) -> 
             Box::pin(session.run(Opening::Invocation(invocation))).await
         }
         LocalCall::Admin(call) => admin::answer(context, &link, call).await,
-        LocalCall::LocalDone(_) => Err(LinkError::Protocol),
+        LocalCall::LocalDone(_) | LocalCall::Entries => Err(LinkError::Protocol),
     }
 }

@@ -23,7 +23,9 @@ pub mod plan;
 pub mod recent;
 pub mod recorder;
 pub mod scripts;
+pub mod speaking;
 pub mod start;
+pub mod toolchains;
 pub mod view;
 
 pub use start::{DaemonError, run};

@@ -6,11 +6,13 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use buildbee_p2p::enrolment::{Enrolment, EnrolmentError};
 use buildbee_p2p::identity::{Identity, IdentityError};
 use buildbee_p2p::papers::Files;
 use buildbee_p2p::private_file;
+use buildbee_p2p::tasks::Tasks;
 use buildbee_store::{Durability, Options, Store};
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
@@ -20,11 +22,16 @@ use super::context::{Context, Parts, unix_now};
 use super::{listener, recorder};
 use crate::config::Settings;
 use crate::dispatch::farm::Farm;
+use crate::entries::http::Endpoint;
+use crate::entries::shelf::Shelf;
+use crate::entries::telling;
 use crate::inputs::filehash::FileHashes;
 use crate::journal::Journal;
 
 /// Threads that read, hash and write files.
 const MAX_BLOCKING_THREADS: usize = 32;
+/// How long requests for entries may go on at the end.
+const ENTRIES_GRACE: Duration = Duration::from_millis(500);
 /// Where the recorder's library is copied if it can't be named to the loader where it is, nor in the state folder.
 const TEMPORARY: &str = "/tmp";
 /// In the state folder: digests of toolchains' files.
@@ -73,7 +80,7 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
     let served = runtime.block_on(serve(settings.clone()));
     // Whoever connects from here on finds nobody and starts the next one.
     let _ = fs::remove_file(&settings.socket);
-    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    runtime.shutdown_timeout(Duration::from_secs(1));
     served
 }
 
@@ -91,7 +98,9 @@ async fn serve(settings: Settings) -> Result<(), DaemonError> {
         tracing::warn!("{warning}");
     }
     let socket = settings.socket.clone();
-    let context = Context::new(Parts { settings, identity, cache, hashes, farm, recorder, journal, warnings });
+    let tasks = Tasks::new();
+    let entries = open_entries(&settings, &cache, &identity, farm.as_ref(), &tasks).await;
+    let context = Context::new(Parts { settings, identity, cache, hashes, farm, entries, recorder, journal, warnings });
     // The lock is ours, so a socket that is there has no owner.
     let _ = fs::remove_file(&socket);
     let file = |error| DaemonError::File { path: socket.clone(), error };
@@ -99,6 +108,7 @@ async fn serve(settings: Settings) -> Result<(), DaemonError> {
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).map_err(file)?;
     tracing::info!(socket = %socket.display(), version = env!("CARGO_PKG_VERSION"), "listening");
     let listened = listener::listen(&context, listener).await;
+    tasks.stop(ENTRIES_GRACE).await;
     if let Some(farm) = &context.farm {
         farm.stop().await;
     }
@@ -122,6 +132,27 @@ async fn open_cache(settings: &Settings, warnings: &mut Vec<String>) -> Option<S
             None
         }
     }
+}
+
+/// What ccache and sccache keep, and who serves it.
+async fn open_entries(
+    settings: &Settings,
+    cache: &LocalCache,
+    identity: &Identity,
+    farm: Option<&Farm>,
+    tasks: &Tasks,
+) -> Endpoint {
+    let store = cache.store().cloned();
+    let queue = farm.cloned().zip(store.clone()).map(|(farm, store)| {
+        let (queue, waiting) = telling::queue();
+        tasks.spawn("tell of entries", telling::tell_task(farm, store, waiting, tasks.token()));
+        queue
+    });
+    let endpoint = Endpoint::new(Shelf::new(store, identity.clone(), farm.cloned(), queue));
+    if let Some(address) = settings.http_cache {
+        endpoint.open(address, tasks).await;
+    }
+    endpoint
 }
 
 async fn join_farm(

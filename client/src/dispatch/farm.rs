@@ -232,6 +232,7 @@ impl Farm {
     pub fn lend(&self, toolchain: &Parts, blobs: impl IntoIterator<Item = (Digest, Source)>) -> Loan {
         let known = self.state().toolchains.contains_key(&toolchain.id);
         if !known {
+            self.shared.lender.watch(toolchain);
             let files = toolchain.files.iter().map(|(path, digest)| (*digest, Source::File(path.clone())));
             let directories =
                 toolchain.directories.iter().map(|(digest, bytes)| (*digest, Source::Bytes(Arc::clone(bytes))));
@@ -242,6 +243,11 @@ impl Farm {
             }
             state.toolchains.insert(toolchain.id, loan);
         }
+        self.shared.lender.lend(blobs)
+    }
+
+    /// Lends `blobs` for as long as the loan lives.
+    pub fn lend_blobs(&self, blobs: impl IntoIterator<Item = (Digest, Source)>) -> Loan {
         self.shared.lender.lend(blobs)
     }
 
@@ -283,6 +289,40 @@ impl Farm {
     /// Whether an agent that is connected runs programs of `host`; `None`: no agent is connected.
     pub fn lends_to(&self, host: &str) -> Option<bool> {
         self.state().board.lends_to(host)
+    }
+
+    /// A line of `columns` at most on the toolchain on its way that is farthest behind.
+    pub fn on_their_way(&self, columns: Option<usize>) -> Option<String> {
+        let all = self.shared.lender.on_their_way();
+        let one = all.iter().max_by_key(|one| one.n_bytes.1 - one.n_bytes.0)?;
+        Some(one.line(columns, |agent| self.name_of(agent)))
+    }
+
+    /// Names of the agents that have a toolchain, as far as the coordinator has told.
+    pub fn holders(&self, toolchain: &ToolchainId) -> Vec<String> {
+        let agents = self.state().board.list();
+        let holders = agents.into_iter().filter(|(info, ..)| info.offer.toolchains.contains(toolchain));
+        holders.map(|(info, ..)| info.offer.name).collect()
+    }
+
+    /// Agents that are connected and run programs of `host`, with their names.
+    pub fn agents_for(&self, host: &str) -> Vec<(PeerId, String)> {
+        let agents = self.state().board.list();
+        let fit = agents.into_iter().filter(|(info, connected, ..)| *connected && info.offer.host == host);
+        fit.map(|(info, ..)| (info.peer, info.offer.name)).collect()
+    }
+
+    /// Ends the loans of all toolchains but these. How many.
+    pub fn lend_only(&self, toolchains: &[ToolchainId]) -> usize {
+        let mut ended = Vec::new();
+        {
+            let mut state = self.state();
+            let gone: Vec<ToolchainId> =
+                state.toolchains.keys().filter(|id| !toolchains.contains(id)).copied().collect();
+            ended.extend(gone.iter().filter_map(|id| state.toolchains.remove(id)));
+        }
+        // The loans take a lock of their own.
+        ended.len()
     }
 
     /// Waits until [`seat`](Self::seat) may answer differently, for at most `at_most`. May return early.
@@ -428,13 +468,15 @@ impl Farm {
             })
             .collect();
         let membership = self.membership();
+        let sending = self.shared.lender.on_their_way();
+        let sending: Vec<_> = sending.iter().map(|one| one.document(|agent| self.name_of(agent))).collect();
         json!({
             "id": membership.farm.to_string(), "name": membership.name, "role": membership.role.to_string(),
             "coordinator": {
                 "peer": coordinator.to_string(), "connected": self.state().coordinator_connected,
                 "address": address(&coordinator).or_else(|| self.shared.enrolment.addresses.first().cloned()),
             },
-            "agents": agents,
+            "agents": agents, "sending": sending,
         })
     }
 

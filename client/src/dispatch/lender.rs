@@ -25,7 +25,9 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
+use super::progress::{OnItsWay, Progress};
 use crate::journal::Journal;
+use crate::toolchain::Parts;
 
 /// How long a stream may stay without a request.
 const IDLE_DEADLINE: Duration = Duration::from_secs(60);
@@ -63,6 +65,9 @@ pub struct Lender {
     turns: Arc<Semaphore>,
     /// When something was last sent to each agent.
     moved: Arc<Mutex<HashMap<PeerId, Instant>>>,
+    /// How far toolchains are.
+    progress: Arc<Mutex<Progress>>,
+    since: Instant,
 }
 
 impl Default for Lender {
@@ -72,6 +77,8 @@ impl Default for Lender {
             lists: ChunkLists::default(),
             turns: Arc::new(Semaphore::new(MAX_CHUNKS_IN_MEMORY)),
             moved: Arc::default(),
+            progress: Arc::default(),
+            since: Instant::now(),
         }
     }
 }
@@ -208,6 +215,21 @@ impl Lender {
         moved.insert(agent, Instant::now());
     }
 
+    // Counts alone: a panic would leave some that are a little off.
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells from now on how far the toolchain of `parts` is.
+    pub fn watch(&self, parts: &Parts) {
+        self.progress().watch(self.since.elapsed(), parts);
+    }
+
+    /// Toolchains that agents take from here now.
+    pub fn on_their_way(&self) -> Vec<OnItsWay> {
+        self.progress().now(self.since.elapsed())
+    }
+
     /// When `agent` last took something.
     pub fn last_moved(&self, agent: &PeerId) -> Option<Instant> {
         self.moved_table().get(agent).copied()
@@ -292,7 +314,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
         match reading(&self.lender, move |lender| lender.content(&digest)).await {
             Some(content) => {
                 write_message(&mut self.stream, &BlobHeader::Found).await?;
-                self.write(&content).await
+                self.write(&digest, &content, true).await
             }
             None => write_message(&mut self.stream, &BlobHeader::Missing).await,
         }
@@ -308,7 +330,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
             let (_turn, content) = read_chunk(&self.lender, blob, index).await;
             // It changed while it was sent: the agent must not take what follows for the rest.
             let content = content.ok_or_else(|| io::Error::other("a lent file changed"))?;
-            self.write(&content).await?;
+            self.write(&blob, &content, index + 1 == n_chunks(&blob)).await?;
         }
         Ok(())
     }
@@ -340,19 +362,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Serving<S> {
         match content {
             Some(content) => {
                 write_message(&mut self.stream, &BlobHeader::Found).await?;
-                self.write(&content).await
+                self.write(&blob, &content, index + 1 == n_chunks(&blob)).await
             }
             None => write_message(&mut self.stream, &BlobHeader::Missing).await,
         }
     }
 
-    async fn write(&mut self, content: &[u8]) -> Result<(), FrameError> {
+    /// Sends `content` of the blob `of`, after which nothing of it is left to send if it is the `last`.
+    async fn write(&mut self, of: &Digest, content: &[u8], last: bool) -> Result<(), FrameError> {
         for piece in content.chunks(PIECE_BYTES) {
             in_time(self.stream.write_all(piece)).await?;
             self.lender.moved(self.agent);
         }
         in_time(self.stream.flush()).await?;
         self.lender.moved(self.agent);
+        self.lender.progress().took(self.lender.since.elapsed(), self.agent, of, content.len() as u64, last);
         self.journal.moved(content.len() as u64, 0);
         Ok(())
     }

@@ -27,7 +27,7 @@ use super::filters::{Filters, Says};
 use crate::inputs::discover::OutputPlace;
 
 /// A peer answers within this time, or is passed over, and not asked for a while.
-const DEADLINE: Duration = Duration::from_millis(250);
+pub(super) const DEADLINE: Duration = Duration::from_millis(250);
 /// Peers that are asked one question. One in four thousand says "perhaps" and has nothing.
 const MAX_ASKED: usize = 4;
 
@@ -138,7 +138,7 @@ pub async fn take(
 }
 
 /// Who of `responsive` may have what `fingerprint` stands for: by their filters, or else because they should have it.
-fn whom(
+pub(super) fn whom(
     roster: &Roster,
     responsive: &[PeerId],
     filters: &Filters,
@@ -188,7 +188,8 @@ fn acceptable(signed: &SignedResult, roster: &Roster, wanted: Wanted<'_>) -> boo
         && verify_result(signed)
 }
 
-async fn fetch(node: &Node, peer: PeerId, signed: SignedResult) -> Result<RemoteResult, AttemptError> {
+/// All content that `signed` names, from `peer`.
+pub(super) async fn fetch(node: &Node, peer: PeerId, signed: SignedResult) -> Result<RemoteResult, AttemptError> {
     let n_bytes = named(&signed).keys().map(|digest| digest.size_bytes).fold(0u64, u64::saturating_add);
     if n_bytes > MAX_RESULT_CONTENT_BYTES {
         return Err(AttemptError::BadResult("it is too large"));

@@ -48,7 +48,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// Of a difference, that much is shown.
 const MAX_SHOWN: usize = 160;
 /// The file that questions are about.
-const NOTHING: &str = "nothing";
+pub(crate) const NOTHING: &str = "nothing";
 
 /// Why there is no pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -328,7 +328,7 @@ pub(super) fn fails_here(source: &str, output: &Output) -> Failure {
 }
 
 /// What a question sees: a file and empty folders, since gcc fails where it finds none to look in.
-fn nothing(root: &Path, folders: &[String]) -> Result<Inputs, String> {
+pub(crate) fn nothing(root: &Path, folders: &[String]) -> Result<Inputs, String> {
     let path = root.join(NOTHING);
     let bytes = fs::read(&path).map_err(|error| error.to_string())?;
     let digest = Digest::of(&bytes);

@@ -43,6 +43,13 @@ pub struct Compiler {
     guards: Guards,
 }
 
+impl Compiler {
+    /// Whether everything is as it was. Only `stat`s where nothing changed. Blocks.
+    pub fn still_holds(&self) -> bool {
+        self.guards.still_hold()
+    }
+}
+
 /// Why a program is no compiler that the farm can use.
 #[derive(Debug, Error)]
 pub enum IdentifyError {
@@ -131,6 +138,13 @@ impl Toolchains {
         }
         known.insert((program.to_owned(), search.to_owned()), Arc::clone(&compiler));
         Ok(compiler)
+    }
+
+    /// Forgets those that are not as they were, and says which. Only `stat`s. Blocks.
+    pub fn forget_changed(&self) -> Vec<PathBuf> {
+        let stale: Vec<Arc<Compiler>> = self.list().into_iter().filter(|compiler| !compiler.still_holds()).collect();
+        self.known().retain(|_, known| !stale.iter().any(|stale| Arc::ptr_eq(stale, known)));
+        stale.iter().map(|compiler| compiler.program.clone()).collect()
     }
 
     /// All that are known, for listings.

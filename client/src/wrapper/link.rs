@@ -11,6 +11,7 @@ use buildbee_proto::local::{KEEPALIVE_INTERVAL_MS, LocalCall, LocalReply, LocalR
 use buildbee_proto::version::LOCAL_VERSION;
 use thiserror::Error;
 
+use super::notice::Notice;
 use super::silence::{self, FIRST_WORD, Silence};
 
 /// A daemon that says nothing for so long is taken for dead.
@@ -42,12 +43,20 @@ pub struct Link {
     stream: UnixStream,
     /// Received and not yet taken.
     received: Vec<u8>,
+    /// What the user is told meanwhile.
+    notice: Notice,
 }
 
 impl Link {
     /// Over a connected socket, best one from [`connect_to`](super::socket::connect_to), whose reads and writes time out.
     pub fn new(stream: UnixStream) -> Self {
-        Self { stream, received: Vec::new() }
+        Self { stream, received: Vec::new(), notice: Notice::default() }
+    }
+
+    /// The same, with what the daemon says of waiting shown by `notice`.
+    #[must_use]
+    pub fn telling(self, notice: Notice) -> Self {
+        Self { notice, ..self }
     }
 
     /// Sends one request.
@@ -101,6 +110,10 @@ impl Link {
                 self.note_silence(&reply);
                 reply
             }
+            LocalReply::Waiting { text } => {
+                self.notice.show(&text);
+                self.receive_result()
+            }
             reply => Ok(reply),
         }
     }
@@ -117,14 +130,19 @@ impl Link {
         self.stream.peer_addr().ok()?.as_pathname().map(PathBuf::from)
     }
 
-    /// The reply to come after any number of [`LocalReply::Working`], each of which buys the daemon another [`MAX_SILENCE`].
+    /// The reply to come after any number of [`LocalReply::Working`] and [`LocalReply::Waiting`], each of which buys the daemon another
+    /// [`MAX_SILENCE`].
     pub fn receive_result(&mut self) -> Result<LocalReply, LinkError> {
         // Less would wake this process up for nothing.
         self.stream.set_read_timeout(Some(MAX_SILENCE))?;
         loop {
-            match self.receive(Instant::now() + MAX_SILENCE)? {
-                LocalReply::Working => {}
-                reply => return Ok(reply),
+            match self.receive(Instant::now() + MAX_SILENCE) {
+                Ok(LocalReply::Working) => {}
+                Ok(LocalReply::Waiting { text }) => self.notice.show(&text),
+                result => {
+                    self.notice.clear();
+                    return result;
+                }
             }
         }
     }

@@ -11,6 +11,7 @@ pub mod base_dir;
 pub mod become_compiler;
 pub mod link;
 pub mod links;
+pub mod notice;
 pub mod output;
 pub mod program;
 pub mod promise;

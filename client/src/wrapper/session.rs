@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 
 use super::link::{Link, LinkError};
+use super::notice::Notice;
 use super::output::write_all;
 use super::program::Compiler;
 use super::promise::{Promise, unprinted};
@@ -40,9 +41,10 @@ pub fn compile(
     environment: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
     nesting: u32,
     temporary_dir: Option<&Path>,
+    notice: Notice,
 ) -> Ending {
     let Ok(cwd) = std::env::current_dir() else { return Ending::RunAlone("no-working-directory") };
-    let mut link = Link::new(stream);
+    let mut link = Link::new(stream).telling(notice);
     let invocation = invocation(compiler, &cwd, environment);
     let preloaded = recording::value(&invocation.env, recording::PRELOAD).map(OsStr::to_owned);
     let mut reply = link.send(LocalCall::Compile(invocation)).and_then(|()| link.receive_first_result());
@@ -68,9 +70,14 @@ pub fn compile(
             return supervised::run(Some(link), compiler, &extra, promise, nesting, temporary_dir);
         }
         Ok(LocalReply::WrongVersion { .. }) => Ending::RunAlone("daemon-version"),
-        Ok(LocalReply::Working | LocalReply::Cancel | LocalReply::Admin { .. } | LocalReply::Print { .. }) => {
-            Ending::RunAlone("daemon-protocol")
-        }
+        Ok(
+            LocalReply::Working
+            | LocalReply::Cancel
+            | LocalReply::Admin { .. }
+            | LocalReply::Print { .. }
+            | LocalReply::Entries
+            | LocalReply::Waiting { .. },
+        ) => Ending::RunAlone("daemon-protocol"),
         Err(error) => Ending::RunAlone(reason_word(&error)),
     };
     match promise {

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use super::become_compiler::failure;
 use super::link::MAX_SILENCE;
+use super::notice::Notice;
 use super::program::Compiler;
 use super::session::{self, Ending};
 use super::settings::{Mode, WrapperSettings};
@@ -31,7 +32,14 @@ pub fn ask(settings: &WrapperSettings, script: &Compiler) -> Option<Ending> {
     let stream = socket::connect_to(&socket::path(settings).ok()?, MAX_SILENCE).ok()?;
     #[expect(clippy::disallowed_methods, reason = "the script's environment is part of the question")]
     let variables = std::env::vars_os();
-    let ending = session::compile(stream, script, variables, settings.nesting, settings.temporary_dir.as_deref());
+    let ending = session::compile(
+        stream,
+        script,
+        variables,
+        settings.nesting,
+        settings.temporary_dir.as_deref(),
+        Notice::default(),
+    );
     matches!(ending, Ending::Exit(_) | Ending::Signal(_)).then_some(ending)
 }
 

@@ -191,7 +191,7 @@ impl Run {
             loop {
                 match link.take()? {
                     None => return Ok(false),
-                    Some(LocalReply::Working) => {}
+                    Some(LocalReply::Working | LocalReply::Waiting { .. }) => {}
                     Some(LocalReply::Cancel) => return Ok(true),
                     Some(_) => return Err(LinkError::Closed),
                 }

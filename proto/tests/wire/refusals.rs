@@ -180,7 +180,7 @@ fn tags_differ() {
         .collect();
     let distinct: std::collections::BTreeSet<_> = tags.iter().collect();
     assert_eq!(distinct.len(), tags.len(), "{tags:?}");
-    assert_eq!(tags.len(), 17, "a kind of content has no sample");
+    assert_eq!(tags.len(), 18, "a kind of content has no sample");
 }
 
 #[test]

@@ -254,6 +254,17 @@ impl RustToolchains {
         tokio::task::spawn_blocking(look).await.unwrap_or(Err(RustError::Interrupted))
     }
 
+    /// Forgets those that are not as they were, and says which. Only `stat`s. Blocks.
+    pub fn forget_changed(&self) -> Vec<PathBuf> {
+        let stale: Vec<Arc<RustCompiler>> = self.list().into_iter().filter(|known| !known.still_holds()).collect();
+        let is_stale = |known: &Arc<RustCompiler>| stale.iter().any(|stale| Arc::ptr_eq(stale, known));
+        let mut known = self.known();
+        known.compilers.retain(|_, compiler| !is_stale(compiler));
+        known.found.retain(|_, found| found.still_holds());
+        drop(known);
+        stale.iter().map(|compiler| compiler.program.clone()).collect()
+    }
+
     /// All that are known, for listings.
     pub fn list(&self) -> Vec<Arc<RustCompiler>> {
         self.known().compilers.values().cloned().collect()

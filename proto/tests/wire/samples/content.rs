@@ -3,6 +3,7 @@
 use buildbee_proto::action::{Action, Command};
 use buildbee_proto::digest::{Digest, DigestFunction};
 use buildbee_proto::double::Double;
+use buildbee_proto::entry::EntryName;
 use buildbee_proto::hint::{Hint, Hints};
 use buildbee_proto::manifest::{Manifest, ManifestEntry};
 use buildbee_proto::membership::{Membership, Roster, Signed, Ticket};
@@ -211,6 +212,7 @@ pub(crate) fn samples() -> Vec<Sample> {
         content("Manifest", &manifest()),
         content("Manifest empty", &Manifest::default()),
         content("Hints", &Hints { entries: vec![hint()] }),
+        content("EntryName", &EntryName::new("project/ab/cdef").unwrap()),
         content("Ticket", &ticket()),
         content("Signed Ticket", &signed(ticket())),
         content("Roster", &roster()),

@@ -413,6 +413,12 @@ fn admin_calls() -> Vec<AdminCall> {
         AdminCall::CacheUsage,
         AdminCall::Activity { after: 7, limit: 20 },
         AdminCall::RunStats { run: "r1".to_owned() },
+        AdminCall::CacheGc { max_bytes: Some(7) },
+        AdminCall::Toolchains,
+        AdminCall::Toolchain { which: "/usr/bin/gcc".to_owned() },
+        AdminCall::ToolchainVerify { which: None },
+        AdminCall::ToolchainGc,
+        AdminCall::ToolchainWarm { program: "/usr/bin/gcc".to_owned(), search: "/usr/bin".to_owned() },
     ]
 }
 
@@ -430,6 +436,12 @@ fn admin_name(call: &AdminCall) -> &'static str {
         AdminCall::CacheUsage => "CacheUsage",
         AdminCall::Activity { .. } => "Activity",
         AdminCall::RunStats { .. } => "RunStats",
+        AdminCall::CacheGc { .. } => "CacheGc",
+        AdminCall::Toolchains => "Toolchains",
+        AdminCall::Toolchain { .. } => "Toolchain",
+        AdminCall::ToolchainVerify { .. } => "ToolchainVerify",
+        AdminCall::ToolchainGc => "ToolchainGc",
+        AdminCall::ToolchainWarm { .. } => "ToolchainWarm",
     }
 }
 
@@ -449,6 +461,7 @@ fn local_requests() -> Vec<Sample> {
         LocalCall::LocalDone(outcome(None)),
     ];
     calls.extend(admin_calls().into_iter().map(LocalCall::Admin));
+    calls.push(LocalCall::Entries);
     (calls.into_iter())
         .map(|call| {
             let variant = match &call {
@@ -457,6 +470,7 @@ fn local_requests() -> Vec<Sample> {
                 LocalCall::LocalDone(LocalOutcome { exit_code: Some(_), .. }) => "LocalDone".to_owned(),
                 LocalCall::LocalDone(_) => "LocalDone killed".to_owned(),
                 LocalCall::Admin(call) => format!("Admin {}", admin_name(call)),
+                LocalCall::Entries => "Entries".to_owned(),
             };
             message(&format!("LocalRequest {variant}"), &LocalRequest { version: LOCAL_VERSION, call })
         })
@@ -484,6 +498,8 @@ fn local_replies() -> Vec<Sample> {
             metadata: bytes("/t/x.rmeta"),
             extra_arguments: vec!["--remap-path-prefix=/a=/b".to_owned()],
         },
+        LocalReply::Entries,
+        LocalReply::Waiting { text: "gcc is on its way".to_owned() },
     ];
     (replies.iter())
         .map(|reply| {
@@ -495,6 +511,8 @@ fn local_replies() -> Vec<Sample> {
                 LocalReply::Admin { .. } => "Admin",
                 LocalReply::WrongVersion { .. } => "WrongVersion",
                 LocalReply::Print { .. } => "Print",
+                LocalReply::Entries => "Entries",
+                LocalReply::Waiting { .. } => "Waiting",
             };
             message(&format!("LocalReply {variant}"), reply)
         })

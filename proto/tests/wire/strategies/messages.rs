@@ -314,6 +314,12 @@ fn admin_call() -> impl Strategy<Value = AdminCall> {
         Just(AdminCall::CacheUsage),
         any::<(u64, u32)>().prop_map(|(after, limit)| AdminCall::Activity { after, limit }),
         ".{0,16}".prop_map(|run| AdminCall::RunStats { run }),
+        option::of(any::<u64>()).prop_map(|max_bytes| AdminCall::CacheGc { max_bytes }),
+        Just(AdminCall::Toolchains),
+        ".{0,20}".prop_map(|which| AdminCall::Toolchain { which }),
+        option::of(".{0,20}").prop_map(|which| AdminCall::ToolchainVerify { which }),
+        Just(AdminCall::ToolchainGc),
+        (".{0,20}", ".{0,20}").prop_map(|(program, search)| AdminCall::ToolchainWarm { program, search }),
     ]
 }
 
@@ -322,6 +328,7 @@ pub(crate) fn local_request() -> impl Strategy<Value = LocalRequest> {
         invocation().prop_map(LocalCall::Compile),
         local_outcome().prop_map(LocalCall::LocalDone),
         admin_call().prop_map(LocalCall::Admin),
+        Just(LocalCall::Entries),
     ];
     (any::<u32>(), call).prop_map(|(version, call)| LocalRequest { version, call })
 }
@@ -350,6 +357,8 @@ pub(crate) fn local_reply() -> impl Strategy<Value = LocalReply> {
             }
         ),
         Just(LocalReply::Cancel),
+        Just(LocalReply::Entries),
+        ".{0,40}".prop_map(|text| LocalReply::Waiting { text }),
         ".{0,200}".prop_map(|json| LocalReply::Admin { json }),
         any::<u32>().prop_map(|version| LocalReply::WrongVersion { version }),
         (bytes(), bytes(), vec(".{0,20}", 0..ITEMS)).prop_map(|(stderr, metadata, extra_arguments)| {
