@@ -401,11 +401,11 @@ mod tests {
             Self { dir, store, tasks: Tasks::new() }
         }
 
-        fn open(&self, boot: &str) -> Toolchains {
+        fn open(&self) -> Toolchains {
             let gate = Gate::new().1;
             let making =
                 Making { store: self.store.clone(), tasks: self.tasks.clone(), gate, changed: Box::new(Nobody) };
-            Toolchains::open(&self.folder(), boot.to_owned(), making).unwrap()
+            Toolchains::open(&self.folder(), making).unwrap()
         }
 
         fn folder(&self) -> PathBuf {
@@ -440,25 +440,22 @@ mod tests {
 
     /// What a process leaves that is killed at each step of making one, and what a loss of power may leave.
     #[tokio::test]
-    async fn only_what_is_whole_and_of_this_boot_is_taken_up() {
+    async fn only_what_is_whole_is_taken_up() {
         let bed = Bed::new();
         let toolchain = bed.toolchain(b"compiler");
         let place = bed.folder().join(toolchain.id().to_string());
         let unfinished = bed.folder().join(".new-1");
         let remove_file = |name: &str| fs::remove_file(place.join(name)).unwrap();
-        let damages: [(&str, &dyn Fn()); 6] = [
+        let damages: [(&str, &dyn Fn()); 3] = [
             ("made, but for its name", &|| fs::rename(&place, &unfinished).unwrap()),
-            ("no note of the boot", &|| remove_file("boot")),
             ("no description", &|| remove_file("description")),
             ("a torn description", &|| fs::write(place.join("description"), b"bbT").unwrap()),
-            ("a torn note of the boot", &|| fs::write(place.join("boot"), b"").unwrap()),
-            ("of another boot", &|| fs::write(place.join("boot"), b"yesterday").unwrap()),
         ];
         for (what, damage) in damages {
-            bed.make(&bed.open("today"), &toolchain);
-            assert_eq!(bed.open("today").held(), [toolchain.id()], "{what}: before");
+            bed.make(&bed.open(), &toolchain);
+            assert_eq!(bed.open().held(), [toolchain.id()], "{what}: before");
             damage();
-            let toolchains = bed.open("today");
+            let toolchains = bed.open();
             assert_eq!(toolchains.held(), [], "{what}");
             assert!(bed.names().is_empty(), "{what}: nothing is left");
             let made = bed.make(&toolchains, &toolchain);
@@ -466,14 +463,14 @@ mod tests {
         }
         // What was evicted or found bad meanwhile is not made up for by links.
         bed.store.clear();
-        assert_eq!(bed.open("today").held(), []);
+        assert_eq!(bed.open().held(), []);
     }
 
     #[tokio::test]
     async fn one_with_bad_bytes_is_given_up_and_stays_for_who_runs_in_it() {
         let bed = Bed::new();
         let (good, bad) = (bed.toolchain(b"good"), bed.toolchain(b"bad"));
-        let toolchains = bed.open("today");
+        let toolchains = bed.open();
         let place = bed.make(&toolchains, &bad);
         bed.make(&toolchains, &good);
         let used = toolchains.inner.touch(bad.id()).unwrap();
@@ -487,14 +484,14 @@ mod tests {
         assert_eq!(toolchains.discard(&[Digest::of(b"good")]), 1);
         assert_eq!(bed.names(), left);
         drop(toolchains);
-        assert_eq!(bed.open("today").held(), []);
+        assert_eq!(bed.open().held(), []);
         assert!(bed.names().is_empty());
     }
 
     #[tokio::test]
     async fn idle_ones_leave_room_in_the_store() {
         let bed = Bed::new();
-        let toolchains = bed.open("today");
+        let toolchains = bed.open();
         let all: Vec<Toolchain> = (0..6u8).map(|n| bed.toolchain(&vec![n; 60_000])).collect();
         for toolchain in &all {
             bed.make(&toolchains, toolchain);

@@ -5,7 +5,6 @@
 //! fuzz` does. What is found that way goes into the corpus.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::print_stdout, reason = "how much was tried is no good if nobody sees it")]
 
 mod corpus;
 mod mutate;

@@ -92,13 +92,14 @@ fn wrong_call(rng: &mut Rng, agent: PeerId) -> ControlCall {
             held,
             roster_version: 0,
             class: Class::Interactive,
+            listing: rng.u64(..),
         });
     }
     let slots = (0..1_000)
         .map(|_| SlotReport { token: token(rng), dealt_to: None, expires_in_ms: u32::MAX, busy: false })
         .collect();
     let offer = Offer { name: "\u{1b}[2J".to_owned(), addresses: vec!["nowhere".to_owned()], ..Offer::default() };
-    ControlCall::Agent(AgentState { offer, slots, roster_version: u64::MAX })
+    ControlCall::Agent(AgentState { offer, slots, roster_version: u64::MAX, listing: rng.u64(..) })
 }
 
 /// Does one wrong thing on a fresh stream. What is left of it is held open.

@@ -83,8 +83,12 @@ async fn offer(node: Node, coordinator: PeerId) {
     loop {
         if let Ok(mut stream) = node.open(coordinator, Protocol::Control).await {
             for id in 1.. {
-                let state =
-                    AgentState { offer: offer.clone(), slots: (0..1_000).map(slot).collect(), roster_version: 0 };
+                let state = AgentState {
+                    offer: offer.clone(),
+                    slots: (0..1_000).map(slot).collect(),
+                    roster_version: 0,
+                    listing: 0,
+                };
                 let call = ControlRequest { id, body: ControlCall::Agent(state) };
                 let answered = async {
                     write_message(&mut stream, &call).await.ok()?;
