@@ -251,9 +251,16 @@ impl CacheServer {
         if *role != Role::Agent && !is_own_entry() {
             return refused(ErrorCode::Refused, &"only agents announce results of actions");
         }
-        let (action, named) = (result.result.action, blobs_of(&result.result));
+        let (action, mut named) = (result.result.action, blobs_of(&result.result));
+        let is_entry = Entry::of(&result.result).is_some();
         match self.adopter.adopt(Announced { by: *peer, result, blobs }).await {
-            Ok(Adopted::Stored) => Answer::Kept(self.lasting.ask(action, named)),
+            Ok(Adopted::Stored) => {
+                if is_entry {
+                    // Of two values the newer one stays, and the other is of no use.
+                    named.retain(|blob| self.store.contains(blob));
+                }
+                Answer::Kept(self.lasting.ask(action, named))
+            }
             Ok(Adopted::Waits) => Answer::Now(CacheReply::Noted),
             Err(error) => {
                 tracing::debug!(action = %action.short(), peer = %peer.short(), %error, "result not taken in");

@@ -251,6 +251,10 @@ pub(crate) type Ledger = std::sync::Arc<std::sync::Mutex<HashMap<(Digest, u32), 
 async fn serve(mut inbound: Inbound, store: Store, manner: Manner, ledger: Ledger) {
     let server = BlobServer::new(store.clone(), Small::default(), Arriving::default());
     while let Some(arrived) = inbound.next().await {
+        if arrived.protocol == Protocol::Papers {
+            // Nothing of the farm's members is known here.
+            continue;
+        }
         assert_eq!(arrived.protocol, Protocol::Blob);
         let (server, server_store, ledger) = (server.clone(), store.clone(), ledger.clone());
         tokio::spawn(async move {

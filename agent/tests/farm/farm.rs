@@ -68,6 +68,10 @@ impl Coordinator {
 
 async fn answer(mut inbound: Inbound, state: Arc<Mutex<State>>) {
     while let Some(mut arrived) = inbound.next().await {
+        if arrived.protocol == Protocol::Papers {
+            // Nothing of the farm's members is known here.
+            continue;
+        }
         assert_eq!(arrived.protocol, Protocol::Control);
         let state = Arc::clone(&state);
         tokio::spawn(async move {
