@@ -2,7 +2,7 @@
 //! brought from another agent.
 //!
 //! Life cycle: one task for the life of the agent, which rests from one round to the next. It reads while the machine lends nothing, or when it has
-//! waited long enough for that, and [`BYTES_PER_SECOND`] at most, or what it takes for a round not to be longer than the rest after it. What is bad is reported and dropped by the store, once; toolchains of which it
+//! waited long enough for that, and `BYTES_PER_SECOND` at most, or what it takes for a round not to be longer than the rest after it. What is bad is reported and dropped by the store, once; toolchains of which it
 //! is a part are made anew. A lost result is told again by whoever else holds it ([`repair`](super::repair)).
 
 use std::time::Duration;
