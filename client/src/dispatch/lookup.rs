@@ -40,11 +40,13 @@ pub struct Wanted<'a> {
     pub outputs: &'a [OutputPlace],
 }
 
-/// Whether what came since the last update of a filter counts once that is a while ago, so that who should have it is asked in any case.
+/// Whether what came since the last update of a filter counts, so that who should have it is asked in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
-    /// Nothing else would find it: hints, and results that they lead to.
+    /// Nothing else would find it: results that hints lead to, and what other tools keep.
     Count,
+    /// Nothing else would find it, but it may be overlooked for a moment: hints.
+    MayBeLate,
     /// The claim on the action finds it.
     AreCaught,
 }
@@ -148,9 +150,9 @@ pub(super) fn whom(
     let order: Vec<PeerId> = ranked(key, responsive.iter().copied().filter(|peer| roster.has_agent(peer)));
     let asked = order.iter().enumerate().filter(|(place, peer)| match filters.say(peer, fingerprint) {
         Says::Perhaps => true,
-        Says::No => news == News::Count && *place < RESULT_COPIES,
-        // Whose hints came a moment ago is overlooked; so is what is being done elsewhere at this moment.
-        Says::FreshNo | Says::Silent => false,
+        Says::No => news != News::AreCaught && *place < RESULT_COPIES,
+        Says::FreshNo => news == News::Count && *place < RESULT_COPIES,
+        Says::Silent => false,
         Says::Nothing => *place < RESULT_COPIES,
     });
     asked.map(|(_, peer)| *peer).take(MAX_ASKED).collect()
@@ -166,9 +168,9 @@ fn questions(
 ) -> Vec<Questions> {
     let whom = |key, news, fingerprint| whom(roster, responsive, filters, (key, news), fingerprint).into_iter();
     let finds = whom(action, news, of_result(action)).map(|peer| (peer, CacheRequest::Find { action: *action }));
-    let hints = hints_for
-        .into_iter()
-        .flat_map(|key| whom(key, News::Count, of_hints(key)).map(|peer| (peer, CacheRequest::Hints { key: *key })));
+    let hints = hints_for.into_iter().flat_map(|key| {
+        whom(key, News::MayBeLate, of_hints(key)).map(|peer| (peer, CacheRequest::Hints { key: *key }))
+    });
     let mut asked: Vec<Questions> = Vec::new();
     for (peer, request) in finds.chain(hints) {
         match asked.iter_mut().find(|known| known.peer == peer) {
