@@ -297,21 +297,33 @@ fn compare(
         let place = RelPath::from_absolute(&path).map_err(|error| Failure::Trouble(error.to_string()))?;
         let made = result.outputs.iter().find(|file| file.path == place).map(|file| content(there, &file.digest));
         let own = fs::read(&path).ok();
-        let name = output.path.display();
-        match (own.as_deref(), made) {
-            (Some(own), Some(made)) if own == made => machine = machine.or(Machine::of(own)),
-            (None, None) => {}
-            (Some(own), Some(made)) => {
-                let at = own.iter().zip(made).take_while(|(one, other)| one == other).count();
-                let (own, made) = (own.len(), made.len());
-                let text = format!("{name} of {about} differs from byte {at} on ({own} bytes here, {made} there)");
-                return Err(Failure::Unlike(text));
-            }
-            (Some(_), None) => return Err(Failure::Unlike(format!("its double leaves no {name} at {about}"))),
-            (None, Some(_)) => return Err(Failure::Unlike(format!("its double alone leaves {name} at {about}"))),
+        if let Some(own) = same(&output.path, &about, own.as_deref(), made)? {
+            machine = machine.or(Machine::of(own));
         }
     }
     Ok(machine)
+}
+
+/// The output `name` of `about`, if both have left it; an error if what they left is not the same.
+pub(super) fn same<'a>(
+    name: &Path,
+    about: &str,
+    own: Option<&'a [u8]>,
+    made: Option<&[u8]>,
+) -> Result<Option<&'a [u8]>, Failure> {
+    let name = name.display();
+    match (own, made) {
+        (Some(own), Some(made)) if own == made => Ok(Some(own)),
+        (None, None) => Ok(None),
+        (Some(own), Some(made)) => {
+            let at = own.iter().zip(made).take_while(|(one, other)| one == other).count();
+            let (own, made) = (own.len(), made.len());
+            let text = format!("{name} of {about} differs from byte {at} on ({own} bytes here, {made} there)");
+            Err(Failure::Unlike(text))
+        }
+        (Some(_), None) => Err(Failure::Unlike(format!("its double leaves no {name} at {about}"))),
+        (None, Some(_)) => Err(Failure::Unlike(format!("its double alone leaves {name} at {about}"))),
+    }
 }
 
 pub(super) fn content<'a>(result: &'a RemoteResult, digest: &Digest) -> &'a [u8] {

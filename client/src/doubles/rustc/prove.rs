@@ -19,7 +19,7 @@ use crate::dispatch::attempt::RemoteResult;
 use crate::dispatch::farm::Farm;
 use crate::doubles::ask;
 use crate::doubles::machine::Machine;
-use crate::doubles::prove::{Failure, content, difference, on_agent, shown};
+use crate::doubles::prove::{Failure, content, difference, on_agent, same, shown};
 use crate::rust::request::RustOutputKind;
 use crate::toolchain::rust::RustCompiler;
 
@@ -160,18 +160,8 @@ fn compare(probe: &Probe, plan: &CratePlan, here: &Output, there: &RemoteResult)
             }
             own => own,
         };
-        let name = output.path.display();
-        match (own.as_deref(), made) {
-            (Some(own), Some(made)) if own == made => machine = machine.or(archive::machines(own).next()),
-            (None, None) => {}
-            (Some(own), Some(made)) => {
-                let at = own.iter().zip(made).take_while(|(one, other)| one == other).count();
-                let (own, made) = (own.len(), made.len());
-                let text = format!("{name} of {about} differs from byte {at} on ({own} bytes here, {made} there)");
-                return Err(Failure::Unlike(text));
-            }
-            (Some(_), None) => return Err(Failure::Unlike(format!("its double leaves no {name} at {about}"))),
-            (None, Some(_)) => return Err(Failure::Unlike(format!("its double alone leaves {name} at {about}"))),
+        if let Some(own) = same(&output.path, about, own.as_deref(), made)? {
+            machine = machine.or(archive::machines(own).next());
         }
     }
     Ok(machine)
