@@ -20,7 +20,7 @@ use super::filehash::{FileHashes, FileIdentity, Hashed};
 use super::look::Look;
 use super::lookup::LookupError;
 use super::resolve::ResolveError;
-use super::search_path::{SearchPath, SearchPathError, SearchPaths};
+use super::search_path::{Search, SearchPathError, SearchPaths};
 use super::tree::{Conflict, Tree};
 use crate::compiler::depfile;
 use crate::compiler::request::CompileRequest;
@@ -189,11 +189,11 @@ impl Discovery {
     ) -> Result<Inputs, DiscoverError> {
         let language = request.language.option_name();
         if request.language.is_preprocessed() {
-            return self.look(request, cwd, Arc::default(), Some(vec![request.source.clone()])).await;
+            return self.look(request, cwd, Search::default(), Some(vec![request.source.clone()])).await;
         }
         let (arguments, named) = (&request.include_arguments, &request.search_directories);
         let search = self.search_paths.of(compiler, language, arguments, &request.env, cwd, named).await?;
-        match self.look(request, cwd, Arc::clone(&search), None).await {
+        match self.look(request, cwd, search.clone(), None).await {
             Ok(inputs) => return Ok(inputs),
             Err(error @ DiscoverError::NotRegular(_)) => return Err(error),
             // Perhaps only a branch that is never taken stands in the way: the compiler knows.
@@ -210,15 +210,16 @@ impl Discovery {
         &self,
         request: &Arc<CompileRequest>,
         cwd: &Path,
-        search: Arc<SearchPath>,
+        search: Search,
         listed: Option<Vec<PathBuf>>,
     ) -> Result<Inputs, DiscoverError> {
         let (hashes, request, cwd) = (self.hashes.clone(), Arc::clone(request), cwd.to_owned());
         let look = move || {
-            let look = Look::new(&hashes, &request, &cwd, &search)?;
+            let Search { path, followed } = &search;
             match listed {
-                Some(listed) => look.listed(listed),
-                None => look.closure(),
+                // Here it counts which names lead to a file, which is not remembered.
+                Some(listed) => Look::new(&hashes, &request, &cwd, path, Arc::default())?.listed(listed),
+                None => Look::new(&hashes, &request, &cwd, path, Arc::clone(followed))?.closure(),
             }
         };
         tokio::task::spawn_blocking(look).await.map_err(|_| DiscoverError::Interrupted)?
@@ -373,7 +374,7 @@ mod tests {
         fs::write(root.join("inc/b.h.pch"), "").unwrap();
         let words = "-Iinc -include inc/b.h -c src/x.c";
         let (_, request) = compile("/usr/bin/clang", DriverLanguage::C, words, &root).await;
-        let inputs = Discovery::new(FileHashes::default()).look(&request, &root, Arc::default(), None).await;
+        let inputs = Discovery::new(FileHashes::default()).look(&request, &root, Search::default(), None).await;
         assert!(matches!(inputs, Err(DiscoverError::Lookup(LookupError::PrecompiledHeader(_)))), "{inputs:?}");
     }
 }

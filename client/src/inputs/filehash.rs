@@ -3,14 +3,17 @@
 //! An entry counts only if device, inode, size, mtime and ctime are as they were when it was hashed, and both times were clearly older
 //! than that moment: a file written in the same tick of the kernel's clock could change again without a trace. Files on network and
 //! FUSE file systems are hashed every time, because their times can't be trusted.
+//!
+//! Compiles that begin together want the same headers: a file is read by one of them, and the others go on with what else they need
+//! ([`FileHashes::hash_source_unless_read`]), or wait.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use buildbee_proto::digest::Digest;
@@ -106,14 +109,29 @@ struct Memory {
     /// By path. As bytes, which are compared faster than components.
     files: HashMap<OsString, Hashed>,
     scans: HashMap<Digest, Arc<Scan>>,
+    /// Files that are being read, each by one thread; so bounded by the threads that block.
+    reading: HashSet<OsString>,
     /// Those that later daemons shall know.
     lasting: lasting::Files,
+}
+
+impl Memory {
+    fn file(&self, path: &Path, identity: &FileIdentity) -> Option<Hashed> {
+        self.files.get(path.as_os_str()).filter(|hashed| hashed.identity == *identity).copied()
+    }
+
+    fn source(&self, path: &Path, identity: &FileIdentity) -> Option<(Hashed, Arc<Scan>)> {
+        let hashed = self.file(path, identity)?;
+        Some((hashed, Arc::clone(self.scans.get(&hashed.digest)?)))
+    }
 }
 
 /// The memory. Cheap to clone; all clones are one. Calls read files: keep them off the event loop.
 #[derive(Clone, Debug, Default)]
 pub struct FileHashes {
     memory: Arc<Mutex<Memory>>,
+    /// Rung when a file has been read.
+    was_read: Arc<Condvar>,
     devices: Arc<Devices>,
     /// Where they are kept.
     place: Option<lasting::Place>,
@@ -127,7 +145,7 @@ impl FileHashes {
         let lasting = place.as_ref().map(lasting::Place::load).unwrap_or_default();
         let files = lasting.iter().map(|(path, hashed)| (OsString::from(path), *hashed)).collect();
         let memory = Memory { files, lasting, ..Memory::default() };
-        Self { memory: Arc::new(Mutex::new(memory)), devices: Arc::default(), place }
+        Self { memory: Arc::new(Mutex::new(memory)), place, ..Self::default() }
     }
 
     /// Keeps what is known of the large ones of `paths` for later. Writes a file where that is news.
@@ -153,7 +171,7 @@ impl FileHashes {
         let identity = regular(path, &fs::metadata(path)?)?;
         match self.recall(path, &identity) {
             Some(hashed) => Ok(hashed),
-            None => self.read(path, false).map(|(hashed, _)| hashed),
+            None => self.read_once(path, &identity, false).map(|(hashed, _)| hashed),
         }
     }
 
@@ -166,13 +184,22 @@ impl FileHashes {
     /// Like [`hash`](Self::hash), with what the file's text asks for.
     pub fn hash_source(&self, path: &Path) -> io::Result<(Hashed, Arc<Scan>)> {
         let identity = regular(path, &fs::metadata(path)?)?;
-        if let Some(hashed) = self.recall(path, &identity) {
-            let known = self.memory().scans.get(&hashed.digest).cloned();
-            if let Some(known) = known {
-                return Ok((hashed, known));
-            }
+        let known = self.memory().source(path, &identity);
+        match known {
+            Some(known) => Ok(known),
+            None => self.read_once(path, &identity, true),
         }
-        self.read(path, true)
+    }
+
+    /// Like [`hash_source`](Self::hash_source); `None` at once while somebody else reads the file.
+    pub fn hash_source_unless_read(&self, path: &Path) -> io::Result<Option<(Hashed, Arc<Scan>)>> {
+        let identity = regular(path, &fs::metadata(path)?)?;
+        let memory = self.memory();
+        if let Some(known) = memory.source(path, &identity) {
+            return Ok(Some(known));
+        }
+        let Some(_reading) = self.begin(memory, path) else { return Ok(None) };
+        self.read(path, true).map(Some)
     }
 
     /// What a text asks for that was scanned before; `None` where that is not remembered.
@@ -190,7 +217,7 @@ impl FileHashes {
         }
         let hashed = match self.recall(path, &identity) {
             Some(hashed) => hashed,
-            None => self.read(path, false).ok()?.0,
+            None => self.read_once(path, &identity, false).ok()?.0,
         };
         (hashed.digest == *digest).then_some(hashed.identity)
     }
@@ -202,7 +229,7 @@ impl FileHashes {
         identity.size == digest.size_bytes
             && match self.recall(path, &identity) {
                 Some(hashed) => hashed.digest == *digest,
-                None => self.read(path, false).is_ok_and(|(hashed, _)| hashed.digest == *digest),
+                None => self.read_once(path, &identity, false).is_ok_and(|(hashed, _)| hashed.digest == *digest),
             }
     }
 
@@ -225,7 +252,32 @@ impl FileHashes {
     }
 
     fn recall(&self, path: &Path, identity: &FileIdentity) -> Option<Hashed> {
-        self.memory().files.get(path.as_os_str()).filter(|hashed| hashed.identity == *identity).copied()
+        self.memory().file(path, identity)
+    }
+
+    /// Takes it upon this thread to read `path`; `None` while another does.
+    fn begin(&self, mut memory: MutexGuard<'_, Memory>, path: &Path) -> Option<Reading<'_>> {
+        memory.reading.insert(path.as_os_str().to_owned()).then(|| Reading { hashes: self, path: path.to_owned() })
+    }
+
+    /// Reads the file, or waits for who reads it already and takes what they found, if that is remembered.
+    fn read_once(&self, path: &Path, identity: &FileIdentity, scanned: bool) -> io::Result<(Hashed, Arc<Scan>)> {
+        let mut memory = self.memory();
+        if memory.reading.contains(path.as_os_str()) {
+            while memory.reading.contains(path.as_os_str()) {
+                memory = self.was_read.wait(memory).unwrap_or_else(PoisonError::into_inner);
+            }
+            let known = if scanned {
+                memory.source(path, identity)
+            } else {
+                memory.file(path, identity).map(|hashed| (hashed, Arc::default()))
+            };
+            drop(memory);
+            // What is not remembered is read each time, by everybody: to wait for one another would gain nothing.
+            return known.map_or_else(|| self.read(path, scanned), Ok);
+        }
+        let _reading = self.begin(memory, path);
+        self.read(path, scanned)
     }
 
     fn read(&self, path: &Path, scanned: bool) -> io::Result<(Hashed, Arc<Scan>)> {
@@ -266,6 +318,20 @@ impl FileHashes {
             memory.scans.insert(digest, Arc::clone(&found));
         }
         Ok((hashed, found))
+    }
+}
+
+/// One thread's reading of one file, from [`FileHashes::begin`] on.
+#[derive(Debug)]
+struct Reading<'a> {
+    hashes: &'a FileHashes,
+    path: PathBuf,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.hashes.memory().reading.remove(self.path.as_os_str());
+        self.hashes.was_read.notify_all();
     }
 }
 
@@ -330,6 +396,33 @@ mod tests {
         assert!(hashes.leads_to(&path, &Digest::of(b"more")));
         hashes.remember_made(&path, Digest::of(b"of another size"), &fs::metadata(&path).unwrap());
         assert!(hashes.leads_to(&path, &Digest::of(b"more")));
+    }
+
+    #[test]
+    fn a_file_that_is_being_read_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.h");
+        fs::write(&path, "#include <b.h>").unwrap();
+        std::thread::sleep(TICK * 2);
+        let hashes = FileHashes::default();
+        let reading = hashes.begin(hashes.memory(), &path).unwrap();
+        assert!(hashes.hash_source_unless_read(&path).unwrap().is_none());
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| hashes.hash_source(&path).unwrap());
+            let (hashed, found) = hashes.read(&path, true).unwrap();
+            drop(reading);
+            assert_eq!(waits.join().unwrap(), (hashed, found));
+        });
+        // Whoever gives up leaves it to the others.
+        let other = folder.path().join("b.h");
+        fs::write(&other, "").unwrap();
+        let reading = hashes.begin(hashes.memory(), &other).unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| hashes.hash(&other).unwrap());
+            drop(reading);
+            assert_eq!(waits.join().unwrap().digest, Digest::of(b""));
+        });
+        assert!(hashes.memory().reading.is_empty());
     }
 
     #[test]

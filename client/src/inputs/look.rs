@@ -15,7 +15,8 @@ use buildbee_proto::tree::Twin;
 use super::aliases::computed_probe;
 use super::discover::{DiscoverError, Inputs, OutputPlace};
 use super::filehash::{FileHashes, FileIdentity, Hashed};
-use super::lookup::{LookupError, Lookups};
+use super::followed::Followed;
+use super::lookup::{Found, LookupError, Lookups};
 use super::resolve::Resolved;
 use super::scan::{Form, Include, Scan};
 use super::search_path::SearchPath;
@@ -36,18 +37,19 @@ pub struct Look<'a> {
 }
 
 impl<'a> Look<'a> {
-    /// At `request`, which runs in `cwd` and looks in `search`.
+    /// At `request`, which runs in `cwd` and looks in `search`; `followed` is what is known of looks through it.
     pub fn new(
         hashes: &'a FileHashes,
         request: &'a CompileRequest,
         cwd: &'a Path,
         search: &'a SearchPath,
+        followed: Arc<Followed>,
     ) -> Result<Self, DiscoverError> {
         Ok(Self {
             hashes,
             request,
             cwd,
-            lookups: Lookups::new(cwd, search)?,
+            lookups: Lookups::new(cwd, search, followed)?,
             files: BTreeMap::new(),
             quoted: BTreeSet::new(),
         })
@@ -58,21 +60,17 @@ impl<'a> Look<'a> {
         let first = self.lookups.resolver.resolve_output(self.cwd, &self.request.source)?;
         let source = first.map_or_else(|| self.request.source.clone(), |place| place.to_absolute());
         let mut seen = HashSet::from([source.clone()]);
-        let scan = self.read(&source)?;
-        let mut todo = vec![(source, scan), self.command_line()];
+        let (mut unread, mut read_by_others) = (vec![Found { path: source, place: None }], Vec::new());
         let mut scans = Vec::new();
-        while let Some((file, scan)) = todo.pop() {
+        let mut next = Some(self.command_line());
+        while let Some((file, scan)) = next {
             if scan.computed_include {
                 return Err(DiscoverError::ComputedInclude(file));
             }
             self.lookups.follow(&file, &scan)?;
-            for found in self.lookups.take_fresh()? {
-                if seen.insert(found.clone()) {
-                    let scan = self.read(&found)?;
-                    todo.push((found, scan));
-                }
-            }
+            unread.extend(self.lookups.take_fresh().into_iter().filter(|found| seen.insert(found.path.clone())));
             scans.push((file, scan));
+            next = self.next_read(&mut unread, &mut read_by_others)?;
         }
         no_computed_probe(&scans)?;
         self.finish()
@@ -118,12 +116,49 @@ impl<'a> Look<'a> {
         (self.cwd.join("<command line>"), Arc::new(Scan { includes, ..Scan::default() }))
     }
 
+    /// Reads one of `unread`, if there is any. Those that other compiles are just reading come last: most of them need not be read then.
+    fn next_read(
+        &mut self,
+        unread: &mut Vec<Found>,
+        read_by_others: &mut Vec<Found>,
+    ) -> Result<Option<(PathBuf, Arc<Scan>)>, DiscoverError> {
+        while let Some(found) = unread.pop() {
+            let place = match &found.place {
+                Some(place) => check_place(place).map(|()| place.clone())?,
+                None => self.place(&found.path)?,
+            };
+            let read = self.hashes.hash_source_unless_read(&place.to_absolute()).map_err(unreadable(&found.path))?;
+            match read {
+                Some(read) => return self.keep(&found.path, place, read).map(|scan| Some((found.path, scan))),
+                None => read_by_others.push(found),
+            }
+        }
+        let Some(Found { path, .. }) = read_by_others.pop() else { return Ok(None) };
+        let scan = self.read(&path)?;
+        unread.append(read_by_others);
+        Ok(Some((path, scan)))
+    }
+
     fn read(&mut self, spelled: &Path) -> Result<Arc<Scan>, DiscoverError> {
+        let place = self.place(spelled)?;
+        let found = self.hashes.hash_source(&place.to_absolute()).map_err(unreadable(spelled))?;
+        self.keep(spelled, place, found)
+    }
+
+    fn place(&mut self, spelled: &Path) -> Result<RelPath, DiscoverError> {
         let Resolved::Present(place) = self.lookups.resolver.resolve(self.cwd, spelled)? else {
             return Err(DiscoverError::Vanished(spelled.to_owned()));
         };
         check_place(&place)?;
-        let (hashed, scan) = self.hashes.hash_source(&place.to_absolute()).map_err(unreadable(spelled))?;
+        Ok(place)
+    }
+
+    fn keep(
+        &mut self,
+        spelled: &Path,
+        place: RelPath,
+        (hashed, scan): (Hashed, Arc<Scan>),
+    ) -> Result<Arc<Scan>, DiscoverError> {
         if scan.timestamp || (scan.time_macros && !self.request.time_is_fixed) {
             return Err(DiscoverError::TimeMacros(spelled.to_owned()));
         }

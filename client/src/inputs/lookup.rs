@@ -3,15 +3,17 @@
 //! A superset, since every branch of every file counts: a name too many costs a needless miss on the day it appears, a name too few
 //! would be a wrong hit.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use buildbee_proto::limits::MAX_READ_SET;
 use buildbee_proto::path::{PathComponent, RelPath};
 use thiserror::Error;
 
-use super::resolve::{ResolveError, Resolved, Resolver};
-use super::scan::{Form, Include, Scan};
+use super::followed::{Asked, FolderNumber, Followed, Led, Step, Todo, Version};
+use super::resolve::{Folder, ResolveError, Resolved, Resolver};
+use super::scan::{Form, Scan};
 use super::search_path::SearchPath;
 
 /// Last component of an absent name that stands for its folder: no file has replaced the folder as long as the name is looked for in vain
@@ -46,19 +48,36 @@ pub struct Lookups<'a> {
     pub probed: BTreeSet<PathBuf>,
     cwd: &'a Path,
     search: &'a SearchPath,
-    /// Numbers of includers' folders, from one.
-    folders: HashMap<PathBuf, usize>,
-    /// Names already followed, with the includer's folder (zero for those that it does not count for), and whether they were probes.
-    done: HashSet<(usize, Include, bool)>,
-    /// Files that a literal include leads to, as spelled.
+    /// What is known of earlier looks.
+    followed: Arc<Followed>,
+    /// Includes already followed, by their numbers there.
+    done: Vec<bool>,
+    /// Versions of folders, by their numbers there, as far as they were asked for.
+    versions: Vec<Option<Option<Version>>>,
+    /// Files that a literal include leads to, as spelled, of those that this look followed itself.
     present: HashSet<PathBuf>,
-    /// Those of them that nobody has taken yet.
-    fresh: Vec<PathBuf>,
+    /// Files that were found and that nobody has taken yet.
+    fresh: Vec<Found>,
 }
 
+/// A file that an include leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Absolute, with a physical folder, so that files that include each other through `..` come back under the same name. (The last name
+    /// is kept as spelled: a symlink's own folder is where its quoted includes are looked up.)
+    pub path: PathBuf,
+    /// Where it is, if the last name is no symlink.
+    pub place: Option<RelPath>,
+}
+
+/// What one look at an include is about to be remembered by; nothing once it met something that is not remembered.
+#[derive(Debug, Default)]
+struct Trail(Option<Vec<(Step, Option<Version>)>>);
+
 impl<'a> Lookups<'a> {
-    /// For a compiler that runs in `cwd` and looks in `search`.
-    pub fn new(cwd: &'a Path, search: &'a SearchPath) -> Result<Self, LookupError> {
+    /// For a compiler that runs in `cwd` and looks in `search`. What it follows is remembered in `followed`, which is of this search path
+    /// and working directory.
+    pub fn new(cwd: &'a Path, search: &'a SearchPath, followed: Arc<Followed>) -> Result<Self, LookupError> {
         let mut lookups = Self {
             resolver: Resolver::default(),
             absent: BTreeSet::new(),
@@ -66,8 +85,9 @@ impl<'a> Lookups<'a> {
             probed: BTreeSet::new(),
             cwd,
             search,
-            folders: HashMap::new(),
-            done: HashSet::new(),
+            followed,
+            done: Vec::new(),
+            versions: Vec::new(),
             present: HashSet::new(),
             fresh: Vec::new(),
         };
@@ -78,26 +98,80 @@ impl<'a> Lookups<'a> {
     }
 
     /// Follows everything that `file` (as spelled) asks for.
-    pub fn follow(&mut self, file: &Path, scan: &Scan) -> Result<(), LookupError> {
-        let folder = file.parent().unwrap_or(Path::new(""));
-        let n_folders = self.folders.len();
-        let number = *self.folders.entry(folder.to_owned()).or_insert(n_folders + 1);
-        scan.includes.iter().try_for_each(|include| {
-            let (counts, probe) = (include.form == Form::Quoted, scan.probes.contains(include));
-            let key = (if counts { number } else { 0 }, include.clone(), probe);
-            if self.done.insert(key) { self.include(folder, include, probe) } else { Ok(()) }
+    pub fn follow(&mut self, file: &Path, scan: &Arc<Scan>) -> Result<(), LookupError> {
+        for Todo { number, asked, led } in self.followed.asked_by(file, scan, &mut self.done) {
+            if let Some(led) = led
+                && self.follow_again(number, &led)?
+            {
+                continue;
+            }
+            if let Trail(Some(steps)) = self.include(&asked)? {
+                let (steps, versions): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
+                self.followed.remember(number, Led { steps: steps.into(), versions });
+            }
+        }
+        Ok(())
+    }
+
+    /// Files found since the last call.
+    pub fn take_fresh(&mut self) -> Vec<Found> {
+        std::mem::take(&mut self.fresh)
+    }
+
+    /// Goes the way of an earlier look, past the folders that are as they were; `false` where something else is there now.
+    fn follow_again(&mut self, number: usize, led: &Led) -> Result<bool, LookupError> {
+        let mut versions = Vec::with_capacity(led.versions.len());
+        for (step, before) in led.steps.iter().zip(&led.versions) {
+            let version = self.version(step.folder)?;
+            if (version.is_none() || version != *before) && !self.is_as_before(step)? {
+                return Ok(false);
+            }
+            versions.push(version);
+        }
+        for Step { place, is_there, .. } in led.steps.iter() {
+            if *is_there {
+                self.fresh.push(Found { path: place.to_absolute(), place: Some(place.clone()) });
+            } else {
+                self.absent.insert(place.clone());
+            }
+        }
+        if versions != led.versions {
+            self.followed.remember(number, Led { steps: Arc::clone(&led.steps), versions });
+        }
+        self.bounded()?;
+        Ok(true)
+    }
+
+    /// Looks at a place again. Whether the same is there; nothing is noted.
+    fn is_as_before(&mut self, step: &Step) -> Result<bool, LookupError> {
+        Ok(match self.resolver.resolve(self.cwd, &step.path)? {
+            Resolved::Absent(place) => !step.is_there && place == step.place,
+            Resolved::Present(place) => {
+                step.is_there && place == step.place && !self.resolver.directories().contains(&place)
+            }
         })
     }
 
-    /// Files found since the last call: absolute, with a physical folder, so that files that include each other through `..` come back
-    /// under the same name. (The last name is kept as spelled: a symlink's own folder is where its quoted includes are looked up.)
-    pub fn take_fresh(&mut self) -> Result<Vec<PathBuf>, LookupError> {
-        let mut files = Vec::new();
-        for spelled in std::mem::take(&mut self.fresh) {
-            let place = self.resolver.resolve_output(self.cwd, &spelled)?;
-            files.push(place.map_or(spelled, |place| place.to_absolute()));
+    /// The version of a folder, as it was when this look first met it; `None` where that can't be told.
+    fn version(&mut self, number: FolderNumber) -> Result<Option<Version>, LookupError> {
+        if let Some(Some(known)) = self.versions.get(number) {
+            return Ok(*known);
         }
-        Ok(files)
+        let now = self.resolver.look_at_folder(self.followed.spelled(number))?.filter(|folder| match folder {
+            Folder::Absent(_) => true,
+            Folder::At { place, identity } => {
+                let ask = || nix::sys::statfs::statfs(&place.to_absolute());
+                self.followed.devices.believes(identity.device(), ask)
+            }
+        });
+        let version = now.and_then(|now| self.followed.version(number, now));
+        if self.versions.len() <= number {
+            self.versions.resize(number + 1, None);
+        }
+        if let Some(known) = self.versions.get_mut(number) {
+            *known = Some(version);
+        }
+        Ok(version)
     }
 
     /// Some of the `listed` files names what it includes by a macro: those that no literal include leads to may have been looked up at
@@ -127,46 +201,79 @@ impl<'a> Lookups<'a> {
         }
     }
 
-    fn include(&mut self, folder: &Path, include: &Include, probe: bool) -> Result<(), LookupError> {
-        let quoted = include.form == Form::Quoted;
+    fn include(&mut self, asked: &Asked) -> Result<Trail, LookupError> {
+        let (include, search) = (&asked.include, self.search);
+        let mut trail = Trail(Some(Vec::new()));
         if include.name.starts_with('/') {
-            self.candidate(Path::new(&include.name), probe)?;
-            return Ok(());
+            self.candidate(Path::new(&include.name), asked.probe, &mut trail)?;
+            return Ok(trail);
         }
-        let search = self.search;
-        let own = quoted.then_some(folder).into_iter();
+        let quoted = include.form == Form::Quoted;
         let quoted_places = search.quoted.iter().filter(|_| quoted).map(PathBuf::as_path);
-        for place in own.chain(quoted_places).chain(search.angled.iter().map(PathBuf::as_path)) {
-            let found = self.candidate(&place.join(&include.name), probe)?;
+        let places = asked.folder.as_deref().into_iter().chain(quoted_places);
+        for place in places.chain(search.angled.iter().map(PathBuf::as_path)) {
+            let found = self.candidate(&place.join(&include.name), asked.probe, &mut trail)?;
             // `include_next` starts somewhere in the list: every place may matter.
             if found && !include.next {
                 break;
             }
         }
-        Ok(())
+        Ok(trail)
     }
 
     /// Looks at one place; whether a file is there.
-    fn candidate(&mut self, path: &Path, probe: bool) -> Result<bool, LookupError> {
-        if !self.note(path)? {
+    fn candidate(&mut self, path: &Path, probe: bool, trail: &mut Trail) -> Result<bool, LookupError> {
+        let is_there = self.note(path)?;
+        let place = self.keep(path, is_there, trail)?;
+        if !is_there {
             return Ok(false);
         }
         if self.present.insert(path.to_owned()) {
-            self.fresh.push(path.to_owned());
+            let at = match &place {
+                Some(place) => Some(place.clone()),
+                None => self.resolver.resolve_output(self.cwd, path)?,
+            };
+            self.fresh.push(Found { path: at.map_or_else(|| path.to_owned(), |at| at.to_absolute()), place });
         }
         if probe {
             self.probed.insert(path.to_owned());
         }
         let mut precompiled = path.as_os_str().to_owned();
         precompiled.push(".gch");
-        if let Some(place) = self.look(Path::new(&precompiled))? {
+        let precompiled = PathBuf::from(precompiled);
+        let found = self.look(&precompiled)?;
+        self.keep(&precompiled, false, trail)?;
+        if let Some(place) = found {
             // A folder of that name holds several: which one is taken is gcc's secret.
             if self.resolver.directories().contains(&place) {
-                return Err(LookupError::PrecompiledHeader(PathBuf::from(precompiled)));
+                return Err(LookupError::PrecompiledHeader(precompiled));
             }
-            self.precompiled.insert(PathBuf::from(precompiled));
+            self.precompiled.insert(precompiled);
         }
         Ok(true)
+    }
+
+    /// Puts what was found at `path` on the trail: a regular file if `is_there`, else nothing. Something else, or a symlink, ends the trail.
+    /// The file's place, if it stands there under its own name.
+    fn keep(&mut self, path: &Path, is_there: bool, trail: &mut Trail) -> Result<Option<RelPath>, LookupError> {
+        let spelled = self.cwd.join(path);
+        // Where it would be, were it no symlink; nothing where its folder is not there.
+        let own = self.resolver.resolve_output(self.cwd, path)?;
+        let place = match self.resolver.resolve(self.cwd, path)? {
+            Resolved::Absent(place) if !is_there => Some(place).filter(|place| own.is_none_or(|own| own == *place)),
+            Resolved::Present(place) if is_there => own.filter(|own| *own == place),
+            Resolved::Absent(_) | Resolved::Present(_) => None,
+        };
+        let (Some(place), Some(folder)) = (place, spelled.parent()) else {
+            *trail = Trail(None);
+            return Ok(None);
+        };
+        if let Trail(Some(steps)) = trail {
+            let folder = self.followed.folder(folder);
+            let version = self.version(folder)?;
+            steps.push((Step { folder, path: path.to_owned(), place: place.clone(), is_there }, version));
+        }
+        Ok(is_there.then_some(place))
     }
 
     /// Notes `path` where nothing is there; whether a file is. A folder is passed over, as compilers do; that it is one is noted by a
@@ -187,9 +294,13 @@ impl<'a> Lookups<'a> {
             Resolved::Present(place) => Ok(Some(place)),
             Resolved::Absent(place) => {
                 self.absent.insert(place);
-                if self.absent.len() > MAX_READ_SET { Err(LookupError::TooMany) } else { Ok(None) }
+                self.bounded().map(|()| None)
             }
         }
+    }
+
+    fn bounded(&self) -> Result<(), LookupError> {
+        if self.absent.len() > MAX_READ_SET { Err(LookupError::TooMany) } else { Ok(()) }
     }
 }
 
@@ -198,6 +309,14 @@ mod tests {
     use super::*;
     use crate::inputs::scan::scan;
     use std::fs;
+
+    fn shared(text: &[u8]) -> Arc<Scan> {
+        Arc::new(scan(text))
+    }
+
+    fn taken(lookups: &mut Lookups<'_>) -> Vec<PathBuf> {
+        lookups.take_fresh().into_iter().map(|found| found.path).collect()
+    }
 
     fn rel(path: &Path) -> RelPath {
         RelPath::from_absolute(path).unwrap()
@@ -213,8 +332,8 @@ mod tests {
         fs::write(root.join("two/a.h"), "").unwrap();
         let search =
             SearchPath { quoted: vec![], angled: vec!["one".into(), "two".into()], missing: vec!["zero".into()] };
-        let scan = scan(b"#include \"a.h\"\n#if __has_include(<b.h>)\n#endif\n");
-        let mut found = Lookups::new(&root, &search).unwrap();
+        let scan = shared(b"#include \"a.h\"\n#if __has_include(<b.h>)\n#endif\n");
+        let mut found = Lookups::new(&root, &search, Arc::default()).unwrap();
         found.follow(Path::new("src/x.c"), &scan).unwrap();
         let absent: Vec<_> = ["one/a.h", "one/b.h", "src/a.h", "two/a.h.gch", "two/b.h", "zero"].into();
         assert_eq!(
@@ -232,8 +351,8 @@ mod tests {
         }
         fs::write(root.join("two/a.h"), "").unwrap();
         let search = SearchPath { quoted: vec![], angled: vec!["one".into(), "two".into()], ..SearchPath::default() };
-        let (source, header) = (scan(b"#include HEADER\n"), scan(b""));
-        let mut found = Lookups::new(&root, &search).unwrap();
+        let (source, header) = (shared(b"#include HEADER\n"), shared(b""));
+        let mut found = Lookups::new(&root, &search, Arc::default()).unwrap();
         found.follow(Path::new("src/x.c"), &source).unwrap();
         found.follow(Path::new("two/a.h"), &header).unwrap();
         found.computed(&[Path::new("src/x.c"), Path::new("two/a.h")]).unwrap();
@@ -248,10 +367,10 @@ mod tests {
         let root = folder.path().canonicalize().unwrap();
         fs::write(root.join("a.h"), "").unwrap();
         fs::write(root.join("a.h.gch"), "").unwrap();
-        let scan = scan(b"#include \"a.h\"\n");
+        let scan = shared(b"#include \"a.h\"\n");
         let search = SearchPath::default();
         let follow = || {
-            let mut found = Lookups::new(&root, &search).unwrap();
+            let mut found = Lookups::new(&root, &search, Arc::default()).unwrap();
             found.follow(Path::new("x.c"), &scan).map(|()| found.precompiled)
         };
         assert_eq!(follow().unwrap(), [PathBuf::from("a.h.gch")].into());
@@ -267,14 +386,14 @@ mod tests {
         fs::create_dir(root.join("inc")).unwrap();
         fs::write(root.join("inc/a.h"), "").unwrap();
         fs::create_dir(root.join("inc/sub")).unwrap();
-        let scan = scan(b"#include \"../inc/a.h\"\n#include \"sub\"\n");
+        let scan = shared(b"#include \"../inc/a.h\"\n#include \"sub\"\n");
         let search = SearchPath::default();
-        let mut found = Lookups::new(&root, &search).unwrap();
+        let mut found = Lookups::new(&root, &search, Arc::default()).unwrap();
         found.follow(Path::new("inc/a.h"), &scan).unwrap();
         // The folder `inc/sub` is no file that an include could mean, but a file in its place would be.
         assert!(found.absent.contains(&rel(&root.join("inc/sub").join(FOLDER_MARK))));
-        assert_eq!(found.take_fresh().unwrap(), [root.join("inc/a.h")]);
+        assert_eq!(taken(&mut found), [root.join("inc/a.h")]);
         found.follow(&root.join("inc/a.h"), &scan).unwrap();
-        assert_eq!(found.take_fresh().unwrap(), [root.join("inc/a.h")]);
+        assert_eq!(taken(&mut found), [root.join("inc/a.h")]);
     }
 }

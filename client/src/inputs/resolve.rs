@@ -8,9 +8,12 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 
 use buildbee_proto::path::{PathError, RelPath};
 use thiserror::Error;
+
+use super::filehash::FileIdentity;
 
 /// Symlinks followed in one path; the kernel's own limit.
 const MAX_SYMLINKS: usize = 40;
@@ -43,9 +46,24 @@ pub enum Resolved {
     Absent(RelPath),
 }
 
+/// What a folder's name leads to, by which a later look can tell whether it still does, and whether something was made or removed there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Folder {
+    /// A folder.
+    At {
+        /// Its physical place.
+        place: RelPath,
+        /// What the kernel said of it, before any name in it was looked at.
+        identity: FileIdentity,
+    },
+    /// Nothing: the first physical place on the way where nothing is.
+    Absent(RelPath),
+}
+
 #[derive(Clone, Debug)]
 enum Kind {
-    Directory,
+    /// With what the kernel said of it; the root is not asked about.
+    Directory(Option<FileIdentity>),
     Symlink(PathBuf),
     Other,
     Missing,
@@ -78,12 +96,20 @@ pub struct Resolver {
     folders: HashMap<OsString, End>,
     symlinks: BTreeMap<RelPath, String>,
     directories: BTreeSet<RelPath>,
+    /// Before it looked at anything.
+    began: SystemTime,
 }
 
 impl Default for Resolver {
     fn default() -> Self {
-        let root = Node { kind: Kind::Directory, place: RelPath::root(), parent: ROOT, children: HashMap::new() };
-        Self { nodes: vec![root], folders: HashMap::new(), symlinks: BTreeMap::new(), directories: BTreeSet::new() }
+        let root = Node { kind: Kind::Directory(None), place: RelPath::root(), parent: ROOT, children: HashMap::new() };
+        Self {
+            nodes: vec![root],
+            folders: HashMap::new(),
+            symlinks: BTreeMap::new(),
+            directories: BTreeSet::new(),
+            began: SystemTime::now(),
+        }
     }
 }
 
@@ -100,6 +126,19 @@ impl Resolver {
         Ok(match end {
             End::At(node) => Resolved::Present(self.nodes[node].place.clone()),
             End::Absent(place) => Resolved::Absent(place),
+        })
+    }
+
+    /// What the folder `spelled` (absolute) is; `None` where it can't be told later whether it has changed.
+    pub fn look_at_folder(&mut self, spelled: PathBuf) -> Result<Option<Folder>, ResolveError> {
+        Ok(match self.folder(spelled)? {
+            End::Absent(place) => Some(Folder::Absent(place)),
+            End::At(node) => match &self.nodes[node] {
+                Node { kind: Kind::Directory(Some(identity)), place, .. } if identity.settled_before(self.began) => {
+                    Some(Folder::At { place: place.clone(), identity: *identity })
+                }
+                _ => None,
+            },
         })
     }
 
@@ -134,7 +173,7 @@ impl Resolver {
             };
             let next = self.child(at, name)?;
             at = match &self.nodes[next].kind {
-                Kind::Directory | Kind::Other => next,
+                Kind::Directory(_) | Kind::Other => next,
                 Kind::Missing => return Ok(End::Absent(self.nodes[next].place.clone())),
                 Kind::Symlink(target) => {
                     let target = target.clone();
@@ -160,7 +199,7 @@ impl Resolver {
         let place = below(&self.nodes[parent].place, name)?;
         let kind = kind(&place.to_absolute())?;
         match &kind {
-            Kind::Directory => {
+            Kind::Directory(_) => {
                 self.directories.insert(place.clone());
             }
             Kind::Symlink(target) => {
@@ -211,7 +250,7 @@ fn below(folder: &RelPath, name: &OsStr) -> Result<RelPath, PathError> {
 
 fn kind(path: &Path) -> Result<Kind, ResolveError> {
     match fs::symlink_metadata(path) {
-        Ok(meta) if meta.is_dir() => Ok(Kind::Directory),
+        Ok(meta) if meta.is_dir() => Ok(Kind::Directory(Some(FileIdentity::of(&meta)))),
         Ok(meta) if meta.is_symlink() => {
             fs::read_link(path).map(Kind::Symlink).map_err(|error| ResolveError::Io { path: path.to_owned(), error })
         }

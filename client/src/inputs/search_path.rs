@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::followed::{Followed, Places};
 use crate::compiler::request::SearchDirectory;
 use crate::toolchain::Compiler;
 
@@ -31,10 +32,19 @@ pub struct SearchPath {
 /// Device and inode of what a name leads to, where it leads anywhere.
 type Place = Option<(u64, u64)>;
 
+/// A search path, and where it was seen to lead.
+#[derive(Clone, Debug, Default)]
+pub struct Search {
+    /// The folders.
+    pub path: Arc<SearchPath>,
+    /// Includes that were followed through them before.
+    pub followed: Arc<Followed>,
+}
+
 /// A search path, and where names led when the compiler was asked.
 #[derive(Clone, Debug)]
 struct Remembered {
-    path: Arc<SearchPath>,
+    search: Search,
     places: Vec<Place>,
 }
 
@@ -70,6 +80,7 @@ struct Key {
 #[derive(Clone, Debug, Default)]
 pub struct SearchPaths {
     known: Arc<Mutex<HashMap<Key, Remembered>>>,
+    places: Places,
 }
 
 impl SearchPaths {
@@ -83,22 +94,35 @@ impl SearchPaths {
         env: &[(String, String)],
         cwd: &Path,
         named: &[SearchDirectory],
-    ) -> Result<Arc<SearchPath>, SearchPathError> {
+    ) -> Result<Search, SearchPathError> {
         let mut arguments = deciding(arguments);
         arguments.extend(["-x".into(), language.to_owned()]);
         let key = Key { compiler: compiler.parts.id.to_string(), arguments, env: env.to_vec(), cwd: cwd.to_owned() };
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        let known = self.known(&key);
         if let Some(known) = known.filter(|known| still_holds(known, cwd, named)) {
-            return Ok(known.path);
+            return Ok(known.search);
         }
         let path = Arc::new(ask(compiler, &key).await?);
         let places = places(&path, cwd, named);
+        let search = Search { path, followed: Arc::new(Followed::new(self.places.clone())) };
         let mut remembered = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if remembered.len() >= MAX_REMEMBERED {
             remembered.clear();
         }
-        remembered.insert(key, Remembered { path: Arc::clone(&path), places });
-        Ok(path)
+        remembered.insert(key, Remembered { search: search.clone(), places });
+        Ok(search)
+    }
+
+    fn known(&self, key: &Key) -> Option<Remembered> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.places.are_too_many() {
+            known.values_mut().for_each(|known| known.search.followed = Arc::new(Followed::new(self.places.clone())));
+        }
+        let known = known.get_mut(key)?;
+        if known.search.followed.is_full() {
+            known.search.followed = Arc::new(Followed::new(self.places.clone()));
+        }
+        Some(known.clone())
     }
 }
 
@@ -121,8 +145,8 @@ fn deciding(arguments: &[String]) -> Vec<String> {
 }
 
 fn still_holds(known: &Remembered, cwd: &Path, named: &[SearchDirectory]) -> bool {
-    known.path.missing.iter().all(|folder| !cwd.join(folder).exists())
-        && places(&known.path, cwd, named) == known.places
+    known.search.path.missing.iter().all(|folder| !cwd.join(folder).exists())
+        && places(&known.search.path, cwd, named) == known.places
 }
 
 /// Where the list and the named folders lead. A folder that is named twice counts once: a symlink that leads elsewhere now can make it two,
@@ -223,7 +247,8 @@ mod tests {
         link("a");
         let named = ["a", "l"].map(|name| SearchDirectory { kind: SearchKind::Include, path: name.into() });
         let path = Arc::new(SearchPath { angled: vec!["a".into()], ..SearchPath::default() });
-        let known = Remembered { places: places(&path, folder.path(), &named), path };
+        let places = places(&path, folder.path(), &named);
+        let known = Remembered { places, search: Search { path, ..Search::default() } };
         assert!(still_holds(&known, folder.path(), &named));
         link("b");
         assert!(!still_holds(&known, folder.path(), &named));
