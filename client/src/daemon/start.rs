@@ -64,6 +64,10 @@ pub enum DaemonError {
     Runtime(io::Error),
 }
 
+/// Threads for what waits; whatever reads, hashes or looks at files has others. A second one costs 8 % of a tiny compile: the two wake each
+/// other for every step of it.
+const N_WORKERS: usize = 1;
+
 /// Runs a daemon until it is told to leave or has been idle for long enough.
 pub fn run(settings: &Settings) -> Result<(), DaemonError> {
     let folder = settings.socket.parent().unwrap_or(Path::new("/")).to_owned();
@@ -72,7 +76,7 @@ pub fn run(settings: &Settings) -> Result<(), DaemonError> {
     make_folder(&settings.state_dir)?;
     log_to(settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(N_WORKERS)
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .enable_all()
         .build()
