@@ -101,6 +101,8 @@ pub struct Run<'a> {
     pub added_arguments: &'a [String],
     /// The library that watches a local run.
     pub recorder: Option<String>,
+    /// Whether a local run that is killed because it lost a race leaves nothing behind.
+    pub may_lose: bool,
     /// Why no other machine may run it, though its result can be kept.
     pub here_only: Option<Why>,
     /// Whether what a successful run printed can be shown after another run.
@@ -111,12 +113,17 @@ pub struct Run<'a> {
     pub early: Option<EarlyRun>,
 }
 
+/// See [`EarlyRun::was_told`].
+pub type WasTold = dyn Fn(&[u8], &OutputFile) -> bool + Send + Sync;
+
 /// An output that is put in place and told of before its compile's end.
 pub struct EarlyRun {
     /// Its place among the job's outputs.
     pub output: u32,
     /// Puts it in place, and says what the wrapper is told; `None`: that has to wait for the end. Blocks.
     pub release: Arc<dyn Fn(EarlyOutput) -> Option<LocalReply> + Send + Sync>,
+    /// Whether a run here that printed this has put the same in place, and told the build. Blocks.
+    pub was_told: Arc<WasTold>,
 }
 
 impl fmt::Debug for EarlyRun {
@@ -285,7 +292,7 @@ impl<'a> Executor<'a> {
 
     /// A slot of this machine once the farm has had its time; never, where there is none.
     async fn late_permit(&self) -> OwnedSemaphorePermit {
-        if self.strict || self.context.settings.local_slots == 0 {
+        if self.context.settings.local_slots == 0 {
             return std::future::pending().await;
         }
         self.permit_after(LATE).await
@@ -301,7 +308,7 @@ impl<'a> Executor<'a> {
     }
 
     fn longest_wait(&self) -> Duration {
-        if self.context.settings.local_slots == 0 { MAX_WAIT_WITHOUT_SLOTS } else { MAX_WAIT }
+        if self.strict || self.context.settings.local_slots == 0 { MAX_WAIT_WITHOUT_SLOTS } else { MAX_WAIT }
     }
 
     fn local_permit(&self) -> Option<OwnedSemaphorePermit> {
@@ -424,6 +431,7 @@ impl<'a> Executor<'a> {
                 if outcome.exit_code.is_some() {
                     return Ok(Ok(outcome));
                 }
+                self.keep_told(outcome, &result).await;
                 self.received(&result);
                 Ok(Err(result))
             }
@@ -437,6 +445,21 @@ impl<'a> Executor<'a> {
                 self.context.journal.noted(error.code());
                 Ok(Ok(self.link.outcome().await?))
             }
+        }
+    }
+
+    /// The build has gone on with an output of the run that lost: the same stays as it is, or what was made of it meanwhile would look older.
+    async fn keep_told(&self, outcome: LocalOutcome, result: &RemoteResult) {
+        let Some(early) = &self.run.early else { return };
+        let place =
+            usize::try_from(early.output).ok().and_then(|at| self.job.outputs.get(at)).map(|output| &output.place);
+        let Some(file) = result.signed.result.outputs.iter().find(|file| Some(&file.path) == place).cloned() else {
+            return;
+        };
+        let (was_told, asked) = (Arc::clone(&early.was_told), file.clone());
+        if tokio::task::spawn_blocking(move || was_told(&outcome.stderr.0, &asked)).await.unwrap_or(false) {
+            // Empty: where something was released nobody races.
+            drop(self.released.set(file));
         }
     }
 
@@ -499,7 +522,9 @@ impl<'a> Executor<'a> {
             Racing::Eager => Some(Duration::ZERO),
         };
         match wait {
-            Some(wait) if self.context.settings.local_slots > 0 && !self.strict => self.permit_after(wait).await,
+            Some(wait) if self.run.may_lose && self.context.settings.local_slots > 0 && !self.strict => {
+                self.permit_after(wait).await
+            }
             _ => std::future::pending().await,
         }
     }
