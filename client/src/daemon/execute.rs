@@ -33,7 +33,7 @@ const MAX_ATTEMPTS: usize = 3;
 const LATE: Duration = Duration::from_secs(1);
 /// The longest wait for a slot anywhere, where this machine compiles too.
 const MAX_WAIT: Duration = Duration::from_secs(20);
-/// The same where it has no slot of its own (`local_slots = 0`): agents are there, and at work. A board that gave up earlier would take the
+/// The same where it has no slot of its own (`local_slots = 0`, `strict`): agents are there, and at work. A board that gave up earlier would take the
 /// longest compiles of all upon itself, as all of them wait while the agents have those.
 const MAX_WAIT_WITHOUT_SLOTS: Duration = Duration::from_secs(600);
 /// Inputs of this size count for where an action goes.
@@ -213,14 +213,18 @@ impl<'a> Executor<'a> {
             Some(false) => why("other-host", &format!("no agent runs programs of {host}, as this compiler is one")),
             _ => why("no-agents", "no agent can be reached"),
         };
+        // A place in the queue for this machine's slots, while no agent has one: who races has a slot already, and must not come first for ever.
+        let mut queued = None;
         loop {
-            if self.is_beaten()
-                && let Some(ended) = self.wait_for_other(farm).await?
-            {
-                return Ok(ended);
+            if self.is_beaten() {
+                queued = None;
+                if let Some(ended) = self.wait_for_other(farm).await? {
+                    return Ok(ended);
+                }
             }
             match farm.seat(&self.job.parts, &tried, &held) {
                 Found::Seat(seat) if tried.len() < MAX_ATTEMPTS => {
+                    queued = None;
                     let (peer, name) = (seat.pick.peer, seat.pick.name.clone());
                     match self.remote(farm, seat).await? {
                         Tried::Ended(ended) => return Ok(ended),
@@ -241,13 +245,14 @@ impl<'a> Executor<'a> {
                     }
                 }
                 Found::Full if started.elapsed() < self.longest_wait() => {
-                    if let Some(permit) = self.local_permit() {
-                        return self
-                            .local(why("farm-busy", "all agents are busy, this machine is not"), Some(permit))
-                            .await;
-                    }
                     self.listed.at("waiting for a slot");
+                    let permit = queued.get_or_insert_with(|| Box::pin(self.permit_for_want_of_agents()));
                     tokio::select! {
+                        biased;
+                        permit = permit => {
+                            let idle = why("farm-busy", "all agents are busy, this machine is not");
+                            return self.local(idle, Some(permit)).await;
+                        }
                         () = farm.changed(LOOK_AGAIN) => {}
                         () = self.beaten() => {}
                     }
@@ -292,14 +297,24 @@ impl<'a> Executor<'a> {
 
     /// A slot of this machine once the farm has had its time; never, where there is none.
     async fn late_permit(&self) -> OwnedSemaphorePermit {
-        if self.context.settings.local_slots == 0 {
+        if self.strict || self.context.settings.local_slots == 0 {
             return std::future::pending().await;
         }
         self.permit_after(LATE).await
     }
 
+    /// A slot of this machine; never, where it may not be used.
+    async fn permit_for_want_of_agents(&self) -> OwnedSemaphorePermit {
+        if self.strict {
+            return std::future::pending().await;
+        }
+        self.permit_after(Duration::ZERO).await
+    }
+
     async fn permit_after(&self, wait: Duration) -> OwnedSemaphorePermit {
-        tokio::time::sleep(wait).await;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
         match Arc::clone(&self.context.local_slots).acquire_owned().await {
             Ok(permit) => permit,
             // Never closed.
