@@ -24,6 +24,7 @@ use buildbee_proto::peer::{PeerId, Role};
 use buildbee_proto::record::LIBRARY;
 use buildbee_proto::version::Protocol;
 use buildbee_sandbox::cleanup::remove_scratch;
+use buildbee_sandbox::idle_group;
 use buildbee_sandbox::launcher::{self, Launcher};
 use buildbee_sandbox::probe::{ProbeFailure, probe};
 use buildbee_store::{Durability, OpenError, Options, Store};
@@ -188,7 +189,8 @@ impl Agent {
         let capabilities = probe(&settings.sandbox, &settings.bwrap, &workspaces).await?;
         tracing::info!(?capabilities, "the sandbox works");
         let memory = memory_folder(settings).await;
-        let launcher = Launcher::start(&settings.sandbox, &settings.bwrap).await?;
+        let group = Some(settings.limits.gives_way).filter(|gives_way| *gives_way).and_then(|_| idle_group::place());
+        let launcher = Launcher::giving_way(&settings.sandbox, &settings.bwrap, group).await?;
         let (node, inbound) = node::start(network(settings, &state, &identity, &enrolment)).await?;
         let tasks = Tasks::new();
         let slots = slots(settings, node.peer())?;

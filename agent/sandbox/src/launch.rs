@@ -3,7 +3,7 @@
 //!
 //! The only place of the project that forks without executing at once. It is sound because the helper has one thread and opens
 //! no file for writing: the child may allocate, and its copies of descriptors hurt nobody. The only files written are
-//! the child's own id maps in `/proc`.
+//! the child's own id maps in `/proc`, and the list of the group that it joins.
 
 #![expect(unsafe_code, reason = "fork, wait4, setpriority and signal dispositions have no safe wrappers")]
 
@@ -32,6 +32,7 @@ use nix::unistd::{
 };
 
 use crate::descriptors::{Packet, close_all_but, packet_pair, read_memory_file, receive, send};
+use crate::idle_group::IdleGroup;
 use crate::jobserver;
 use crate::namespaces;
 use crate::plan::Plan;
@@ -51,9 +52,14 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    /// Forks it. `bwrap` is the program bubblewrap, `null` is `/dev/null`, open for reading; without a `network` it reports why. The caller
-    /// must have one thread.
-    pub(crate) fn fork(bwrap: &CStr, null: BorrowedFd<'_>, network: Result<OwnedFd, StepFailure>) -> nix::Result<Self> {
+    /// Forks it. `bwrap` is the program bubblewrap, `null` is `/dev/null`, open for reading, `group` what it joins; without a `network`
+    /// it reports why. The caller must have one thread.
+    pub(crate) fn fork(
+        bwrap: &CStr,
+        null: BorrowedFd<'_>,
+        group: Option<&IdleGroup>,
+        network: Result<OwnedFd, StepFailure>,
+    ) -> nix::Result<Self> {
         let parent = getpid();
         let (ours, theirs) = packet_pair()?;
         // SAFETY: the helper has a single thread, so the child may do whatever the parent may.
@@ -65,7 +71,12 @@ impl Waiting {
             }
             ForkResult::Child => {
                 // A panic must not unwind into the copy of the helper's loop.
-                let _ = catch_unwind(AssertUnwindSafe(|| wait_and_become(bwrap, null, &network, &theirs, parent)));
+                let _ = catch_unwind(AssertUnwindSafe(|| {
+                    if let Some(group) = group {
+                        group.join();
+                    }
+                    wait_and_become(bwrap, null, &network, &theirs, parent);
+                }));
                 // SAFETY: ends the process at once, without the parent's exit handlers.
                 unsafe { libc::_exit(127) }
             }

@@ -83,6 +83,7 @@ pub struct Launcher {
 struct Shared {
     helper: PathBuf,
     bwrap: PathBuf,
+    group: Option<PathBuf>,
     /// System-call filters, the same for every command.
     filters: Vec<Vec<u8>>,
     state: Mutex<State>,
@@ -108,10 +109,16 @@ struct Control {
 impl Launcher {
     /// Starts the helper program, with `bwrap` as the program bubblewrap (an absolute path). Needs a tokio runtime with I/O and time.
     pub async fn start(helper: &Path, bwrap: &Path) -> Result<Self, StartError> {
+        Self::giving_way(helper, bwrap, None).await
+    }
+
+    /// The same, and commands run in `group` ([`crate::idle_group::place`]) if it can be made.
+    pub async fn giving_way(helper: &Path, bwrap: &Path, group: Option<PathBuf>) -> Result<Self, StartError> {
         let filters = seccomp::filters();
         let shared = Shared {
             helper: helper.to_owned(),
             bwrap: bwrap.to_owned(),
+            group,
             filters,
             state: Mutex::new(State { control: None, starts_in_a_row: 0, held: false }),
         };
@@ -197,7 +204,7 @@ impl Launcher {
             return Err(StartError::GaveUp);
         }
         state.starts_in_a_row += 1;
-        let control = Arc::new(Control::start(&self.shared.helper, &self.shared.bwrap).await?);
+        let control = Arc::new(Control::start(&self.shared).await?);
         if state.held {
             control.tell_hold(true).await.map_err(io::Error::from)?;
         }
@@ -218,13 +225,15 @@ impl Launcher {
 }
 
 impl Control {
-    async fn start(helper: &Path, bwrap: &Path) -> Result<Self, StartError> {
+    async fn start(shared: &Shared) -> Result<Self, StartError> {
+        let Shared { helper, bwrap, group, .. } = shared;
         if !bwrap.is_absolute() || !bwrap.is_file() {
             return Err(StartError::NoBubblewrap { bwrap: bwrap.to_owned() });
         }
         let (ours, theirs) = packet_pair().map_err(io::Error::from)?;
         let process = Command::new(helper)
             .arg(bwrap)
+            .args(group)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(theirs))

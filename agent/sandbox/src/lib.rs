@@ -16,6 +16,7 @@ pub mod cleanup;
 mod descriptors;
 mod directories;
 mod hold;
+pub mod idle_group;
 mod jobserver;
 mod launch;
 pub mod launcher;

@@ -8,10 +8,10 @@ use buildbee_sandbox::zygote;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    let (Some(bwrap), None) = (arguments.next(), arguments.next()) else {
+    let (Some(bwrap), group, None) = (arguments.next(), arguments.next(), arguments.next()) else {
         return fail("buildbee-sandbox is started by buildbee-agent\nhint: run `buildbee-agent serve`");
     };
-    match zygote::serve(PathBuf::from(bwrap)) {
+    match zygote::serve(PathBuf::from(bwrap), group.map(PathBuf::from)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             fail(&format!("buildbee-sandbox: {error}\nhint: this program is started by buildbee-agent, not by hand"))

@@ -29,6 +29,7 @@ use thiserror::Error;
 
 use crate::descriptors::{Packet, borrow_all, close_from, receive, send};
 use crate::hold;
+use crate::idle_group::IdleGroup;
 use crate::launch::{ProcessEnd, Waiting, kill_group, reap};
 use crate::status::{MAX_STATUS_BYTES, Status, parse};
 use crate::wire::{
@@ -47,8 +48,9 @@ pub enum ZygoteError {
     Setup(#[from] io::Error),
 }
 
-/// Serves the agent whose control socket is standard input, until it closes. `bwrap` is the program bubblewrap.
-pub fn serve(bwrap: PathBuf) -> Result<(), ZygoteError> {
+/// Serves the agent whose control socket is standard input, until it closes. `bwrap` is the program bubblewrap, `group` where a
+/// control group for commands that give way can be.
+pub fn serve(bwrap: PathBuf, group: Option<PathBuf>) -> Result<(), ZygoteError> {
     // Whatever the agent had open without closing it on exec must not get into the forked children.
     close_from(3).map_err(io::Error::from)?;
     set_child_subreaper(true).map_err(io::Error::from)?;
@@ -67,6 +69,8 @@ pub fn serve(bwrap: PathBuf) -> Result<(), ZygoteError> {
         control: io::stdin().as_fd().try_clone_to_owned()?,
         children: SignalFd::with_flags(&watched, flags).map_err(io::Error::from)?,
         world: World::enter(),
+        // Without it commands yield a little later.
+        group: group.and_then(|group| IdleGroup::make(group).ok()),
         waiting: VecDeque::new(),
         running: Vec::new(),
         strays: Vec::new(),
@@ -92,6 +96,8 @@ struct Zygote {
     children: SignalFd,
     /// What all commands share, or why they can't run.
     world: Result<World, StepFailure>,
+    /// What processes for commands are in.
+    group: Option<IdleGroup>,
     /// Processes for the next commands. At most [`N_WAITING`].
     waiting: VecDeque<Waiting>,
     /// At most [`MAX_LAUNCHES`].
@@ -242,7 +248,7 @@ impl Zygote {
 
     fn fork(&mut self) -> nix::Result<Waiting> {
         let network = self.world.as_mut().map_err(|failure| *failure).and_then(World::network);
-        Waiting::fork(&self.bwrap, self.null.as_fd(), network)
+        Waiting::fork(&self.bwrap, self.null.as_fd(), self.group.as_ref(), network)
     }
 
     /// Has processes wait for the next commands. Where that fails, it is tried again when a command is there.

@@ -33,7 +33,7 @@ const MAX_ATTEMPTS: usize = 3;
 const LATE: Duration = Duration::from_secs(1);
 /// The longest wait for a slot anywhere, where this machine compiles too.
 const MAX_WAIT: Duration = Duration::from_secs(20);
-/// The same where it has no slot of its own (`local_slots = 0`): agents are there, and at work. A board that gave up earlier would take the
+/// The same where it has no slot of its own (`local_slots = 0`, `strict`): agents are there, and at work. A board that gave up earlier would take the
 /// longest compiles of all upon itself, as all of them wait while the agents have those.
 const MAX_WAIT_WITHOUT_SLOTS: Duration = Duration::from_secs(600);
 /// Inputs of this size count for where an action goes.
@@ -101,6 +101,8 @@ pub struct Run<'a> {
     pub added_arguments: &'a [String],
     /// The library that watches a local run.
     pub recorder: Option<String>,
+    /// Whether a local run that is killed because it lost a race leaves nothing behind.
+    pub may_lose: bool,
     /// Why no other machine may run it, though its result can be kept.
     pub here_only: Option<Why>,
     /// Whether what a successful run printed can be shown after another run.
@@ -111,12 +113,17 @@ pub struct Run<'a> {
     pub early: Option<EarlyRun>,
 }
 
+/// See [`EarlyRun::was_told`].
+pub type WasTold = dyn Fn(&[u8], &OutputFile) -> bool + Send + Sync;
+
 /// An output that is put in place and told of before its compile's end.
 pub struct EarlyRun {
     /// Its place among the job's outputs.
     pub output: u32,
     /// Puts it in place, and says what the wrapper is told; `None`: that has to wait for the end. Blocks.
     pub release: Arc<dyn Fn(EarlyOutput) -> Option<LocalReply> + Send + Sync>,
+    /// Whether a run here that printed this has put the same in place, and told the build. Blocks.
+    pub was_told: Arc<WasTold>,
 }
 
 impl fmt::Debug for EarlyRun {
@@ -206,14 +213,18 @@ impl<'a> Executor<'a> {
             Some(false) => why("other-host", &format!("no agent runs programs of {host}, as this compiler is one")),
             _ => why("no-agents", "no agent can be reached"),
         };
+        // A place in the queue for this machine's slots, while no agent has one: who races has a slot already, and must not come first for ever.
+        let mut queued = None;
         loop {
-            if self.is_beaten()
-                && let Some(ended) = self.wait_for_other(farm).await?
-            {
-                return Ok(ended);
+            if self.is_beaten() {
+                queued = None;
+                if let Some(ended) = self.wait_for_other(farm).await? {
+                    return Ok(ended);
+                }
             }
             match farm.seat(&self.job.parts, &tried, &held) {
                 Found::Seat(seat) if tried.len() < MAX_ATTEMPTS => {
+                    queued = None;
                     let (peer, name) = (seat.pick.peer, seat.pick.name.clone());
                     match self.remote(farm, seat).await? {
                         Tried::Ended(ended) => return Ok(ended),
@@ -234,13 +245,14 @@ impl<'a> Executor<'a> {
                     }
                 }
                 Found::Full if started.elapsed() < self.longest_wait() => {
-                    if let Some(permit) = self.local_permit() {
-                        return self
-                            .local(why("farm-busy", "all agents are busy, this machine is not"), Some(permit))
-                            .await;
-                    }
                     self.listed.at("waiting for a slot");
+                    let permit = queued.get_or_insert_with(|| Box::pin(self.permit_for_want_of_agents()));
                     tokio::select! {
+                        biased;
+                        permit = permit => {
+                            let idle = why("farm-busy", "all agents are busy, this machine is not");
+                            return self.local(idle, Some(permit)).await;
+                        }
                         () = farm.changed(LOOK_AGAIN) => {}
                         () = self.beaten() => {}
                     }
@@ -291,8 +303,18 @@ impl<'a> Executor<'a> {
         self.permit_after(LATE).await
     }
 
+    /// A slot of this machine; never, where it may not be used.
+    async fn permit_for_want_of_agents(&self) -> OwnedSemaphorePermit {
+        if self.strict {
+            return std::future::pending().await;
+        }
+        self.permit_after(Duration::ZERO).await
+    }
+
     async fn permit_after(&self, wait: Duration) -> OwnedSemaphorePermit {
-        tokio::time::sleep(wait).await;
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
         match Arc::clone(&self.context.local_slots).acquire_owned().await {
             Ok(permit) => permit,
             // Never closed.
@@ -301,7 +323,7 @@ impl<'a> Executor<'a> {
     }
 
     fn longest_wait(&self) -> Duration {
-        if self.context.settings.local_slots == 0 { MAX_WAIT_WITHOUT_SLOTS } else { MAX_WAIT }
+        if self.strict || self.context.settings.local_slots == 0 { MAX_WAIT_WITHOUT_SLOTS } else { MAX_WAIT }
     }
 
     fn local_permit(&self) -> Option<OwnedSemaphorePermit> {
@@ -424,6 +446,7 @@ impl<'a> Executor<'a> {
                 if outcome.exit_code.is_some() {
                     return Ok(Ok(outcome));
                 }
+                self.keep_told(outcome, &result).await;
                 self.received(&result);
                 Ok(Err(result))
             }
@@ -437,6 +460,21 @@ impl<'a> Executor<'a> {
                 self.context.journal.noted(error.code());
                 Ok(Ok(self.link.outcome().await?))
             }
+        }
+    }
+
+    /// The build has gone on with an output of the run that lost: the same stays as it is, or what was made of it meanwhile would look older.
+    async fn keep_told(&self, outcome: LocalOutcome, result: &RemoteResult) {
+        let Some(early) = &self.run.early else { return };
+        let place =
+            usize::try_from(early.output).ok().and_then(|at| self.job.outputs.get(at)).map(|output| &output.place);
+        let Some(file) = result.signed.result.outputs.iter().find(|file| Some(&file.path) == place).cloned() else {
+            return;
+        };
+        let (was_told, asked) = (Arc::clone(&early.was_told), file.clone());
+        if tokio::task::spawn_blocking(move || was_told(&outcome.stderr.0, &asked)).await.unwrap_or(false) {
+            // Empty: where something was released nobody races.
+            drop(self.released.set(file));
         }
     }
 
@@ -499,7 +537,9 @@ impl<'a> Executor<'a> {
             Racing::Eager => Some(Duration::ZERO),
         };
         match wait {
-            Some(wait) if self.context.settings.local_slots > 0 && !self.strict => self.permit_after(wait).await,
+            Some(wait) if self.run.may_lose && self.context.settings.local_slots > 0 && !self.strict => {
+                self.permit_after(wait).await
+            }
             _ => std::future::pending().await,
         }
     }

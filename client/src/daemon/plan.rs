@@ -255,6 +255,8 @@ impl Plan {
         Run {
             added_arguments: &self.request.added_arguments,
             recorder: None,
+            // gcc and clang remove what they have begun.
+            may_lose: true,
             here_only: reason.or(symlink),
             can_print_otherwise: self.request.terminal.is_some(),
             objection,

@@ -9,6 +9,7 @@
 
 pub mod base_dir;
 pub mod become_compiler;
+pub mod leftovers;
 pub mod link;
 pub mod links;
 pub mod notice;

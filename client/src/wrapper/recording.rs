@@ -46,7 +46,7 @@ impl Recording {
     }
 
     /// What was noted so far.
-    pub fn read(self) -> Option<Bytes> {
+    pub fn read(&self) -> Option<Bytes> {
         let mut header = [0; HEADER_BYTES];
         self.log.read_exact_at(&mut header, 0).ok()?;
         let mut log = vec![0; used_bytes(&header)?];

@@ -19,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 
 use super::become_compiler;
+use super::leftovers;
 use super::link::{Link, LinkError};
 use super::output::{complain, write_all};
 use super::program::Compiler;
@@ -89,7 +90,11 @@ pub fn run(
     let mut run = Run::new(child, stderr, link, signals, promise);
     let end = run.watch();
     drop(scratch);
-    run.finish(&end, start, recording)
+    let was_cut_short = matches!(end, End::Cancelled | End::Interrupted(_));
+    if let Some(log) = recording.as_ref().filter(|_| was_cut_short && tree_kill::are_gone()).and_then(Recording::read) {
+        leftovers::remove(&log.0);
+    }
+    run.finish(&end, start, recording.as_ref())
 }
 
 /// `None` for what no environment can hold.
@@ -214,7 +219,7 @@ impl Run {
         }
     }
 
-    fn finish(mut self, end: &End, start: Instant, recording: Option<Recording>) -> Ending {
+    fn finish(mut self, end: &End, start: Instant, recording: Option<&Recording>) -> Ending {
         write_all(std::io::stderr(), &self.stderr.held.rest());
         let is_broken =
             |promise: &Promise| matches!(end, End::Exited(status) if status.success()) && !promise.is_kept();

@@ -12,8 +12,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid};
 
-/// How long compilers may take to remove their unfinished files before they are killed.
-const TIDY_TIME: Duration = Duration::from_millis(100);
+/// How long compilers may take to remove their unfinished files before they are killed: milliseconds, but on a machine that has much else to do.
+const TIDY_TIME: Duration = Duration::from_secs(1);
+
+/// How long those that a signal ended together with this process are waited for.
+const LAST_BREATH: Duration = Duration::from_millis(100);
 
 /// Pause between two looks at whether they are gone.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -39,6 +42,18 @@ pub fn end_descendants() {
             Reaped::SomeRun => {}
         }
         std::thread::sleep(PAUSE);
+    }
+}
+
+/// Whether no descendant is left, or none after a moment.
+pub fn are_gone() -> bool {
+    let start = Instant::now();
+    loop {
+        match reap() {
+            Reaped::NoneLeft => return true,
+            Reaped::SomeRun if start.elapsed() > LAST_BREATH => return false,
+            Reaped::SomeRun => std::thread::sleep(PAUSE),
+        }
     }
 }
 

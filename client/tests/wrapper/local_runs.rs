@@ -1,11 +1,13 @@
 //! Compilers that the wrapper runs beside the farm: reported, cancelled, interrupted.
 
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::local::LocalReply;
+use buildbee_proto::record::{Kind, log_of};
 
 use crate::stage::{Stage, done, runs, stderr, stdout, wait_until};
 
@@ -226,6 +228,54 @@ fn an_interrupted_wrapper_leaves_nothing() {
         daemon.join().unwrap();
         // The sleeping grandchild is not the compiler's to end; the test's.
         let _ = Command::new("kill").arg(&pids[1]).status();
+    }
+}
+
+/// Makes a folder, notes that as the recorder would, and goes on; another's is beside it.
+const NOTING: &str = "mkdir rmetaAAAAAA rmetaBBBBBB; cat log >\"$BUILDBEE_RECORD\"; touch noted; exec sleep 600";
+
+fn watched() -> LocalReply {
+    LocalReply::RunLocally {
+        reason: "race".into(),
+        report: true,
+        extra_arguments: vec![],
+        extra_env: vec![],
+        // The loader says that it is not there, and goes on.
+        recorder: Some("/no/recorder.so".into()),
+        strict_failure: false,
+        own_temporary_dir: true,
+    }
+}
+
+#[test]
+fn what_a_compiler_has_noted_as_its_own_goes_with_it() {
+    for interrupts in [false, true] {
+        let stage = Stage::new();
+        let made = stage.path("rmetaAAAAAA");
+        std::fs::write(stage.path("log"), log_of(&[(Kind::Made, made.as_os_str().as_bytes())])).unwrap();
+        let noted = stage.path("noted");
+        let daemon = stage.daemon(move |mut caller| {
+            caller.invocation();
+            caller.say(&watched());
+            if interrupts {
+                return caller.end();
+            }
+            wait_until("the compiler has noted it", || noted.exists());
+            caller.say(&LocalReply::Cancel);
+            assert_eq!(caller.local_done().exit_code, None);
+            assert!(!made.exists(), "gone before the daemon may place outputs");
+            caller.say(&done(0, "", ""));
+            caller.end();
+        });
+        let mut wrapper = stage.wrapper().args(["sh", "-c", NOTING]).stderr(Stdio::null()).spawn().unwrap();
+        if interrupts {
+            wait_until("the compiler has noted it", || stage.path("noted").exists());
+            assert!(Command::new("kill").args(["-s", "INT", &wrapper.id().to_string()]).status().unwrap().success());
+        }
+        assert_eq!(wrapper.wait().unwrap().success(), !interrupts);
+        assert!(!stage.path("rmetaAAAAAA").exists() && stage.path("rmetaBBBBBB").exists());
+        daemon.join().unwrap();
+        stage.assert_tidy();
     }
 }
 

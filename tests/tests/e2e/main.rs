@@ -11,6 +11,7 @@ mod other_caches;
 mod places;
 mod precompiled;
 mod probes;
+mod races;
 mod rust_agents;
 mod rust_builds;
 mod rust_c;

@@ -18,7 +18,7 @@ use crate::rust_builds::with_paths;
 const N_FUNCTIONS: u32 = 30;
 
 /// A library that is slow in the end, one above it, and a program.
-fn project(farm: &Farm) -> Checkout {
+pub(super) fn project(farm: &Farm) -> Checkout {
     let home = farm.path("home");
     fs::create_dir_all(&home).unwrap();
     let env = [("CARGO_INCREMENTAL".to_owned(), "0".to_owned())].into();
@@ -38,7 +38,7 @@ fn project(farm: &Farm) -> Checkout {
     with_paths(checkout, "portable")
 }
 
-fn write_slow(checkout: &Checkout, value: u32) {
+pub(super) fn write_slow(checkout: &Checkout, value: u32) {
     let sorts = (0..N_FUNCTIONS).map(|n| {
         format!(
             "pub fn f{n}(v: &mut Vec<(u32, String)>) -> u32 {{ v.sort_by_key(|x| (x.1.len() as u32 ^ {n}, x.1.clone())); \

@@ -7,6 +7,7 @@ mod builders;
 mod leftovers;
 mod world;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -200,14 +201,21 @@ fn build_task(builder: &mut dyn Builder, shared: &Shared, seed: u64) {
     let mut rng = Rng::with_seed(seed);
     while !shared.stop.load(Ordering::Relaxed) {
         let (round, started) = (Round::draw(&mut rng), Instant::now());
-        match builder.build(round, &mut rng) {
+        // A bug of the run must not hide what else is wrong.
+        let built = catch_unwind(AssertUnwindSafe(|| builder.build(round, &mut rng)));
+        match built.unwrap_or_else(|_| Err("a panic, see above".to_owned())) {
             Ok(built) => {
                 shared.n_actions.fetch_add(built.n_actions, Ordering::Relaxed);
                 let slowest = built.slowest.map_or_else(String::new, |slowest| format!(", slowest {slowest:.1} s"));
                 let (name, took) = (builder.name(), started.elapsed().as_secs_f64());
                 say(&format!("        {name} {round:?}: {} actions in {took:.1} s{slowest}", built.n_actions));
+                built.why_slow.iter().for_each(|why| say(&format!("        {why}")));
             }
-            Err(what) => shared.failed(format!("{} {round:?}: {what}", builder.name())),
+            Err(what) => {
+                let what = format!("{} {round:?}: {what}", builder.name());
+                say(&what);
+                shared.failed(what);
+            }
         }
     }
 }

@@ -3,9 +3,11 @@
 use std::time::{Duration, Instant};
 
 use buildbee_sandbox::attempt::Exit;
+use buildbee_sandbox::idle_group;
+use buildbee_sandbox::launcher::Launcher;
 use buildbee_sandbox::spec::{Limits, SandboxSpec};
 
-use crate::place::{Place, eventually, is_root, launcher, marker, run, sleeps};
+use crate::place::{Place, bwrap, eventually, helper, is_root, launcher, marker, run, sleeps};
 use crate::programs::toolchain;
 
 fn place(change: impl FnOnce(&mut Limits)) -> Place {
@@ -146,4 +148,22 @@ async fn who_gives_way_is_behind_everybody() {
         "read -r -a stat < /proc/self/stat; read -r oom < /proc/self/oom_score_adj; echo ${stat[18]} ${stat[40]} $oom";
     // SCHED_IDLE is 5.
     assert_eq!(place.text(script).await, "19 5 1000");
+}
+
+#[tokio::test]
+async fn who_gives_way_is_in_an_idle_group_where_one_can_be_made() {
+    let Some(found) = idle_group::place() else { return };
+    let group = found.with_file_name(format!("buildbee-test-{}", std::process::id()));
+    let launcher = Launcher::giving_way(&helper(), &bwrap(), Some(group.clone())).await.unwrap();
+    let place = place(|limits| limits.gives_way = true);
+    let completed = run(&launcher, place.shell("cat /proc/self/cgroup")).await.unwrap();
+    let groups = String::from_utf8(completed.stdout).unwrap();
+    let idle = std::fs::read_to_string(group.join("cpu.idle"));
+    // Only root may make one, mostly.
+    if let Ok(idle) = idle {
+        assert_eq!(idle.trim(), "1");
+        assert!(groups.contains(group.file_name().unwrap().to_str().unwrap()), "{groups}");
+    }
+    drop((launcher, place));
+    eventually("the end of the group", || !group.exists()).await;
 }

@@ -195,9 +195,12 @@ impl Session {
             let content = |digest: &Digest| result.blobs.get(digest).map_or(&[][..], Vec::as_slice);
             plan.double.as_ref()?.objection_to_result(&result.signed.result, &content)
         };
+        let recorder = self.recorder(Keep::Yes);
         let run = Run {
             added_arguments: &plan.request.added_arguments,
-            recorder: self.recorder(Keep::Yes),
+            // rustc tidies nothing up, and what is its own stands in the record alone.
+            may_lose: recorder.is_some(),
+            recorder,
             here_only: None,
             can_print_otherwise: false,
             // What else it comes to is looked at by a thread, when it is here: that takes time.
@@ -276,8 +279,13 @@ impl Session {
             return None;
         }
         let output = plan.early_output(&given.job)?;
-        let (context, plan, given) = (Arc::clone(&self.context), Arc::clone(plan), Arc::clone(given));
-        Some(EarlyRun { output, release: Arc::new(move |early| plan.release(&context, &given, early)) })
+        let (context, given, racer) = (Arc::clone(&self.context), Arc::clone(given), Arc::clone(plan));
+        let plan = Arc::clone(plan);
+        Some(EarlyRun {
+            output,
+            release: Arc::new(move |early| plan.release(&context, &given, early)),
+            was_told: Arc::new(move |stderr, file| racer.has_told(stderr, file)),
+        })
     }
 
     fn recorder(&self, keep: Keep) -> Option<String> {

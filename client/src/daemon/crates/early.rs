@@ -5,11 +5,13 @@
 //! metadata (the wrapper looks). Blocks.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::local::LocalReply;
-use buildbee_proto::outcome::{ActionResult, Provenance, SignedResult};
+use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance, SignedResult};
 use buildbee_proto::peer::Signature;
 
 use super::super::cache::Hit;
@@ -54,6 +56,19 @@ impl CratePlan {
             extra_arguments: self.request.added_arguments.clone(),
         })
     }
+
+    /// Whether a run here that printed `stderr` has told cargo of its metadata, and it is what the output `file` is.
+    pub fn has_told(&self, stderr: &[u8], file: &OutputFile) -> bool {
+        let path = self.spelling().real(&file.path);
+        let is_there = || fs::read(&path).is_ok_and(|content| Digest::of(&content) == file.digest);
+        path.file_name().is_some_and(|name| announces(stderr, name.as_bytes())) && is_there()
+    }
+}
+
+/// Whether a line says that a file of this name is written.
+fn announces(stderr: &[u8], name: &[u8]) -> bool {
+    let has = |line: &[u8], part: &[u8]| memchr::memmem::find(line, part).is_some();
+    stderr.split(|byte| *byte == b'\n').any(|line| has(line, br#""artifact":"#) && has(line, name))
 }
 
 /// What is known by then, as a result. Nobody has signed it, and it is not kept.
@@ -73,4 +88,18 @@ fn partial(given: &CrateJob, early: EarlyOutput) -> Option<Hit> {
     let blobs =
         BTreeMap::from([(early.file.digest, early.content), (stderr, early.stderr), (observed_digest, observed)]);
     Some(Hit { signed: SignedResult { result, signature: Signature([0; 64]) }, blobs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_notice_of_the_file_tells_of_it() {
+        let notice = br#"{"$message_type":"artifact","artifact":"/t/deps/libx-1.rmeta","emit":"metadata"}"#;
+        let warning = br#"{"$message_type":"diagnostic","message":"libx-1.rmeta"}"#;
+        let both = [&warning[..], b"\n", notice, b"\n"].concat();
+        assert!(announces(&both, b"libx-1.rmeta") && !announces(&both, b"liby-1.rmeta"));
+        assert!(!announces(warning, b"libx-1.rmeta") && !announces(b"", b"libx-1.rmeta"));
+    }
 }

@@ -18,6 +18,7 @@ use buildbee_tests::farm::Farm;
 use buildbee_tests::project::{Files, make, outputs, sorted_lines, write_c, write_cpp};
 use fastrand::Rng;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::build::{TIMED, Times, read_times};
@@ -26,6 +27,8 @@ use crate::build::{TIMED, Times, read_times};
 const BUILD_DEADLINE: Duration = Duration::from_secs(180);
 /// A single compile that takes longer hangs.
 const COMPILE_DEADLINE: Duration = Duration::from_secs(40);
+/// What the client says of a compile that takes longer is shown.
+const SLOW: f64 = 6.0;
 /// Who is told to end by Ctrl-C has ended then.
 const BREAK_OFF_DEADLINE: Duration = Duration::from_secs(10);
 /// When a build is broken off, at the latest.
@@ -64,6 +67,8 @@ pub(super) struct Built {
     pub(super) n_actions: usize,
     /// The slowest, where that is noted.
     pub(super) slowest: Option<f64>,
+    /// What became of it, if it was slow.
+    pub(super) why_slow: Option<String>,
 }
 
 /// A loop of builds.
@@ -133,6 +138,17 @@ impl Cpp {
     }
 }
 
+/// What the client's daemon knows of the last compile of a source.
+fn told(client: &Client, source: &str, seconds: f64) -> String {
+    let told = client.json(&["explain", source, "--last"]);
+    let told = &told["actions"][0];
+    // What it knows is about an earlier compile.
+    if told["wall_ms"].as_f64().is_none_or(|known| known < 800.0 * seconds) {
+        return "its daemon did not live, or was not heard, to the end".to_owned();
+    }
+    ["where", "agent", "reason", "text", "wall_ms", "stages_ms"].map(|name| format!("{name} {}", told[name])).join(", ")
+}
+
 const MAKEFILE: &str = "C = $(patsubst %.c,%.o,$(wildcard *.c))\nCPP = $(patsubst %.cc,%.o,$(wildcard *.cc)) $(patsubst %.cpp,%.o,$(wildcard *.cpp))\n\
     FLAGS = -g -Wall -Wextra -Iinclude -MD -DPROGVERSION='\"1\"' -DFAULT_ROUND_$(ROUND)\n\
     all: $(C) $(CPP)\n%.o: %.c\n\t$(CC) -O2 $(FLAGS) -c -o $@ $<\n%.o: %.cc\n\t$(CXX) -O1 $(FLAGS) -c -o $@ $<\n\
@@ -188,7 +204,10 @@ impl Builder for Cpp {
         {
             return Err(format!("{name} took {seconds:.1} s"));
         }
-        Ok(Built { n_actions: times.len(), slowest: slowest.map(|(_, seconds)| *seconds) })
+        let slow = slowest.filter(|(_, seconds)| **seconds > SLOW);
+        let why_slow =
+            slow.map(|(name, seconds)| format!("{name} {seconds:.1} s: {}", told(&self.client, name, *seconds)));
+        Ok(Built { n_actions: times.len(), slowest: slowest.map(|(_, seconds)| *seconds), why_slow })
     }
 }
 
@@ -249,7 +268,9 @@ impl Builder for Rust {
         if round == Round::BrokenOff {
             break_off(self.start(round), rng)?;
             // rustc and ar leave temporary files beside their outputs where a signal ends them, with a farm or without.
-            left = self.checkout.files();
+            if self.checkout.folder.join("target").exists() {
+                left = self.checkout.files();
+            }
             left.retain(|name, _| !self.expected.contains_key(name) && !name.contains("buildbee"));
         }
         let status = wait(self.start(round))?;
@@ -264,7 +285,7 @@ impl Builder for Rust {
         files.retain(|name, _| !left.contains_key(name));
         same(&self.expected, &files)?;
         let n_actions = said.lines().filter(|line| line.contains("\"compiler-artifact\"")).count();
-        Ok(Built { n_actions, slowest: None })
+        Ok(Built { n_actions, slowest: None, why_slow: None })
     }
 }
 
@@ -288,12 +309,25 @@ fn break_off(mut child: Child, rng: &mut Rng) -> Result<(), String> {
     if wait_until(&mut child, by).is_some() {
         return Ok(());
     }
-    let _ = killpg(group(&child), Signal::SIGINT);
-    if wait_until(&mut child, Instant::now() + BREAK_OFF_DEADLINE).is_none() {
+    let (group, by) = (group(&child), Instant::now() + BREAK_OFF_DEADLINE);
+    let _ = killpg(group, Signal::SIGINT);
+    if wait_until(&mut child, by).is_none() || !all_end(group, by) {
         end(&mut child);
         return Err("a build that was broken off did not end".to_owned());
     }
     Ok(())
+}
+
+/// Whether what its first process left behind ends, too: orphans come to this process. Until then compilers may write.
+fn all_end(group: Pid, by: Instant) -> bool {
+    loop {
+        match waitpid(Pid::from_raw(-group.as_raw()), Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) if Instant::now() > by => return false,
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(5)),
+            Ok(_) => {}
+            Err(_) => return true,
+        }
+    }
 }
 
 fn wait_until(child: &mut Child, by: Instant) -> Option<ExitStatus> {

@@ -1,0 +1,112 @@
+//! A group of the scheduler's that gives way, for commands that do.
+//!
+//! The idle class of a process counts among the members of its group alone. Where sessions are groups (`sched_autogroup_enabled`) each
+//! command is one of its own, since bubblewrap begins a session for it, and so has as much right to the processor as each session of the
+//! owner's. No niceness of such a group helps: a group that runs keeps the processor for a slice (3 ms) before another one's wakeup counts. Only
+//! an idle group (`cpu.idle`) is left at once, and that takes a control group.
+//!
+//! Best effort: where no group can be made commands run without. Not here: groups of services, which whoever starts those has to make idle.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where control groups are, by convention.
+const ROOT: &str = "/sys/fs/cgroup";
+/// The group's name. All agents that were started in one group share it.
+const NAME: &str = "buildbee-lent";
+/// Another helper may remove an empty group that is just being joined.
+const MAX_TRIES: usize = 3;
+
+/// Where a group for commands could be, for [`Launcher::giving_way`](crate::launcher::Launcher::giving_way).
+pub fn place() -> Option<PathBuf> {
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    candidates(&own).into_iter().find(|folder| has_processor(folder)).map(|folder| folder.join(NAME))
+}
+
+/// Folders of this process's own group where the processor may be divided, by what the kernel says of it.
+fn candidates(own: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for line in own.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let path = path.trim_start_matches('/');
+        if controllers.is_empty() {
+            found.push(Path::new(ROOT).join(path));
+        } else if controllers.split(',').any(|controller| controller == "cpu") {
+            found.extend([controllers, "cpu"].map(|name| Path::new(ROOT).join(name).join(path)));
+        }
+    }
+    found
+}
+
+fn has_processor(folder: &Path) -> bool {
+    let divides = fs::read_to_string(folder.join("cgroup.subtree_control"));
+    let is_first_version = || folder.join("cpu.shares").exists();
+    divides.map_or_else(|_| is_first_version(), |controllers| controllers.split_whitespace().any(|it| it == "cpu"))
+}
+
+/// The group, while the helper lives.
+#[derive(Debug)]
+pub(crate) struct IdleGroup(PathBuf);
+
+impl IdleGroup {
+    /// Makes it, or takes the one that is there.
+    pub(crate) fn make(folder: PathBuf) -> io::Result<Self> {
+        match fs::create_dir(&folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let group = Self(folder);
+        fs::write(group.0.join("cpu.idle"), "1")?;
+        Ok(group)
+    }
+
+    /// Puts the calling process, with what it starts from now on, into it. Quick on a process that does not run a command yet: the kernel lets all
+    /// others pass first.
+    pub(crate) fn join(&self) {
+        for _ in 0..MAX_TRIES {
+            if fs::write(self.0.join("cgroup.procs"), "0").is_ok() {
+                return;
+            }
+            let made = fs::create_dir(&self.0).and_then(|()| fs::write(self.0.join("cpu.idle"), "1"));
+            if made.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for IdleGroup {
+    fn drop(&mut self) {
+        // Fails while another helper's commands are in it: that one does it.
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_that_may_divide_the_processor() {
+        let of = |text| candidates(text).iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+        assert_eq!(of("0::/user.slice/a:b.scope\n"), ["/sys/fs/cgroup/user.slice/a:b.scope"]);
+        assert_eq!(
+            of("9:memory:/m\n2:cpuacct:/x\n1:cpu,cpuacct:/\n"),
+            ["/sys/fs/cgroup/cpu,cpuacct/", "/sys/fs/cgroup/cpu/"]
+        );
+        assert!(of("3:cpuset:/\nnonsense\n").is_empty());
+    }
+
+    #[test]
+    fn a_group_is_idle_while_it_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join(NAME);
+        let group = IdleGroup::make(place.clone()).unwrap();
+        assert_eq!(fs::read_to_string(place.join("cpu.idle")).unwrap(), "1");
+        group.join();
+        assert_eq!(fs::read_to_string(place.join("cgroup.procs")).unwrap(), "0");
+        assert!(IdleGroup::make(folder.path().join("no/group")).is_err());
+    }
+}
