@@ -137,6 +137,31 @@ fn files_small_and_large_go_in() {
 }
 
 #[test]
+fn a_file_is_stored_piece_by_piece() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_packed_with(&dir.path().join("store"), ROOMY);
+    let content: Vec<u8> = (0..700_001u32).map(|n| n.to_le_bytes()[usize::from(n % 3 == 0)]).collect();
+    let mut shown = Vec::new();
+    let mut all = |piece: &[u8]| {
+        shown.extend_from_slice(piece);
+        true
+    };
+    let digest = store.put_pieces(&mut &content[..], dir.path(), 700_001, &mut all).unwrap().unwrap();
+    assert_eq!(digest, Digest::of(&content));
+    assert!(shown == content && store.read(&digest, ROOMY).unwrap().unwrap() == content);
+    assert_eq!(store.put_pieces(&mut &content[..], dir.path(), 700_001, &mut |_| true).unwrap(), Some(digest), "again");
+    let before = store.usage();
+    let refused = store.put_pieces(&mut &content[..], dir.path(), 400_000, &mut |piece| piece.len() > 200_000);
+    assert_eq!(refused.unwrap(), None);
+    let short = store.put_pieces(&mut &content[..], dir.path(), 700_002, &mut |_| true);
+    assert!(matches!(short, Err(PutError::Io { .. })));
+    let huge = store.put_pieces(&mut &content[..], dir.path(), 2 * ROOMY, &mut |_| true);
+    assert!(matches!(huge, Err(PutError::Full { .. })));
+    assert_eq!(store.usage().bytes, before.bytes, "what is not stored takes no room");
+    assert_eq!(fs::read_dir(dir.path().join("store/tmp")).unwrap().count(), 0);
+}
+
+#[test]
 fn links_share_sealed_inodes() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir.path().join("store"));

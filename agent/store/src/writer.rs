@@ -19,6 +19,9 @@ use crate::temporary::Temporary;
 /// Files up to this size are read into memory, where it shows before any writing that the content is here already.
 const SMALL_FILE_BYTES: u64 = 256 << 10;
 
+/// By how much a large file is read: little enough to stay in the processor's cache while it is hashed, looked at and written.
+const PIECE_BYTES: usize = 256 << 10;
+
 impl Store {
     /// Stores `content` under its own digest.
     pub fn put_bytes(&self, content: &[u8]) -> Result<Digest, PutError> {
@@ -131,6 +134,37 @@ impl Store {
         let reservation = self.inner.reserve(charge_bytes(digest.size_bytes))?;
         self.place(&file, temporary, digest, reservation)?;
         Ok(digest)
+    }
+
+    /// Stores the next `size_bytes` of `source`, which is read from `path`, in a file of their own, and shows each piece to `look` on the way.
+    /// Where that says false, nothing is stored, which is `None`.
+    pub fn put_pieces(
+        &self,
+        source: &mut dyn Read,
+        path: &Path,
+        size_bytes: u64,
+        look: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<Option<Digest>, PutError> {
+        let reservation = self.inner.reserve(charge_bytes(size_bytes))?;
+        let temporary = self.inner.temporary();
+        let mut file = temporary.create().map_err(|error| PutError::io(temporary.path(), error))?;
+        let mut hasher = blake3::Hasher::new();
+        let mut piece = vec![0; PIECE_BYTES];
+        let mut left = size_bytes;
+        while left > 0 {
+            let n = PIECE_BYTES.min(usize::try_from(left).unwrap_or(PIECE_BYTES));
+            let piece = &mut piece[..n];
+            source.read_exact(piece).map_err(|error| PutError::io(path, error))?;
+            if !look(piece) {
+                return Ok(None);
+            }
+            hasher.update(piece);
+            file.write_all(piece).map_err(|error| PutError::io(temporary.path(), error))?;
+            left -= n as u64;
+        }
+        let digest = Digest::from_blake3(hasher.finalize(), size_bytes);
+        self.place(&file, temporary, digest, reservation)?;
+        Ok(Some(digest))
     }
 
     pub(crate) fn place(

@@ -3,6 +3,8 @@
 //! A cache that can't be opened or written is reported once and done without: builds go on. Blocks; call off the event loop.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use buildbee_p2p::identity::{Identity, verify_result};
@@ -13,7 +15,7 @@ use buildbee_proto::local::LocalReply;
 use buildbee_proto::manifest::ManifestEntry;
 use buildbee_proto::outcome::{OutputFile, ReadSet, SignedResult};
 use buildbee_proto::peer::PeerId;
-use buildbee_store::{PutError, Store};
+use buildbee_store::{Pin, PutError, Store};
 
 use super::crates::place::is_dep_info;
 use super::crates::read_set::Candidate;
@@ -69,6 +71,10 @@ impl Hit {
         LocalReply::Done { exit_code: result.exit_code, stdout: stream(&result.stdout), stderr: stream(&result.stderr) }
     }
 }
+
+/// The cache is full or failing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotKept;
 
 /// A manifest, ready to be checked: actions with what they read, newest first.
 type Candidates = Vec<(Digest, Recorded)>;
@@ -244,6 +250,25 @@ impl LocalCache {
         self.results.forget(&action);
         self.manifests.forget(key);
         self.crates.forget(key);
+    }
+
+    /// Puts a large file of a result in place before the rest is kept, and holds it there; see [`Store::put_pieces`]. `None` where it is not
+    /// stored because of what `look` saw, an error where it can't be, which is in the log.
+    pub fn keep_file(
+        &self,
+        file: &mut File,
+        path: &Path,
+        size_bytes: u64,
+        look: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<Option<(Digest, Pin)>, NotKept> {
+        let store = self.store.as_ref().ok_or(NotKept)?;
+        match store.put_pieces(file, path, size_bytes, look) {
+            Ok(digest) => Ok(digest.map(|digest| (digest, store.pin([digest])))),
+            Err(error) => {
+                self.note(Err(error));
+                Err(NotKept)
+            }
+        }
     }
 
     /// Notes that `key` leads to `action` with these files.

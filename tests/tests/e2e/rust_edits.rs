@@ -2,8 +2,11 @@
 //! program is made of the new pieces. An edit that is taken back is a hit.
 
 use std::collections::BTreeMap;
+use std::fs;
 
 use buildbee_tests::cargo::Checkout;
+use buildbee_tests::client::plain;
+use buildbee_tests::network::skipped;
 
 use crate::rust_builds::Alone;
 use crate::rust_traps::macros;
@@ -24,6 +27,20 @@ const EDITS: &[Edit] = &[
         words: &["build"],
         key: "word",
         says: ["one kept", "two kept"],
+    },
+    Edit {
+        what: "the application's own source",
+        go: |checkout, to| swap(checkout, "app/src/main.rs", ["\"head={}\"", "\"head={}!\""], to),
+        words: &["build"],
+        key: "head",
+        says: ["one", "one!"],
+    },
+    Edit {
+        what: "a build script",
+        go: |checkout, to| swap(checkout, "app/build.rs", ["MADE_BY: u32 = 1", "MADE_BY: u32 = 2"], to),
+        words: &["build"],
+        key: "config",
+        says: ["one 1", "one 2"],
     },
     Edit {
         what: "an included file",
@@ -88,6 +105,13 @@ const EDITS: &[Edit] = &[
     },
 ];
 
+/// Has a source hold the first of two texts for "one", and the second for "two".
+fn swap(checkout: &Checkout, name: &str, texts: [&str; 2], to: &str) {
+    let [one, two] = texts;
+    let text = fs::read_to_string(checkout.folder.join(name)).unwrap().replace(two, one);
+    checkout.edit(name, &if to == "two" { text.replace(one, two) } else { text });
+}
+
 #[test]
 fn what_cargo_rebuilds_is_looked_up_and_right() {
     let Some(mut alone) = Alone::new("portable") else { return };
@@ -131,6 +155,36 @@ fn as_cargo_would(alone: &Alone) {
     alone.checkout.clean();
     alone.checkout.build(None, &["build"]);
     assert_eq!(alone.checkout.says(), says);
+}
+
+/// The same version of the same compiler, with other bytes in it.
+#[test]
+fn another_compiler_in_its_place() {
+    let Some(mut alone) = Alone::new("portable") else { return };
+    let sysroot = plain("rustc").args(["--print", "sysroot"]).output().unwrap();
+    let (sysroot, own) = (String::from_utf8(sysroot.stdout).unwrap(), alone.path("compiler"));
+    fs::create_dir_all(own.join("lib/rustlib")).unwrap();
+    let line = "cp -al \"$1/bin\" \"$2/\" && cp -al \"$1\"/lib/lib* \"$2/lib/\" && cp -al \"$1\"/lib/rustlib/*-linux-* \"$2/lib/rustlib/\"";
+    let mut linked = plain("sh");
+    linked.args(["-c", line, "sh", sysroot.trim()]).arg(&own);
+    if !linked.output().is_ok_and(|output| output.status.success()) {
+        return skipped("the compiler can't be linked to, being another user's or on another file system");
+    }
+    let rustc = own.join("bin/rustc");
+    alone.checkout.env.insert("RUSTC".to_owned(), rustc.display().to_string());
+    let first = fs::read(&rustc).unwrap();
+    let put = |bytes: &[u8]| {
+        let new = own.join("bin/new");
+        fs::write(&new, bytes).unwrap();
+        fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::rename(&new, &rustc).unwrap();
+    };
+    for (bytes, is_known) in [(&first[..], false), (&[&first[..], b"x"].concat()[..], false), (&first[..], true)] {
+        put(bytes);
+        let (cached, remote, local) = alone.says("word", "one kept");
+        let expected = if is_known { (8, 0, 0) } else { (0, 0, 8) };
+        assert_eq!((cached, remote, local), expected, "{}", alone.client.json(&["explain"]));
+    }
 }
 
 #[test]

@@ -196,6 +196,32 @@ fn a_library_that_appears_earlier_on_the_search_path() {
     });
 }
 
+/// What a program says of a shared library that it was linked with is in the library alone.
+#[test]
+fn a_shared_library_made_anew_in_place() {
+    let Some(mut alone) = Alone::new("portable") else { return };
+    let flags = format!("-L\x1fnative={}\x1f-lprobe", alone.path("shared").display());
+    alone.checkout.env.insert("CARGO_ENCODED_RUSTFLAGS".to_owned(), flags);
+    // Build scripts get the flags, too, and need nothing of the library.
+    let main = "extern \"C\" { fn probe() -> i32; }\nfn main() { println!(\"probe={}\", unsafe { probe() }); }\n";
+    alone.checkout.edit("app/src/main.rs", main);
+    alone.checkout.edit("shared.c", "int probe(void) { return 1; }\n");
+    fs::create_dir(alone.path("shared")).unwrap();
+    for (n, name) in ["libprobe.so", "libprobe.so.5", "libprobe.so", "libprobe.so.5"].into_iter().enumerate() {
+        let mut made = buildbee_tests::client::plain("gcc");
+        made.args(["-shared", "-fPIC", "shared.c", &format!("-Wl,-soname,{name}"), "-o"])
+            .arg(alone.path("shared/libprobe.so"));
+        assert!(made.current_dir(&alone.checkout.folder).status().unwrap().success());
+        let _ = fs::remove_file(alone.path("shared/libprobe.so.5"));
+        fs::copy(alone.path("shared/libprobe.so"), alone.path("shared/libprobe.so.5")).unwrap();
+        let (_, (_, _, local)) = alone.build_anew(&["build"]);
+        assert_eq!(local == 0, n > 1, "{name}: {}", alone.client.json(&["explain"]));
+        let app = fs::read(alone.checkout.folder.join("target/debug/app")).unwrap();
+        let has = app.windows(13).any(|bytes| bytes == b"libprobe.so.5");
+        assert_eq!(has, name.ends_with('5'), "the program of another library was served");
+    }
+}
+
 #[test]
 fn another_linker_earlier_on_the_path() {
     let Some(mut alone) = Alone::new("portable") else { return };
@@ -293,6 +319,31 @@ fn a_macro_that_hides_its_folder() {
         let reversed: String = format!("{}/app", checkout.folder.display()).chars().rev().collect();
         assert_eq!(checkout.says()["variable"], reversed);
     }
+}
+
+/// Nobody knows what the network will answer the next time.
+#[test]
+fn a_macro_that_asks_the_network() {
+    let Some(alone) = Alone::new("portable") else { return };
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let text = macros(&format!(
+        "use std::io::Read;\n    let mut said = String::new();\n    \
+         std::net::TcpStream::connect(\"{}\").unwrap().read_to_string(&mut said).unwrap();\n    said",
+        server.local_addr().unwrap()
+    ));
+    alone.checkout.edit("macros/src/lib.rs", &text);
+    let serving = std::thread::spawn(move || {
+        for answer in ["one", "two", "two"] {
+            let (mut stream, _) = server.accept().unwrap();
+            std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
+        }
+    });
+    for answer in ["one", "two", "two"] {
+        alone.says("variable", answer);
+        let reasons = alone.client.json(&["stats"])["reasons"].to_string();
+        assert!(reasons.contains("network"), "{reasons}");
+    }
+    serving.join().unwrap();
 }
 
 /// A macro that leaves something behind: that is no output, so the compile is not replayed without it.

@@ -120,6 +120,7 @@ impl Session {
                 (INCREMENTAL.to_owned(), "rustc goes on where it left off at its last run for this crate".to_owned());
             return self.run_crate(plan, None, why, Keep::No).await;
         }
+        let _under_way = plan.begins(&self.context.sessions);
         if self.context.farm.is_none() {
             return self
                 .here(plan, None, ("no-farm".to_owned(), "this machine has not joined a farm".to_owned()))

@@ -1,6 +1,6 @@
 //! Keeps what a run here made of a crate, if it is certain what it was made from. Blocks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -10,17 +10,18 @@ use buildbee_proto::digest::Digest;
 use buildbee_proto::local::LocalOutcome;
 use buildbee_proto::observed::NotKnown;
 use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance, ReadSet};
+use buildbee_store::Pin;
 use memchr::memmem::Finder;
 use thiserror::Error;
 
-use super::super::cache::Hit;
+use super::super::cache::{Hit, NotKept};
 use super::super::context::Context;
 use super::closure;
 use super::plan::{CratePlan, stays};
 use super::read_set::{self, Seen, Uncertain};
 use super::seen::{OUT_DIR, PACKAGE};
 use crate::dispatch::attempt::MAX_RESULT_CONTENT_BYTES;
-use crate::inputs::filehash::{FileHashes, FileIdentity};
+use crate::inputs::filehash::FileIdentity;
 use crate::rust::failure;
 use crate::rust::messages::name_written_file;
 use crate::rust::request::{RustDriver, RustOutputKind};
@@ -96,10 +97,19 @@ impl Unkept {
     }
 }
 
-/// What an output is, read and spelled.
+/// Outputs above this size go into the store piece by piece and are never in memory as a whole.
+const MAX_READ_BYTES: u64 = 256 << 10;
+
+/// What an output is, spelled, and what keeps hold of its content.
 struct Made {
     file: OutputFile,
-    content: Vec<u8>,
+    content: Content,
+}
+
+enum Content {
+    Read(Vec<u8>),
+    /// It is in the store already.
+    Stored(Pin),
 }
 
 impl CratePlan {
@@ -150,11 +160,14 @@ impl CratePlan {
         }
         let read_set = read_set::of(seen, &self.roots, &self.spelling(), &context.hashes, before.start)?;
         let exit_code = outcome.exit_code.unwrap_or_default();
-        let Some(made) = self.outputs(before, exit_code == 0, &context.hashes)? else { return Ok(Kept::Leaks) };
-        let mut blobs = BTreeMap::new();
+        let Some(made) = self.outputs(before, exit_code == 0, context)? else { return Ok(Kept::Leaks) };
+        let (mut blobs, mut held) = (BTreeMap::new(), Vec::new());
         let mut files = Vec::with_capacity(made.len());
         for Made { file, content } in made {
-            blobs.insert(file.digest, content);
+            match content {
+                Content::Read(content) => drop(blobs.insert(file.digest, content)),
+                Content::Stored(pin) => held.push(pin),
+            }
             files.push(file);
         }
         files.sort_by(|one, other| one.path.cmp(&other.path));
@@ -178,6 +191,7 @@ impl CratePlan {
         let result = ActionResult { action, exit_code, outputs: files, stdout, stderr, observed: None, provenance };
         let hit = Hit { signed: context.identity.sign_result(result), blobs };
         context.cache.keep(&hit, &self.key, &read_set);
+        drop(held);
         if exit_code == 0 {
             remember_needs(context, &hit, &read_set);
         }
@@ -200,7 +214,7 @@ impl CratePlan {
     }
 
     /// Everything that was written, in fixed spelling; `None` where a path shows in it. A compile that fails may have written any part of it.
-    fn outputs(&self, before: &Before, succeeded: bool, hashes: &FileHashes) -> Result<Option<Vec<Made>>, Unkept> {
+    fn outputs(&self, before: &Before, succeeded: bool, context: &Context) -> Result<Option<Vec<Made>>, Unkept> {
         let leaks = Leaks::of(&self.roots);
         let spelling = self.spelling();
         let mut made = Vec::new();
@@ -222,24 +236,47 @@ impl CratePlan {
             if !meta.is_file() || size > MAX_RESULT_CONTENT_BYTES {
                 return Err(unusual());
             }
-            let mut content = fs::read(&path).map_err(|_| unusual())?;
-            if output.what == RustOutputKind::DepInfo {
-                let places = self.roots.places();
-                content = places.dep_info(&content).map_err(|_| Unkept::Spelling(path.display().to_string()))?;
-            } else if leaks.are_in(&content) {
+            let Some((digest, content)) = self.content(context, (&path, &meta), output.what, &leaks)? else {
                 return Ok(None);
-            }
+            };
             let mode = if FileIdentity::of(&meta).is_executable() { NEW_PROGRAM_MODE } else { NEW_FILE_MODE };
             let place = spelling.place(&path).ok_or_else(unusual)?;
-            let digest = Digest::of(&content);
-            if output.what != RustOutputKind::DepInfo
-                && fs::symlink_metadata(&path).is_ok_and(|now| FileIdentity::of(&now) == FileIdentity::of(&meta))
-            {
-                hashes.remember_made(&path, digest, &meta);
+            let is_unchanged =
+                fs::symlink_metadata(&path).is_ok_and(|now| FileIdentity::of(&now) == FileIdentity::of(&meta));
+            if is_unchanged && output.what != RustOutputKind::DepInfo {
+                context.hashes.remember_made(&path, digest, &meta);
+            } else if !is_unchanged && matches!(content, Content::Stored(_)) {
+                return Err(unusual());
             }
             made.push(Made { file: OutputFile { path: place, digest, mode }, content });
         }
         Ok(Some(made))
+    }
+
+    /// Content of an output, in fixed spelling; `None` where a path shows in it.
+    fn content(
+        &self,
+        context: &Context,
+        (path, meta): (&Path, &fs::Metadata),
+        what: RustOutputKind,
+        leaks: &Leaks,
+    ) -> Result<Option<(Digest, Content)>, Unkept> {
+        let unusual = || Unkept::Output(path.display().to_string());
+        if what == RustOutputKind::DepInfo {
+            let content = fs::read(path).map_err(|_| unusual())?;
+            let content = self.roots.places().dep_info(&content);
+            let content = content.map_err(|_| Unkept::Spelling(path.display().to_string()))?;
+            return Ok(Some((Digest::of(&content), Content::Read(content))));
+        }
+        if meta.len() <= MAX_READ_BYTES {
+            let content = fs::read(path).map_err(|_| unusual())?;
+            let is_clean = !leaks.are_in(&content);
+            return Ok(is_clean.then(|| (Digest::of(&content), Content::Read(content))));
+        }
+        let mut file = fs::File::open(path).map_err(|_| unusual())?;
+        let mut search = leaks.search();
+        let stored = context.cache.keep_file(&mut file, path, meta.len(), &mut |piece| !search.are_in(piece));
+        Ok(stored.map_err(|NotKept| unusual())?.map(|(digest, pin)| (digest, Content::Stored(pin))))
     }
 }
 
@@ -280,15 +317,82 @@ pub fn made_here(key: &Digest, read_set: &ReadSet) -> Digest {
 }
 
 /// Real folders whose names no output may hold.
-struct Leaks(Vec<Finder<'static>>);
+struct Leaks {
+    /// Without those that begin with another.
+    folders: Vec<Finder<'static>>,
+    longest: usize,
+}
 
 impl Leaks {
     fn of(roots: &Roots) -> Self {
         let moved = roots.iter().filter(|_| roots.are_placed());
-        Self(moved.map(|(_, real, _)| Finder::new(real.as_os_str().as_encoded_bytes()).into_owned()).collect())
+        let moved: BTreeSet<&[u8]> = moved.map(|(_, real, _)| real.as_os_str().as_encoded_bytes()).collect();
+        let has_other = |name: &&[u8]| moved.iter().any(|other| other != name && name.starts_with(other));
+        let names: Vec<&[u8]> = moved.iter().copied().filter(|name| !has_other(name)).collect();
+        let longest = names.iter().map(|name| name.len()).max().unwrap_or_default();
+        Self { folders: names.into_iter().map(|name| Finder::new(name).into_owned()).collect(), longest }
     }
 
     fn are_in(&self, content: &[u8]) -> bool {
-        self.0.iter().any(|finder| finder.find(content).is_some())
+        self.folders.iter().any(|finder| finder.find(content).is_some())
+    }
+
+    fn search(&self) -> LeakSearch<'_> {
+        LeakSearch { leaks: self, seam: Vec::new() }
+    }
+}
+
+/// A search through content that comes in pieces.
+struct LeakSearch<'a> {
+    leaks: &'a Leaks,
+    /// The end of what came last.
+    seam: Vec<u8>,
+}
+
+impl LeakSearch<'_> {
+    fn are_in(&mut self, piece: &[u8]) -> bool {
+        // A name may begin in what came before, and end at the earliest here.
+        let most = self.leaks.longest.saturating_sub(1);
+        let n_before = self.seam.len();
+        self.seam.extend_from_slice(&piece[..most.min(piece.len())]);
+        if (n_before > 0 && self.leaks.are_in(&self.seam)) || self.leaks.are_in(piece) {
+            return true;
+        }
+        if piece.len() >= most {
+            self.seam.clear();
+            self.seam.extend_from_slice(&piece[piece.len() - most..]);
+        } else {
+            self.seam.drain(..self.seam.len().saturating_sub(most));
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rust::roots::{PathSetting, RootKind};
+
+    proptest! {
+        #[test]
+        fn what_is_found_in_the_whole_is_found_in_pieces(
+            content in prop::collection::vec(prop::sample::select(b"/abx".to_vec()), 0..60),
+            cuts in prop::collection::vec(1usize..9, 0..30),
+        ) {
+            let roots = [(RootKind::Workspace, Path::new("/ab")), (RootKind::Target, Path::new("/ab/b")), (RootKind::CargoHome, Path::new("/bab/a"))];
+            let leaks = Leaks::of(&Roots::new(PathSetting::Portable, roots));
+            prop_assert_eq!(leaks.folders.len(), 2, "one begins with another");
+            let mut search = leaks.search();
+            let (mut rest, mut found) = (&content[..], false);
+            for cut in cuts {
+                let (piece, after) = rest.split_at(cut.min(rest.len()));
+                found |= search.are_in(piece);
+                rest = after;
+            }
+            found |= search.are_in(rest);
+            prop_assert_eq!(found, leaks.are_in(&content));
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::super::context::{Context, RunningEntry};
 use super::super::invocation::Checked;
 use super::super::plan::{Planned, read_arguments};
 use super::read_set::{Candidate, Spelling};
-use super::sessions::Sessions;
+use super::sessions::{Sessions, UnderWay, is_of};
 use crate::compiler::places::absolute;
 use crate::doubles::rustc::RustDouble;
 use crate::journal::Record;
@@ -295,11 +295,14 @@ impl CratePlan {
         let Some(folder) = &self.request.incremental else { return false };
         let Ok(sessions) = fs::read_dir(self.absolute(folder)) else { return false };
         let output = self.first_output();
-        let is_own = |name: &OsStr| {
-            let rest = name.as_encoded_bytes().strip_prefix(self.request.crate_name.as_bytes());
-            rest.is_some_and(|rest| rest.starts_with(b"-"))
-        };
+        let is_own = |name: &OsStr| is_of(name, &self.request.crate_name);
         sessions.flatten().any(|session| is_own(&session.file_name()) && !known.is_anothers(&session.path(), &output))
+    }
+
+    /// Says that this compile may write a session from now on.
+    pub fn begins<'a>(&self, known: &'a Sessions) -> Option<UnderWay<'a>> {
+        let folder = self.absolute(self.request.incremental.as_deref()?);
+        Some(known.begin(folder, &self.request.crate_name, self.first_output()))
     }
 
     /// Remembers the session that a run with this log left behind.
