@@ -159,8 +159,9 @@ impl Run {
                 interrupted = Some(signal);
             }
             if ready[LINK] && self.daemon_cancels() {
+                // What is in the pipes, or comes, may be about this very end (an assembler whose input has gone). The daemon has all that a whole
+                // run prints, and what of it was not printed yet follows.
                 tree_kill::end_descendants();
-                self.drain();
                 return End::Cancelled;
             }
         }

@@ -128,6 +128,24 @@ fn a_lost_race_leaves_no_process_and_no_file() {
 }
 
 #[test]
+fn what_a_loser_says_of_its_end_is_not_passed_on() {
+    let stage = Stage::new();
+    let file = stage.path("ready");
+    let daemon = stage.daemon(move |mut caller| {
+        caller.invocation();
+        caller.run_locally(true);
+        wait_until("the compiler runs", || file.exists());
+        caller.say(&LocalReply::Cancel);
+        caller.local_done();
+        caller.say(&done(0, "", "warning\n"));
+    });
+    let script = "trap 'echo killed >&2; exit 1' TERM; touch ready; while :; do sleep 0.05; done";
+    let output = stage.wrapper().args(["sh", "-c", script]).output().unwrap();
+    assert_eq!((output.status.code(), stderr(&output)), (Some(0), "warning\n"));
+    daemon.join().unwrap();
+}
+
+#[test]
 fn stubborn_compilers_are_killed() {
     let stage = Stage::new();
     let file = stage.path("pids");
