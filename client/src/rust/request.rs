@@ -133,6 +133,19 @@ pub struct NativeLibrary {
     pub is_opened: bool,
 }
 
+impl NativeLibrary {
+    /// Whether it is opened when a dependant is linked: what is not in this crate's own library.
+    pub fn is_for_dependants(&self) -> bool {
+        self.kind.as_deref() != Some("static") || self.modifiers.iter().any(|modifier| modifier == "-bundle")
+    }
+
+    /// What follows a linker's `-l`.
+    pub fn linker_name(&self) -> String {
+        let is_verbatim = self.modifiers.iter().any(|modifier| modifier == "+verbatim");
+        if is_verbatim { format!(":{}", self.name) } else { self.name.clone() }
+    }
+}
+
 /// What an output is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RustOutputKind {

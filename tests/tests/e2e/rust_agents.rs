@@ -44,6 +44,18 @@ fn scripts_of_agents(alone: &Client, laptop: &Client, checkout: &mut Checkout) {
     checkout.env.remove("BUILDBEE_BUILD_SCRIPTS");
 }
 
+/// Has a crate of the cargo home export a macro from a file that it names by way of a folder, and the application link a library of the system.
+fn look_around(checkout: &Checkout) {
+    let kept = checkout.home.join("kept/kept-1.0.0");
+    fs::create_dir_all(kept.join("data")).unwrap();
+    fs::write(kept.join("data/made.rs"), "#[macro_export] macro_rules! given { () => { 1 } }\n").unwrap();
+    let text = "include!(\"../data/made.rs\");\npub fn word() -> &'static str { \"kept\" }\n";
+    fs::write(kept.join("src/lib.rs"), text).unwrap();
+    let script = fs::read_to_string(checkout.folder.join("native/build.rs")).unwrap();
+    let main = "fn main() {\n    println!(\"cargo:rustc-link-lib=resolv\");";
+    checkout.edit("native/build.rs", &script.replace("fn main() {", main));
+}
+
 /// A client without a farm.
 fn alone(farm: &Farm) -> Client {
     let folder = farm.path("alone");
@@ -77,6 +89,7 @@ fn crates_are_compiled_by_agents() {
     let laptop = &farm.laptop;
     let alone = alone(&farm);
     let mut checkout = with_paths(Checkout::write(farm.path("work"), farm.path("home")), "portable");
+    look_around(&checkout);
     let (plain, expected) = reference(&alone, &checkout);
 
     // Cold: libraries, macros, build scripts' programs and the application.
@@ -124,9 +137,16 @@ fn crates_are_compiled_by_agents() {
     let colleague = farm.second_client("colleague");
     let second =
         with_paths(Checkout::write(farm.path("another/and longer/place"), farm.path("another home")), "portable");
+    look_around(&second);
     let (_, counts) = build_anew(&colleague, &second);
-    // All but the application: one of its macros asks where it stands.
-    assert_eq!(counts, (N_CRATES - 1, 1, 0), "{}", colleague.json(&["explain"]));
+    // All but the application: one of its macros asks where it stands. And the crate above the one with a macro, perhaps: whether the macro's text went
+    // along depends on whether that one's dependency file was there when the other began.
+    let (cached, remote, local) = counts;
+    assert!(
+        cached + remote == N_CRATES && local == 0 && (1..=2).contains(&remote),
+        "{counts:?} {}",
+        colleague.json(&["explain"])
+    );
     assert_eq!(second.says()["variable"], "nothing");
 
     // An agent dies while it compiles: other flags, so that all crates are made anew.

@@ -1,7 +1,8 @@
 //! Which crates a crate needs besides itself: what its own compile opened among the build's libraries. Known for every library that was made or
 //! placed through here, by its content, in the same store as results.
 //!
-//! A dependant opens no more than its dependencies did, and them. So the inputs of an action are told without asking a compiler.
+//! A dependant opens no more than its dependencies did, and them. So the inputs of an action are told without asking a compiler. Where it links, the
+//! linker opens the system's libraries, too, which were named when their crate was compiled (`-l`).
 
 use std::collections::BTreeSet;
 
@@ -34,10 +35,22 @@ pub fn recall(store: &Store, library: &Digest) -> Option<Stems> {
     Some(opened.iter().filter_map(|(path, _)| stem_of(path)).map(str::to_owned).collect())
 }
 
-/// Remembers what a library needs: the libraries among what its compile read.
-pub fn remember(store: &Store, library: &Digest, read: &ReadSet) -> Result<(), PutError> {
+/// Libraries of the system that whoever links this one needs, as a linker's `-l` spells them.
+pub fn native(store: &Store, library: &Digest) -> Vec<String> {
+    let known = store.manifest(&key(library)).ok().flatten().and_then(|manifest| manifest.entries.into_iter().next());
+    known.map(|entry| entry.read_set.env.into_iter().map(|(name, _)| name).collect()).unwrap_or_default()
+}
+
+/// Remembers what a library needs: the libraries among what its compile read, and `native` ones.
+pub fn remember(
+    store: &Store,
+    library: &Digest,
+    read: &ReadSet,
+    native: impl Iterator<Item = String>,
+) -> Result<(), PutError> {
     let files = read.files.iter().filter(|(path, _)| stem_of(path).is_some()).cloned().collect();
-    let entry = ManifestEntry { action: *library, read_set: ReadSet { files, ..ReadSet::default() } };
+    let env = native.map(|name| (name, None)).collect();
+    let entry = ManifestEntry { action: *library, read_set: ReadSet { files, env, ..ReadSet::default() } };
     store.put_manifest(&key(library), &Manifest { entries: vec![entry] })
 }
 

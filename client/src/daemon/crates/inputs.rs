@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use buildbee_proto::digest::Digest;
@@ -29,6 +29,7 @@ use crate::inputs::tree::{Conflict, TreeBuilder};
 use crate::rust::dep_info::DepInfo;
 use crate::rust::request::{CrateType, NativeLibrary, SearchPathKind};
 use crate::rust::roots::RootKind;
+use crate::toolchain::rust::library::Folders;
 
 /// Variable with the folder that a build script writes into.
 const OUT_DIR: &str = "OUT_DIR";
@@ -182,6 +183,27 @@ impl Gathering<'_> {
                 self.macros_of(&folder.path, stem)?;
             }
         }
+        self.systems_libraries()
+    }
+
+    /// What a linker opens of the system for the crates that are linked, and that is no part of every link.
+    fn systems_libraries(&mut self) -> Result<(), CrateInputError> {
+        let (plan, request) = (self.plan, &self.plan.request);
+        let Some(linker) = &plan.linker else { return Ok(()) };
+        let libraries = self.read.iter().filter(|(path, _)| path.extension().is_some_and(|suffix| suffix == "rlib"));
+        let mut names: BTreeSet<String> =
+            libraries.flat_map(|(_, hashed)| closure::native(self.memory.store, &hashed.digest)).collect();
+        names.extend(request.native_libraries.iter().map(NativeLibrary::linker_name));
+        let is_native = |kind| matches!(kind, SearchPathKind::Native | SearchPathKind::All);
+        let own = request.search.iter().filter(|search| is_native(search.kind));
+        let mut folders: Vec<PathBuf> = own.map(|search| plan.absolute(&search.path)).collect();
+        folders.extend(linker.folders.0.iter().cloned());
+        let is_part = |path: &Path| plan.parts().files.binary_search_by(|(part, _)| part.as_path().cmp(path)).is_ok();
+        for path in Folders(folders).find(names.iter().map(String::as_str)).files {
+            if !path.canonicalize().is_ok_and(|real| is_part(&real)) {
+                self.file(&path)?;
+            }
+        }
         Ok(())
     }
 
@@ -281,9 +303,14 @@ impl Gathering<'_> {
 
     fn file(&mut self, path: &Path) -> Result<(), CrateInputError> {
         let hashed = self.hash(path)?;
-        let place = self.place(path)?;
+        let (path, folders) = without_ups(path).unwrap_or_else(|| (path.to_owned(), Vec::new()));
+        for folder in folders {
+            let place = self.place(&folder)?;
+            self.tree.directory(&place)?;
+        }
+        let place = self.place(&path)?;
         self.tree.file(&place, hashed.digest, hashed.executable)?;
-        self.read.insert(path.to_owned(), hashed);
+        self.read.insert(path, hashed);
         Ok(())
     }
 
@@ -331,6 +358,26 @@ impl Gathering<'_> {
     }
 }
 
+/// The path without `..`, and the folders that stand before one: they have to be there for it to lead anywhere. `None` where there is none, or it
+/// would lead elsewhere, since a link stands before it.
+fn without_ups(path: &Path) -> Option<(PathBuf, Vec<PathBuf>)> {
+    let (mut plain, mut folders) = (PathBuf::new(), Vec::new());
+    for component in path.components() {
+        if component != Component::ParentDir {
+            plain.push(component);
+            continue;
+        }
+        if !fs::symlink_metadata(&plain).is_ok_and(|meta| meta.is_dir()) {
+            return None;
+        }
+        folders.push(plain.clone());
+        if !plain.pop() {
+            return None;
+        }
+    }
+    (!folders.is_empty()).then_some((plain, folders))
+}
+
 /// What a native library's file may be called.
 fn names_of(library: &NativeLibrary) -> Vec<String> {
     let name = &library.name;
@@ -338,4 +385,24 @@ fn names_of(library: &NativeLibrary) -> Vec<String> {
         return vec![name.clone()];
     }
     vec![format!("lib{name}.a"), format!("lib{name}.so"), format!("{name}.lib")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ups_are_gone_where_no_link_stands_before_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let top = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(top.join("a/src")).unwrap();
+        fs::create_dir_all(top.join("b/c")).unwrap();
+        std::os::unix::fs::symlink("../b/c", top.join("a/link")).unwrap();
+        let of = |name: &str| without_ups(&top.join(name));
+        assert_eq!(of("a/src/../data/x.rs"), Some((top.join("a/data/x.rs"), vec![top.join("a/src")])));
+        assert_eq!(of("a/link/../data/x.rs"), None);
+        assert_eq!(of("a/none/../data/x.rs"), None);
+        assert_eq!(of("a/data/x.rs"), None);
+        assert_eq!(without_ups(Path::new("/../x")), None);
+    }
 }

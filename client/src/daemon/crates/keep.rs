@@ -24,7 +24,7 @@ use crate::dispatch::attempt::MAX_RESULT_CONTENT_BYTES;
 use crate::inputs::filehash::FileIdentity;
 use crate::rust::failure;
 use crate::rust::messages::name_written_file;
-use crate::rust::request::{RustDriver, RustOutputKind};
+use crate::rust::request::{NativeLibrary, RustDriver, RustOutputKind};
 use crate::rust::roots::Roots;
 use crate::rust::scan::scan;
 
@@ -193,7 +193,7 @@ impl CratePlan {
         context.cache.keep(&hit, &self.key, &read_set);
         drop(held);
         if exit_code == 0 {
-            remember_needs(context, &hit, &read_set);
+            remember_needs(context, &hit, &read_set, &self.request.native_libraries);
         }
         Ok(Kept::Yes)
     }
@@ -292,11 +292,12 @@ fn keeps_out_dir(seen: &Seen) -> bool {
 }
 
 /// Has later actions know what the crate's libraries need.
-pub fn remember_needs(context: &Context, made: &Hit, read: &ReadSet) {
+pub fn remember_needs(context: &Context, made: &Hit, read: &ReadSet, native: &[NativeLibrary]) {
     let Some(store) = context.cache.store() else { return };
     let libraries = made.signed.result.outputs.iter().filter(|file| closure::stem_of(&file.path).is_some());
     for library in libraries {
-        if let Err(error) = closure::remember(store, &library.digest, read) {
+        let later = native.iter().filter(|library| library.is_for_dependants()).map(NativeLibrary::linker_name);
+        if let Err(error) = closure::remember(store, &library.digest, read, later) {
             tracing::debug!(%error, "what a library needs is not kept");
         }
     }

@@ -171,7 +171,7 @@ impl CratePlan {
         }
         let read_set = read_set::of(seen, &self.roots, &self.spelling(), &context.hashes, given.start)?;
         context.cache.keep(made, &self.key, &read_set);
-        remember_needs(context, made, &read_set);
+        remember_needs(context, made, &read_set, &self.request.native_libraries);
         Ok(())
     }
 
