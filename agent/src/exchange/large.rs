@@ -258,12 +258,13 @@ impl Transfer<'_> {
             plan.heard(source, heard.present, heard.coming, now);
             source
         };
+        let mut chunk = Vec::new();
         let fault = loop {
             let batch = self.next(source);
             let step = if batch.is_empty() {
                 self.listen(source, &mut stream).await
             } else {
-                self.get(source, &mut stream, &batch).await
+                self.get(source, &mut stream, &batch, &mut chunk).await
             };
             if let Err(fault) = step {
                 break fault;
@@ -310,6 +311,7 @@ impl Transfer<'_> {
     /// Ends with a fault, and what was asked for then.
     async fn ask_until_fault(&self) -> (SourceFault, Vec<u32>) {
         let mut open_stream = None;
+        let mut chunk = Vec::new();
         loop {
             let batch = self.next(ORIGIN);
             if batch.is_empty() {
@@ -321,7 +323,7 @@ impl Transfer<'_> {
                     Some(stream) => stream,
                     None => open_stream.insert(open(self.node, self.origin).await?),
                 };
-                self.get(ORIGIN, stream, &batch).await
+                self.get(ORIGIN, stream, &batch, &mut chunk).await
             };
             if let Err(fault) = got.await {
                 return (fault, batch);
@@ -329,8 +331,14 @@ impl Transfer<'_> {
         }
     }
 
-    /// Asks for `batch` and takes in what comes.
-    async fn get(&self, source: usize, stream: &mut Stream, batch: &[u32]) -> Result<(), SourceFault> {
+    /// Asks for `batch` and takes in what comes, one after the other in `chunk`: a fresh megabyte costs the kernel more than writing to it.
+    async fn get(
+        &self,
+        source: usize,
+        stream: &mut Stream,
+        batch: &[u32],
+        chunk: &mut Vec<u8>,
+    ) -> Result<(), SourceFault> {
         let blob = self.blob();
         let request = BlobRequest::Chunks { blob, chunks: batch.to_vec() };
         timeout(SILENCE, write_message(stream.get_mut(), &request)).await.map_err(|_| SourceFault::Late)??;
@@ -338,8 +346,9 @@ impl Transfer<'_> {
             let header = timeout(SILENCE, read_message::<BlobHeader, _>(stream)).await;
             match header.map_err(|_| SourceFault::Late)??.ok_or(SourceFault::Ended)? {
                 BlobHeader::Found => {
-                    let chunk = timeout(CHUNK_DEADLINE, self.read(stream, index)).await;
-                    self.put(index, chunk.map_err(|_| SourceFault::Slow)??).await?;
+                    let reading = timeout(CHUNK_DEADLINE, self.read(stream, index, chunk)).await;
+                    reading.map_err(|_| SourceFault::Slow)??;
+                    *chunk = self.put(index, std::mem::take(chunk)).await?;
                 }
                 BlobHeader::Missing if source == ORIGIN => return Err(SourceFault::Lost(blob)),
                 BlobHeader::Missing => self.plan().lacks(source, index),
@@ -349,8 +358,8 @@ impl Transfer<'_> {
         Ok(())
     }
 
-    async fn read(&self, stream: &mut Stream, index: u32) -> Result<Vec<u8>, SourceFault> {
-        let mut chunk = vec![0; self.coming.partial.chunks().length(index)];
+    async fn read(&self, stream: &mut Stream, index: u32, chunk: &mut Vec<u8>) -> Result<(), SourceFault> {
+        chunk.resize(self.coming.partial.chunks().length(index), 0);
         let mut n_read = 0;
         while n_read < chunk.len() {
             match timeout(SILENCE, stream.read(&mut chunk[n_read..])).await.map_err(|_| SourceFault::Late)?? {
@@ -358,17 +367,19 @@ impl Transfer<'_> {
                 n => n_read += n,
             }
         }
-        Ok(chunk)
+        Ok(())
     }
 
-    async fn put(&self, index: u32, chunk: Vec<u8>) -> Result<(), SourceFault> {
+    /// Takes one in, and gives the room back.
+    async fn put(&self, index: u32, chunk: Vec<u8>) -> Result<Vec<u8>, SourceFault> {
         let coming = Arc::clone(&self.coming);
         let blob = self.blob();
-        let put = tokio::task::spawn_blocking(move || coming.partial.write(index, &chunk)).await?;
+        let put = move || (coming.partial.write(index, &chunk), chunk);
+        let (put, chunk) = tokio::task::spawn_blocking(put).await?;
         if put.map_err(|error| put_fault(blob, error))? {
             self.coming.grew();
         }
         self.plan().arrived(index, self.now());
-        Ok(())
+        Ok(chunk)
     }
 }

@@ -73,14 +73,16 @@ impl BlobServer {
         if chunks.len() > MAX_CHUNKS_PER_REQUEST {
             return refuse(stream, ErrorCode::Invalid, Retry::Never, "too many chunks in one request").await;
         }
+        // One for all of them: a fresh megabyte costs the kernel more than reading into it.
+        let mut content = Vec::new();
         for index in chunks {
             let Ok(Some(_turn)) = timeout(TURN_DEADLINE, self.turns.take(from, 1)).await else {
                 return refuse(stream, ErrorCode::Busy, Retry::OtherAgent, "too many blobs are being sent").await;
             };
-            let sent = match self.chunk(blob, index).await {
-                Some(content) => write_chunk(&content, stream).await,
-                None => say(stream, &BlobHeader::Missing).await,
-            };
+            let is_here;
+            (is_here, content) = self.chunk(blob, index, content).await;
+            let sent =
+                if is_here { write_chunk(&content, stream).await } else { say(stream, &BlobHeader::Missing).await };
             if !sent {
                 tracing::debug!(peer = %from.short(), blob = %blob.short(), index, "a chunk was not sent");
                 return false;
@@ -89,20 +91,24 @@ impl BlobServer {
         true
     }
 
-    async fn chunk(&self, blob: Digest, index: u32) -> Option<Vec<u8>> {
+    /// Whether that chunk is here, and if so it, in the place of `content`.
+    async fn chunk(&self, blob: Digest, index: u32, mut content: Vec<u8>) -> (bool, Vec<u8>) {
         let partial: Option<Arc<Coming>> = self.arriving.partials().find(&blob);
         let store = self.store.clone();
-        let read = move || match partial {
-            Some(coming) => coming.partial.read(index).map_err(|error| error.to_string()),
-            None => store.read_chunk(&blob, index).map_err(|error| error.to_string()),
+        let read = move || {
+            let read = match partial {
+                Some(coming) => coming.partial.read(index, &mut content).map_err(|error| error.to_string()),
+                None => store.read_chunk(&blob, index, &mut content).map_err(|error| error.to_string()),
+            };
+            (read, content)
         };
         match tokio::task::spawn_blocking(read).await {
-            Ok(Ok(content)) => content,
-            Ok(Err(error)) => {
+            Ok((Ok(is_here), content)) => (is_here, content),
+            Ok((Err(error), content)) => {
                 tracing::warn!(blob = %blob.short(), index, error, "a chunk can't be read");
-                None
+                (false, content)
             }
-            Err(_) => None,
+            Err(_) => (false, Vec::new()),
         }
     }
 }

@@ -46,15 +46,15 @@ impl Store {
         Chunks::read(*blob, |at, chunk| file.read_exact_at(chunk, at)).map_err(|error| unreadable(self, blob, error))
     }
 
-    /// One chunk of a blob that is here and large.
-    pub fn read_chunk(&self, blob: &Digest, index: u32) -> Result<Option<Vec<u8>>, ReadError> {
-        let mut chunk = vec![0; chunk::length(blob, index)];
+    /// One chunk of a blob that is here and large, into `chunk`, whatever was there. Whether there is one.
+    pub fn read_chunk(&self, blob: &Digest, index: u32, chunk: &mut Vec<u8>) -> Result<bool, ReadError> {
+        chunk.resize(chunk::length(blob, index), 0);
         if chunk.is_empty() {
-            return Ok(None);
+            return Ok(false);
         }
-        let Some(file) = self.open_blob(blob)? else { return Ok(None) };
-        file.read_exact_at(&mut chunk, chunk::offset(index)).map_err(|error| unreadable(self, blob, error))?;
-        Ok(Some(chunk))
+        let Some(file) = self.open_blob(blob)? else { return Ok(false) };
+        file.read_exact_at(chunk, chunk::offset(index)).map_err(|error| unreadable(self, blob, error))?;
+        Ok(true)
     }
 }
 
@@ -87,14 +87,14 @@ impl Partial {
         Ok(self.state().present.insert(index))
     }
 
-    /// One that is here, also after the blob is in place.
-    pub fn read(&self, index: u32) -> io::Result<Option<Vec<u8>>> {
+    /// One that is here, also after the blob is in place, into `chunk`, whatever was there. Whether it is here.
+    pub fn read(&self, index: u32, chunk: &mut Vec<u8>) -> io::Result<bool> {
         if !self.state().present.contains(index) {
-            return Ok(None);
+            return Ok(false);
         }
-        let mut chunk = vec![0; self.chunks.length(index)];
-        self.file.read_exact_at(&mut chunk, chunk::offset(index))?;
-        Ok(Some(chunk))
+        chunk.resize(self.chunks.length(index), 0);
+        self.file.read_exact_at(chunk, chunk::offset(index))?;
+        Ok(true)
     }
 
     /// Puts the blob in place. False: some of it is not here yet.
@@ -155,12 +155,13 @@ mod tests {
         let blob = *chunks.blob();
         let pieces: Vec<&[u8]> = content.chunks(CHUNK).collect();
         let partial = store.partial(chunks.clone()).unwrap();
+        let mut chunk = Vec::new();
         for index in [4, 0, 2, 3] {
             assert!(partial.write(index, pieces[index as usize]).unwrap());
             assert!(!partial.write(index, pieces[index as usize]).unwrap());
-            assert_eq!(partial.read(index).unwrap().unwrap(), pieces[index as usize]);
+            assert!(partial.read(index, &mut chunk).unwrap() && chunk == pieces[index as usize]);
         }
-        assert_eq!(partial.read(1).unwrap(), None);
+        assert!(!partial.read(1, &mut chunk).unwrap());
         assert!(!partial.commit().unwrap() && !store.contains(&blob));
         for (index, bad) in [(1, pieces[2]), (1, &pieces[1][1..]), (5, pieces[1]), (1, &[][..])] {
             assert!(matches!(partial.write(index, bad), Err(PutError::NotTheChunk { .. })));
@@ -168,9 +169,9 @@ mod tests {
         assert!(partial.write(1, pieces[1]).unwrap() && partial.commit().unwrap() && partial.commit().unwrap());
         assert_eq!(store.read(&blob, u64::MAX).unwrap().unwrap(), content);
         assert_eq!(store.chunks(&blob).unwrap().unwrap(), chunks);
-        assert_eq!(store.read_chunk(&blob, 4).unwrap().unwrap(), pieces[4]);
-        assert_eq!(store.read_chunk(&blob, 5).unwrap(), None);
-        assert_eq!(partial.read(1).unwrap().unwrap(), pieces[1]);
+        assert!(store.read_chunk(&blob, 4, &mut chunk).unwrap() && chunk == pieces[4]);
+        assert!(!store.read_chunk(&blob, 5, &mut chunk).unwrap());
+        assert!(partial.read(1, &mut chunk).unwrap() && chunk == pieces[1]);
         assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
     }
 

@@ -304,7 +304,8 @@ async fn misbehave(manner: Manner, store: &Store, mut stream: PeerStream, ledger
             }
             BlobRequest::Chunks { blob, chunks } => {
                 for index in chunks {
-                    let mut content = store.read_chunk(&blob, index).unwrap().unwrap();
+                    let mut content = Vec::new();
+                    assert!(store.read_chunk(&blob, index, &mut content).unwrap());
                     match manner {
                         Manner::Cuts if n_sent == 3 => return Ok(()),
                         Manner::Slow => tokio::time::sleep(Duration::from_millis(60)).await,

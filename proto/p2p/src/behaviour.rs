@@ -11,9 +11,11 @@ use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{Swarm, mdns, noise, ping, tcp, yamux};
+use libp2p::{Swarm, mdns, noise, ping, tcp};
 
 use crate::connection_limits::{ConnectionLimits, Limits};
+use crate::muxer::Yamux;
+use crate::read_ahead::ReadAhead;
 use crate::streams::Streams;
 use crate::tasks::Tasks;
 
@@ -69,9 +71,10 @@ pub(crate) fn swarm(key: &Keypair, abilities: Abilities, tasks: &Tasks) -> Resul
     let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
     let transport = tcp
         .or_transport(MemoryTransport::default())
+        .map(|connection, _| ReadAhead::new(connection))
         .upgrade(Version::V1)
         .authenticate(noise::Config::new(key).map_err(|error| error.to_string())?)
-        .multiplex(yamux::Config::default())
+        .multiplex(Yamux)
         .timeout(HANDSHAKE_TIMEOUT)
         .boxed();
     let own = key.public().to_peer_id();

@@ -29,6 +29,10 @@ const LEAST_BYTES: usize = 128;
 /// Marks a compressed block in its length.
 const COMPRESSED: u32 = 1 << 31;
 const WORD_BYTES: usize = 4;
+/// Room for the longest head.
+const HEAD_BYTES: usize = 2 * WORD_BYTES;
+/// A write of so many bytes is one of many: room for a whole block is made at once.
+const MUCH_BYTES: usize = 64 << 10;
 
 thread_local! {
     // One each a thread: their tables are larger than most of what they are given.
@@ -50,7 +54,7 @@ pub(crate) struct Packed<S> {
 #[derive(Debug)]
 enum Incoming {
     /// A block's head.
-    Head { head: [u8; 2 * WORD_BYTES], found: usize },
+    Head { head: [u8; HEAD_BYTES], found: usize },
     /// The rest of a block that travels as it is.
     Plain { left: usize },
     /// A compressed block.
@@ -63,16 +67,16 @@ enum Incoming {
 
 #[derive(Debug, Default)]
 struct Outgoing {
-    /// Content of the block being gathered.
-    content: Vec<u8>,
-    /// A finished block on its way out, and how much of it has left.
+    /// Room for a head, and the content of the block being gathered; or nothing.
+    gathered: Vec<u8>,
+    /// A finished block on its way out, and how much of it has left or need not.
     block: Vec<u8>,
     sent: usize,
     ended: bool,
 }
 
 impl Incoming {
-    const START: Self = Self::Head { head: [0; 2 * WORD_BYTES], found: 0 };
+    const START: Self = Self::Head { head: [0; HEAD_BYTES], found: 0 };
 }
 
 impl<S> Packed<S> {
@@ -141,7 +145,7 @@ impl<S: AsyncRead + Unpin> Packed<S> {
 }
 
 /// What a block's head announces.
-fn announced(head: [u8; 2 * WORD_BYTES]) -> io::Result<Incoming> {
+fn announced(head: [u8; HEAD_BYTES]) -> io::Result<Incoming> {
     let length = word(&head[..WORD_BYTES]);
     let n_bytes = (length & !COMPRESSED) as usize;
     if n_bytes > BLOCK_BYTES {
@@ -169,29 +173,29 @@ fn unpack(body: &[u8], n_content: usize) -> io::Result<Vec<u8>> {
     if n == n_content { Ok(content) } else { Err(malformed("a block's content is shorter than it says")) }
 }
 
-/// `content` as a block, compressed if that is shorter and worth its while.
-fn pack(effort: Effort, worth: &Worth, content: &[u8]) -> Vec<u8> {
+/// What was gathered as a block, compressed if that is shorter and worth its while; and where it begins. What is not compressed stays where it
+/// is.
+fn pack(effort: Effort, worth: &Worth, mut gathered: Vec<u8>) -> (Vec<u8>, usize) {
     // Bounded by `BLOCK_BYTES`.
     let length = |n_bytes: usize| u32::try_from(n_bytes).unwrap_or(0);
-    let mut block = Vec::new();
-    if worth.tries(effort, content.len()) {
+    let content = &gathered[HEAD_BYTES..];
+    let n_content = content.len();
+    if worth.tries(effort, n_content) {
         let began = thread_time();
-        block = compressed(effort, content).unwrap_or_default();
+        let block = compressed(effort, content);
         if let (Ok(began), Ok(ended)) = (began, thread_time()) {
-            let n_packed = if block.is_empty() { content.len() } else { block.len() };
-            worth.note(effort, content.len(), n_packed, ended.saturating_sub(began));
+            let n_packed = block.as_ref().map_or(n_content, Vec::len);
+            worth.note(effort, n_content, n_packed, ended.saturating_sub(began));
+        }
+        if let Some(mut block) = block {
+            let n_bytes = block.len() - HEAD_BYTES;
+            block[..WORD_BYTES].copy_from_slice(&(length(n_bytes) | COMPRESSED).to_le_bytes());
+            block[WORD_BYTES..HEAD_BYTES].copy_from_slice(&length(n_content).to_le_bytes());
+            return (block, 0);
         }
     }
-    if block.is_empty() {
-        block.reserve_exact(WORD_BYTES + content.len());
-        block.extend(length(content.len()).to_le_bytes());
-        block.extend_from_slice(content);
-    } else {
-        let n_bytes = block.len() - 2 * WORD_BYTES;
-        block[..WORD_BYTES].copy_from_slice(&(length(n_bytes) | COMPRESSED).to_le_bytes());
-        block[WORD_BYTES..2 * WORD_BYTES].copy_from_slice(&length(content.len()).to_le_bytes());
-    }
-    block
+    gathered[HEAD_BYTES - WORD_BYTES..HEAD_BYTES].copy_from_slice(&length(n_content).to_le_bytes());
+    (gathered, HEAD_BYTES - WORD_BYTES)
 }
 
 /// Room for a head, then a frame with `content`; `None` where that is no gain.
@@ -199,7 +203,7 @@ fn compressed(effort: Effort, content: &[u8]) -> Option<Vec<u8>> {
     if content.len() < LEAST_BYTES {
         return None;
     }
-    let mut block = vec![0; 2 * WORD_BYTES + content.len() - WORD_BYTES - 1];
+    let mut block = vec![0; HEAD_BYTES + content.len() - WORD_BYTES - 1];
     let n_bytes = COMPRESSOR.with_borrow_mut(|compressor| {
         if compressor.is_none() {
             *compressor = zstd::bulk::Compressor::new(effort.level()).ok();
@@ -209,9 +213,9 @@ fn compressed(effort: Effort, content: &[u8]) -> Option<Vec<u8>> {
         compressor.context_mut().reset(ResetDirective::SessionOnly).ok()?;
         compressor.context_mut().set_parameter(CParameter::CompressionLevel(effort.level())).ok()?;
         // Its only other failure is that the frame does not fit, which is what the room is for.
-        compressor.compress_to_buffer(content, &mut block[2 * WORD_BYTES..]).ok()
+        compressor.compress_to_buffer(content, &mut block[HEAD_BYTES..]).ok()
     })?;
-    block.truncate(2 * WORD_BYTES + n_bytes);
+    block.truncate(HEAD_BYTES + n_bytes);
     Some(block)
 }
 
@@ -260,10 +264,11 @@ impl<S: AsyncWrite + Unpin> Packed<S> {
     fn poll_emptied(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.poll_sent(cx))?;
-            if self.outgoing.content.is_empty() {
+            if self.outgoing.gathered.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            self.outgoing.block = pack(self.effort, &self.worth, &std::mem::take(&mut self.outgoing.content));
+            let gathered = std::mem::take(&mut self.outgoing.gathered);
+            (self.outgoing.block, self.outgoing.sent) = pack(self.effort, &self.worth, gathered);
         }
     }
 }
@@ -273,11 +278,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Packed<S> {
         if self.outgoing.ended {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        if self.outgoing.content.len() == BLOCK_BYTES {
+        if self.outgoing.gathered.len() == HEAD_BYTES + BLOCK_BYTES {
             ready!(self.poll_emptied(cx))?;
         }
-        let n = bytes.len().min(BLOCK_BYTES - self.outgoing.content.len());
-        self.outgoing.content.extend_from_slice(&bytes[..n]);
+        let gathered = &mut self.outgoing.gathered;
+        if gathered.is_empty() && !bytes.is_empty() {
+            gathered.reserve_exact(HEAD_BYTES + if bytes.len() < MUCH_BYTES { bytes.len() } else { BLOCK_BYTES });
+            gathered.extend([0; HEAD_BYTES]);
+        }
+        let n = bytes.len().min((HEAD_BYTES + BLOCK_BYTES).saturating_sub(gathered.len()));
+        gathered.extend_from_slice(&bytes[..n]);
         Poll::Ready(Ok(n))
     }
 

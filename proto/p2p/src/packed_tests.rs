@@ -20,6 +20,12 @@ fn noise(n_bytes: usize) -> Vec<u8> {
     (0..n_bytes).map(|_| next()).collect()
 }
 
+/// `content` as a block on its way out.
+fn block(effort: Effort, content: &[u8]) -> Vec<u8> {
+    let (block, begin) = pack(effort, &always(), [&[0; HEAD_BYTES][..], content].concat());
+    block[begin..].to_vec()
+}
+
 /// Sends `parts`, each flushed, and says what arrived and what it took.
 async fn sent(parts: &[Vec<u8>], pipe_bytes: usize) -> (Vec<u8>, usize) {
     let (near, far) = duplex(pipe_bytes);
@@ -103,8 +109,8 @@ fn what_did_not_fit_spoils_nothing() {
 
 #[tokio::test]
 async fn a_stream_that_is_cut_off_is_not_one_that_ended() {
-    let mut bytes = pack(Effort::Quick, &always(), &b"content ".repeat(100));
-    bytes.extend(pack(Effort::Usual, &always(), b"little"));
+    let mut bytes = block(Effort::Quick, &b"content ".repeat(100));
+    bytes.extend(block(Effort::Usual, b"little"));
     bytes.extend([0; WORD_BYTES]);
     assert!(read(&bytes).await.is_ok());
     for end in 0..bytes.len() {
@@ -116,7 +122,7 @@ async fn a_stream_that_is_cut_off_is_not_one_that_ended() {
 #[tokio::test]
 async fn a_block_is_what_it_says() {
     let content = vec![7; 10_000];
-    let good = pack(Effort::Usual, &always(), &content);
+    let good = block(Effort::Usual, &content);
     assert!(good.len() < 100);
     for claimed in [0, 20, 9_999, 10_001, 1_048_576, u32::MAX] {
         let mut bad = good.clone();
