@@ -282,7 +282,8 @@ impl Gathering<'_> {
     fn file(&mut self, path: &Path) -> Result<(), CrateInputError> {
         let hashed = self.hash(path)?;
         let place = self.place(path)?;
-        self.tree.file(&place, hashed.digest, hashed.executable)?;
+        let given = self.plan.twins.get(&hashed.digest).map_or(hashed.digest, |twin| twin.digest);
+        self.tree.file(&place, given, hashed.executable)?;
         self.read.insert(path.to_owned(), hashed);
         Ok(())
     }
@@ -317,8 +318,11 @@ impl Gathering<'_> {
             let before = fs::symlink_metadata(&path).ok().map(|meta| FileIdentity::of(&meta));
             outputs.push(OutputPlace { place, always: output.always, before });
         }
-        let files: BTreeMap<Digest, PathBuf> =
-            self.read.iter().map(|(path, hashed)| (hashed.digest, path.clone())).collect();
+        let given = |(path, hashed): (&PathBuf, &Hashed)| match self.plan.twins.get(&hashed.digest) {
+            Some(twin) => (twin.digest, twin.path.clone()),
+            None => (hashed.digest, path.clone()),
+        };
+        let files: BTreeMap<Digest, PathBuf> = self.read.iter().map(given).collect();
         Ok(Inputs {
             read_set: ReadSet::default(),
             listed: false,
