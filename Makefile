@@ -59,6 +59,7 @@ board: export AR_aarch64_unknown_linux_gnu ?= aarch64-linux-gnu-ar
 board: ## the client for an ARM board, in target/aarch64-unknown-linux-gnu/release (needs gcc-aarch64-linux-gnu)
 	$(CARGO) build --release --locked --target aarch64-unknown-linux-gnu -p buildbee --bins
 	$(CARGO) rustc --release --locked --target aarch64-unknown-linux-gnu -p buildbee --bin buildbee -- $(WRAPPER_FLAGS)
+	$(CARGO) rustc --release --locked --target aarch64-unknown-linux-gnu -p buildbee-recorder --lib -- $(RECORDER_FLAGS)
 
 board-test: board release ## an emulated ARM board with two desktops: every file compared (as root; skipped where packages are missing)
 	tests/real/board "$(TARGET_DIR)/aarch64-unknown-linux-gnu/release" "$(TARGET_DIR)/release"

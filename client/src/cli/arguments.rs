@@ -183,7 +183,7 @@ pub enum Cache {
 #[derive(Debug, Subcommand)]
 pub enum Toolchain {
     /// Packs a cross compiler, with its C++ (or C) driver, into a folder for `buildbee-agent toolchain add`; a rustc with each target's library that
-    /// it has.
+    /// it has, and with this machine's linker.
     Pack {
         /// The compiler, by its place or its name.
         #[arg(required = true, value_name = "COMPILER")]

@@ -156,5 +156,13 @@ fn pack_rustc(program: &Path, into: &Path) -> Result<(), Failure> {
     for double in double::pack_rustc(&caller, into).map_err(|error| Failure::environment(error.to_string()))? {
         ui::print(&format!("packed {}\n", double.label()));
     }
+    match double::pack_linking_rustc(&caller, into) {
+        Ok(double) => ui::print(&format!("packed {}\n", double.label())),
+        // All but crates that use macros can do without.
+        Err(error) => {
+            let hint = "hint: crates that use macros stay on the boards";
+            ui::print(&format!("packed without a linker: {error}\n{hint}\n"));
+        }
+    }
     Ok(())
 }

@@ -165,7 +165,10 @@ impl Context {
             recorder,
             natives: Natives::default(),
             speech: Speech::default(),
-            doubles: Doubles::new(Memory::open(settings.doubles_file())),
+            doubles: Doubles::new(
+                Memory::open(settings.doubles_file()),
+                settings.doubles_file().with_file_name("twins"),
+            ),
             locales: Locales::default(),
             discovery: Discovery::new(hashes.clone()),
             crate_files: CrateFiles::default(),

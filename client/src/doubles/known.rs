@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use buildbee_proto::canonical::Canonical as _;
+use buildbee_proto::digest::Digest;
 use buildbee_proto::double::Double;
 use buildbee_proto::toolchain::ToolchainId;
 use serde_json::json;
@@ -23,6 +24,7 @@ use super::pair::{Dressed, Group, Pair};
 use super::probes::VERSION;
 use super::prove::{Failure, Proof, dress};
 use super::rustc::RustDouble;
+use super::rustc::twins::{Shelf, Twin};
 use crate::compiler::request::DriverLanguage;
 use crate::daemon::context::Context;
 use crate::dispatch::farm::Farm;
@@ -32,7 +34,7 @@ use crate::toolchain::Compiler;
 /// Compilers and languages remembered; beyond it the memory starts over.
 const MAX_KNOWN: usize = 128;
 /// After this long, agents are asked again where nothing was found.
-const ASK_AGAIN: Duration = Duration::from_secs(20);
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(20);
 /// Doubles that are proved for one compiler.
 const MAX_CANDIDATES: usize = 4;
 
@@ -64,6 +66,12 @@ pub(super) enum Known<T> {
 pub(super) struct Looks<K, T>(Mutex<HashMap<K, Cell<T>>>);
 
 type Cell<T> = Arc<Turn<Option<Known<T>>>>;
+
+impl<K, T> Default for Looks<K, T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
 
 impl<K: Eq + Hash, T: Clone> Looks<K, T> {
     // The map is whole at every point where a panic could strike.
@@ -119,15 +127,26 @@ pub struct Doubles {
     pub(super) memory: Memory,
     known: Looks<Key, Proved>,
     pub(super) rustcs: Looks<ToolchainId, Arc<RustDouble>>,
+    /// For each rustc, the double that builds macros for the agents' host.
+    pub(super) linking: Looks<ToolchainId, Arc<RustDouble>>,
+    pub(super) twins: Looks<(Digest, ToolchainId), Arc<Twin>>,
+    pub(super) shelf: Shelf,
     /// For listings: by compiler and language, what it came to.
     listed: Mutex<Listed>,
 }
 
 impl Doubles {
-    /// With verdicts from earlier.
-    pub fn new(memory: Memory) -> Self {
-        let (known, rustcs) = (Looks(Mutex::default()), Looks(Mutex::default()));
-        Self { memory, known, rustcs, listed: Mutex::default() }
+    /// With verdicts from earlier, and a folder for twins of libraries, which is emptied.
+    pub fn new(memory: Memory, twins: PathBuf) -> Self {
+        Self {
+            memory,
+            known: Looks::default(),
+            rustcs: Looks::default(),
+            linking: Looks::default(),
+            twins: Looks::default(),
+            shelf: Shelf::new(twins),
+            listed: Mutex::default(),
+        }
     }
 
     // As above.

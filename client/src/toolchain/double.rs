@@ -17,10 +17,11 @@ use thiserror::Error;
 use super::capture::{self, CaptureError};
 use super::identify::{IdentifyError, identify_bare};
 use super::parts::Parts;
-use super::rust::{self, Caller, RustError};
+use super::rust::{self, Caller, LinkQuestion, RustError};
 use crate::compiler::request::CompilerFamily;
+use crate::daemon::crates::action::PLAIN_SEARCH;
 use crate::doubles::ask::Identity;
-use crate::doubles::rustc::identity::{FAMILY, identity};
+use crate::doubles::rustc::identity::{FAMILY, LINKING, identity};
 use crate::inputs::filehash::FileHashes;
 
 /// Beginnings of the names of libraries that compilers and assemblers compress parts of objects with.
@@ -126,6 +127,30 @@ pub fn pack_rustc(caller: &Caller<'_>, folder: &Path) -> Result<Vec<Double>, Pac
         packed.push(double);
     }
     if packed.is_empty() { Err(PackError::NoTargets(program.to_owned())) } else { Ok(packed) }
+}
+
+/// Packs the same rustc with this machine's linker, for its own host: with it agents build what compilers load, macros. Reads all of it. Blocks.
+pub fn pack_linking_rustc(caller: &Caller<'_>, folder: &Path) -> Result<Double, PackError> {
+    let program = caller.program;
+    let hashes = FileHashes::default();
+    let compiler = rust::identify_bare(&hashes, &Caller { target: None, ..*caller })?;
+    let search = OsStr::new(PLAIN_SEARCH);
+    let question = LinkQuestion { linker: None, cwd: Path::new("/"), arguments: &[], search };
+    let linker = rust::identify_linker(&hashes, &compiler, &question)?;
+    let wordless = |what| PackError::Wordless { program: program.to_owned(), what };
+    let Identity { version, libraries, target, .. } = identity(&compiler, &compiler.host).map_err(wordless)?;
+    let double = Double {
+        toolchain: linker.parts.toolchain.clone(),
+        program: compiler.place.to_str().ok_or_else(|| PackError::NotUtf8(compiler.place.clone()))?.to_owned(),
+        search: compiler.arguments.concat(),
+        family: FAMILY.to_owned(),
+        driver: LINKING.to_owned(),
+        version,
+        target,
+        libraries,
+    };
+    write_down(folder, LINKING, &double, &linker.parts)?;
+    Ok(double)
 }
 
 fn write_down(folder: &Path, name: &str, double: &Double, parts: &Parts) -> Result<(), PackError> {

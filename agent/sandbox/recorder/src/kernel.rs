@@ -55,7 +55,7 @@ pub(crate) mod number {
     /// There is none: the number is no call's.
     pub(crate) const OPEN: usize = usize::MAX;
     /// The same.
-    pub(crate) const READLINK: usize = usize::MAX;
+    pub(crate) const READLINK: usize = usize::MAX - 1;
     /// There are none.
     pub(crate) const STATUS: &[usize] = &[];
     /// `faccessat`, `newfstatat`, `statx`, `faccessat2`: of the path in their second argument, seen from the folder in the first.

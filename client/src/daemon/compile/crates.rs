@@ -10,7 +10,7 @@ use buildbee_proto::outcome::{OutputFile, ReadSet};
 
 use super::super::cache::Hit;
 use super::super::context::Context;
-use super::super::crates::action::CrateJob;
+use super::super::crates::action::{CrateJob, MACROS};
 use super::super::crates::beyond::Beyond;
 use super::super::crates::keep::{Before, Unkept};
 use super::super::crates::plan::{CratePlan, Prepared, caller, stays};
@@ -21,7 +21,7 @@ use super::super::link::LinkError;
 use super::super::peers;
 use super::super::plan::{Planned, other_messages};
 use super::Session;
-use super::ready::double;
+use super::ready::{double, with_twins};
 use crate::dispatch::attempt::RemoteResult;
 use crate::dispatch::lender::Source;
 use crate::dispatch::lookup::{News, Wanted};
@@ -96,6 +96,7 @@ impl Session {
         let placing = tokio::task::spawn_blocking(move || {
             placed.put_in_place(&made, &context.cache, None).map_err(|error| error.to_string())?;
             placed.stand_in(&context);
+            placed.remember_recipe(&context, &made);
             placed.reply(&made).ok_or_else(|| "its messages could not be spelled anew".to_owned())
         });
         match placing.await.unwrap_or_else(|_| Err("interrupted".to_owned())) {
@@ -136,15 +137,24 @@ impl Session {
             Ok(None) => plan,
             Err(why) => return self.here(plan, None, why).await,
         };
-        let (context, wanted) = (Arc::clone(&self.context), Arc::clone(&plan));
-        let look = tokio::task::spawn_blocking(move || wanted.job(&context, n_rounds));
-        let interrupted = ("input-unreadable".to_owned(), "interrupted".to_owned());
-        let given = look.await.unwrap_or(Err(interrupted));
+        let (plan, given) = match self.given(&plan, n_rounds).await {
+            Err(why) if why.0 == MACROS => match Box::pin(with_twins(self, &plan)).await {
+                Ok(plan) => (Arc::clone(&plan), self.given(&plan, n_rounds).await),
+                Err(why) => (plan, Err(why)),
+            },
+            given => (plan, given),
+        };
         self.clock.ended(Stage::Inputs);
         match given {
             Ok(given) => self.with_crate_job(plan, Arc::new(given)).await,
             Err(why) => self.here(plan, None, why).await,
         }
+    }
+
+    async fn given(&self, plan: &Arc<CratePlan>, n_rounds: u8) -> Result<CrateJob, Why> {
+        let (context, wanted) = (Arc::clone(&self.context), Arc::clone(plan));
+        let look = tokio::task::spawn_blocking(move || wanted.job(&context, n_rounds));
+        look.await.unwrap_or_else(|_| Err(("input-unreadable".to_owned(), "interrupted".to_owned())))
     }
 
     /// Runs it here, in the stead of an agent that was `given` it, if one was.

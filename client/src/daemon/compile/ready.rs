@@ -9,6 +9,7 @@ use buildbee_proto::outcome::ActionResult;
 use super::Session;
 use crate::config::Compilers;
 use crate::daemon::context::Context;
+use crate::daemon::crates::action::MACROS;
 use crate::daemon::crates::plan::CratePlan;
 use crate::daemon::plan::Plan;
 use crate::dispatch::farm::Farm;
@@ -17,6 +18,7 @@ use crate::doubles::Pair;
 use crate::doubles::known::Asked;
 use crate::doubles::pair::Group;
 use crate::doubles::rustc::known::RustAsked;
+use crate::doubles::rustc::twins::TwinMaker;
 use crate::doubles::rustc::{RustDouble, options};
 use crate::inputs::discover::Inputs;
 use crate::journal::Why;
@@ -106,6 +108,21 @@ pub(super) async fn double(session: &Session, plan: &CratePlan) -> Result<Option
         Box::pin(context.doubles.of_rustc(asked)).await
     };
     in_time(session, looking).await.map(Some)
+}
+
+/// `plan`, whose double is proved, with twins of the macros that it uses, built by agents for themselves; or why those can't be had.
+pub(super) async fn with_twins(session: &Session, plan: &Arc<CratePlan>) -> Result<Arc<CratePlan>, Why> {
+    let (context, plan) = (Arc::clone(&session.context), Arc::clone(plan));
+    let (Some(farm), Some(double)) = (context.farm.clone(), plan.double.clone()) else {
+        return Err((MACROS.to_owned(), "it uses macros, and there is no farm".to_owned()));
+    };
+    let looking = async move {
+        let asked = RustAsked { context: &context, farm: &farm, compiler: &plan.compiler };
+        let linking = Box::pin(context.doubles.for_macros(asked, &double)).await?;
+        let twins = Box::pin(TwinMaker { asked, linking: &linking }.of_macros(&plan)).await?;
+        Ok(Arc::new(plan.with_twins(twins)))
+    };
+    in_time(session, looking).await
 }
 
 /// The farm, if it has agents and none of them runs programs of `own`'s kind; why doubles are not asked for there.

@@ -1,17 +1,19 @@
 //! A crate's compile as an action that any agent can run. Blocks: it reads what the action is given.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use buildbee_proto::action::RECORDED;
 use buildbee_proto::digest::Digest;
+use buildbee_store::Store;
 use memchr::memmem;
 
 use super::super::context::Context;
 use super::beyond::Beyond;
 use super::by_content::CrateFiles;
+use super::closure::stem;
 use super::inputs::{CrateInputError, Memory, gather};
 use super::needs::has_macros;
 use super::plan::CratePlan;
@@ -24,7 +26,7 @@ use crate::rust::roots::Side;
 use crate::rust::scan::scan;
 
 /// Where programs are looked for that no linker starts.
-const PLAIN_SEARCH: &str = "/usr/bin:/bin";
+pub const PLAIN_SEARCH: &str = "/usr/bin:/bin";
 /// What stands in every source that names a variable.
 const NAMES_VARIABLE: &str = "env!";
 
@@ -50,20 +52,33 @@ impl CrateJob {
     }
 }
 
-/// A double can't load what this machine's rustc loads.
-fn no_macros(inputs: &Inputs, known: &CrateFiles) -> Result<(), Why> {
-    let libraries = inputs.guards.iter().filter(|(path, _)| path.extension().is_some_and(|ending| ending == "so"));
-    for (path, hashed) in libraries {
-        let has_macros = known.have_macros.of(path, &hashed.digest, has_macros);
-        if has_macros.unwrap_or(true) {
-            let name = path.file_name().unwrap_or_default().display();
-            return Err((
-                "proc-macro".to_owned(),
-                format!("it uses macros of {name}, which runs on this machine only"),
-            ));
-        }
+/// The reason's code where a compile needs macros that agents can't load.
+pub const MACROS: &str = "proc-macro";
+
+/// A library that a compile loads or looks into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Library {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is.
+    pub digest: Digest,
+}
+
+impl Library {
+    /// Its file's name, for people.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().display().to_string()
     }
-    Ok(())
+}
+
+/// Libraries among `inputs` that hold macros: a double can't load what this machine's rustc loads.
+fn with_macros(inputs: &Inputs, known: &CrateFiles) -> Vec<Library> {
+    let libraries = inputs.guards.iter().filter(|(path, _)| path.extension().is_some_and(|ending| ending == "so"));
+    let loaded = libraries.filter(|(path, hashed)| {
+        let has_macros = known.have_macros.of(path, &hashed.digest, has_macros);
+        has_macros.unwrap_or(true)
+    });
+    loaded.map(|(path, hashed)| Library { path: path.clone(), digest: hashed.digest }).collect()
 }
 
 impl CratePlan {
@@ -81,11 +96,13 @@ impl CratePlan {
             let text = "what an agent made of it the last time was not what a run here makes";
             return Err(("stays".to_owned(), text.to_owned()));
         }
-        let memory = Memory { hashes: &context.hashes, files: &context.crate_files, store };
-        let failed = |error: CrateInputError| (error.code().to_owned(), error.to_string());
-        let inputs = gather(self, memory, &beyond).map_err(failed)?;
-        if self.double.is_some() {
-            no_macros(&inputs, &context.crate_files)?;
+        let inputs = self.inputs(context, store, &beyond)?;
+        if self.double.is_some()
+            && let Some(library) = (with_macros(&inputs, &context.crate_files).into_iter())
+                .find(|library| !self.twins.contains_key(&library.digest))
+        {
+            let text = format!("it uses macros of {}, which runs on this machine only", library.name());
+            return Err((MACROS.to_owned(), text));
         }
         let mut env = self.variables(context, &inputs.guards, &beyond);
         let variables = env.keys().cloned().collect();
@@ -108,8 +125,36 @@ impl CratePlan {
         Ok(CrateJob { job: Arc::new(job), variables, beyond, n_rounds, start })
     }
 
+    fn inputs(&self, context: &Context, store: &Store, beyond: &Beyond) -> Result<Inputs, Why> {
+        let memory = Memory { hashes: &context.hashes, files: &context.crate_files, store };
+        gather(self, memory, beyond).map_err(|error: CrateInputError| (error.code().to_owned(), error.to_string()))
+    }
+
+    /// Libraries that it needs and no double can load: those with macros. Of a compile that is to be made for the double's own host, all of
+    /// them.
+    pub fn foreign_libraries(&self, context: &Context) -> Result<Vec<Library>, Why> {
+        let Some(store) = context.cache.store() else {
+            return Err(("no-cache".to_owned(), "there is no cache to tell what it needs".to_owned()));
+        };
+        let inputs = self.inputs(context, store, &Beyond::recall(store, self))?;
+        if !self.is_for_doubles_host() {
+            return Ok(with_macros(&inputs, &context.crate_files));
+        }
+        let is_library = |path: &Path| path.file_name().and_then(|name| stem(name.to_str()?)).is_some();
+        let libraries = inputs.guards.iter().filter(|(path, _)| is_library(path));
+        Ok(libraries.map(|(path, hashed)| Library { path: path.clone(), digest: hashed.digest }).collect())
+    }
+
+    /// Whether what is made is for the agents, and not for this machine.
+    pub fn is_for_doubles_host(&self) -> bool {
+        self.double.as_ref().is_some_and(|double| double.links())
+    }
+
     /// `PATH` in the sandbox.
     pub(super) fn search(&self) -> &str {
+        if self.double.is_some() {
+            return PLAIN_SEARCH;
+        }
         self.linker.as_ref().map_or(PLAIN_SEARCH, |linker| linker.search.as_str())
     }
 

@@ -28,6 +28,8 @@ pub struct CrateFiles {
     pub macros: ByContent<bool>,
     /// Shared libraries: whether they are loaded into the compiler.
     pub have_macros: ByContent<bool>,
+    /// Sources: what in them may come out otherwise on another kind of host.
+    pub host_words: ByContent<Option<&'static str>>,
 }
 
 /// The memory. Cheap to clone; all clones are one.

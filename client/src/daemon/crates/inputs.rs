@@ -309,7 +309,8 @@ impl Gathering<'_> {
             self.tree.directory(&place)?;
         }
         let place = self.place(&path)?;
-        self.tree.file(&place, hashed.digest, hashed.executable)?;
+        let given = self.plan.twins.get(&hashed.digest).map_or(hashed.digest, |twin| twin.digest);
+        self.tree.file(&place, given, hashed.executable)?;
         self.read.insert(path, hashed);
         Ok(())
     }
@@ -344,8 +345,11 @@ impl Gathering<'_> {
             let before = fs::symlink_metadata(&path).ok().map(|meta| FileIdentity::of(&meta));
             outputs.push(OutputPlace { place, always: output.always, before });
         }
-        let files: BTreeMap<Digest, PathBuf> =
-            self.read.iter().map(|(path, hashed)| (hashed.digest, path.clone())).collect();
+        let given = |(path, hashed): (&PathBuf, &Hashed)| match self.plan.twins.get(&hashed.digest) {
+            Some(twin) => (twin.digest, twin.path.clone()),
+            None => (hashed.digest, path.clone()),
+        };
+        let files: BTreeMap<Digest, PathBuf> = self.read.iter().map(given).collect();
         Ok(Inputs {
             read_set: ReadSet::default(),
             listed: false,

@@ -20,7 +20,9 @@ use super::closure;
 use super::plan::{CratePlan, stays};
 use super::read_set::{self, Seen, Uncertain};
 use super::seen::{OUT_DIR, PACKAGE};
+use crate::config::Compilers;
 use crate::dispatch::attempt::MAX_RESULT_CONTENT_BYTES;
+use crate::doubles::rustc::recipe;
 use crate::inputs::filehash::FileIdentity;
 use crate::rust::failure;
 use crate::rust::messages::name_written_file;
@@ -194,8 +196,16 @@ impl CratePlan {
         drop(held);
         if exit_code == 0 {
             remember_needs(context, &hit, &read_set, &self.request.native_libraries);
+            self.remember_recipe(context, &hit);
         }
         Ok(Kept::Yes)
+    }
+
+    /// Has its libraries made for agents' hosts, should those come to need them.
+    pub fn remember_recipe(&self, context: &Context, made: &Hit) {
+        if context.settings.compilers == Compilers::Equivalent {
+            recipe::remember(context, self, made);
+        }
     }
 
     /// Whether the crate's text, or a macro, asks for a variable that holds a root's place: what becomes of it (turned around, hashed,

@@ -19,6 +19,7 @@ use super::read_set::{Candidate, Spelling};
 use super::sessions::{Sessions, UnderWay, is_of};
 use crate::compiler::places::absolute;
 use crate::doubles::rustc::RustDouble;
+use crate::doubles::rustc::twins::StandIns;
 use crate::journal::Record;
 use crate::journal::question::Question;
 use crate::rust::decide::{Machine, RustInvocation, decide};
@@ -44,6 +45,8 @@ pub struct CratePlan {
     pub linker: Option<Arc<LinkerParts>>,
     /// What agents run in the compiler's place, where they are of another architecture.
     pub double: Option<Arc<RustDouble>>,
+    /// What agents are given then in place of libraries that only this machine can load, by content.
+    pub twins: Arc<StandIns>,
     /// Where paths stand in this crate's results.
     pub roots: Roots,
     /// Where its results are known.
@@ -174,7 +177,18 @@ impl Prepared {
         let outputs = request.outputs.iter().map(|output| call.cwd.join(&output.path)).collect();
         let listed = Arc::new(context.runs(request.source.clone(), outputs));
         let (roots, call, key) = (request.roots.clone(), Arc::new(call), Digest::of(b""));
-        Ok(CratePlan { call, request, compiler, linker, double: None, roots, key, listed, content })
+        Ok(CratePlan {
+            call,
+            request,
+            compiler,
+            linker,
+            double: None,
+            twins: Arc::default(),
+            roots,
+            key,
+            listed,
+            content,
+        })
     }
 }
 
@@ -222,6 +236,12 @@ impl CratePlan {
     #[must_use]
     pub fn for_double(&self, double: Arc<RustDouble>) -> Self {
         Self { double: Some(double), ..self.clone() }
+    }
+
+    /// The same, with these twins of libraries. The question is the same.
+    #[must_use]
+    pub fn with_twins(&self, twins: StandIns) -> Self {
+        Self { twins: Arc::new(twins), ..self.clone() }
     }
 
     /// How the caller spells what a read set holds.

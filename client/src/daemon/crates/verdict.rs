@@ -150,12 +150,20 @@ impl CratePlan {
             }
             found
         };
+        // Where the double's linker looks for its own is nothing of this machine's.
+        let absent = |places: Vec<RelPath>| -> Vec<RelPath> {
+            let mut absent = moved(places);
+            if self.is_for_doubles_host() {
+                absent.retain(|path| self.roots.iter().any(|(_, real, _)| path.to_absolute().starts_with(real)));
+            }
+            absent
+        };
         Observed {
             files: found(observed.files),
             seen: found(observed.seen),
             links: found(observed.links),
-            absent: moved(observed.absent),
-            listed: moved(observed.listed),
+            absent: absent(observed.absent),
+            listed: absent(observed.listed),
             ..observed
         }
     }
@@ -172,6 +180,7 @@ impl CratePlan {
         let read_set = read_set::of(seen, &self.roots, &self.spelling(), &context.hashes, given.start)?;
         context.cache.keep(made, &self.key, &read_set);
         remember_needs(context, made, &read_set, &self.request.native_libraries);
+        self.remember_recipe(context, made);
         Ok(())
     }
 

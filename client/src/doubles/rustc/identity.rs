@@ -10,6 +10,8 @@ use crate::toolchain::rust::RustCompiler;
 
 /// As in [`Double`].
 pub const FAMILY: &str = "rustc";
+/// [`Double::driver`] of a rustc that is packed with a linker, for its own host: agents build with it what they load themselves.
+pub const LINKING: &str = "rustc-with-linker";
 /// Fields of `rustc -vV`, besides the first line, that both must answer alike. The host is what they differ in.
 const FIELDS: [&str; 3] = ["commit-hash", "release", "LLVM version"];
 
@@ -49,6 +51,18 @@ fn library<'a>(folder: &Path, files: impl Iterator<Item = (&'a Path, &'a Digest)
         return Err(format!("{} holds no library", folder.display()));
     }
     Ok(format!("library {}", Digest::of(lines.concat().as_bytes())))
+}
+
+/// Whether `linking` builds for the host of `double`, and is the same compiler as that and `identity`'s.
+pub fn links_for(identity: &Identity, double: &Double, linking: &Double) -> bool {
+    let of_compiler = |word: &&String| !word.starts_with("library ");
+    let words = |libraries: &[String]| -> Vec<String> { libraries.iter().filter(of_compiler).cloned().collect() };
+    linking.family == FAMILY
+        && linking.driver == LINKING
+        && linking.version == identity.version
+        && linking.toolchain.host == double.toolchain.host
+        && words(&linking.libraries) == words(&identity.libraries)
+        && words(&double.libraries) == words(&identity.libraries)
 }
 
 /// In which point `double`, which suits by version and target, is another compiler; `None`: in none.
@@ -100,17 +114,19 @@ mod tests {
         assert!(of(&[(elsewhere, &one)]).is_err());
     }
 
-    #[test]
-    fn another_build_is_told_by_what_differs() {
-        let identity = Identity {
+    fn own() -> Identity {
+        Identity {
             family: FAMILY,
             driver: FAMILY,
             version: "1.95.0".to_owned(),
             target: "t".to_owned(),
             libraries: vec!["commit-hash a".to_owned(), "LLVM version 22".to_owned(), "library d".to_owned()],
-        };
-        let double = |libraries: [&str; 3]| Double {
-            toolchain: Toolchain { root: Digest::of(b""), host: String::new(), label: String::new() },
+        }
+    }
+
+    fn double(libraries: [&str; 3]) -> Double {
+        Double {
+            toolchain: Toolchain { root: Digest::of(b""), host: "linux-x86_64".to_owned(), label: String::new() },
             program: "/r/bin/rustc".to_owned(),
             search: String::new(),
             family: FAMILY.to_owned(),
@@ -118,7 +134,41 @@ mod tests {
             version: "1.95.0".to_owned(),
             target: "t".to_owned(),
             libraries: libraries.map(str::to_owned).to_vec(),
+        }
+    }
+
+    #[test]
+    fn macros_are_built_by_the_same_compiler_on_the_same_host() {
+        let (identity, pair) = (own(), double(["commit-hash a", "LLVM version 22", "library d"]));
+        let linking = Double {
+            driver: LINKING.to_owned(),
+            target: "x".to_owned(),
+            ..double(["commit-hash a", "LLVM version 22", "library x"])
         };
+        assert!(links_for(&identity, &pair, &linking) && !identity.suits(&linking));
+        let elsewhere = Toolchain { host: "linux-riscv64".to_owned(), ..linking.toolchain.clone() };
+        for other in [
+            Double { driver: FAMILY.to_owned(), ..linking.clone() },
+            Double { version: "1.95.1".to_owned(), ..linking.clone() },
+            Double {
+                libraries: double(["commit-hash b", "LLVM version 22", "library x"]).libraries,
+                ..linking.clone()
+            },
+            Double {
+                libraries: double(["commit-hash a", "LLVM version 21", "library x"]).libraries,
+                ..linking.clone()
+            },
+            Double { toolchain: elsewhere, ..linking.clone() },
+        ] {
+            assert!(!links_for(&identity, &pair, &other), "{other:?}");
+        }
+        let unlike = double(["commit-hash b", "LLVM version 22", "library d"]);
+        assert!(!links_for(&identity, &unlike, &linking));
+    }
+
+    #[test]
+    fn another_build_is_told_by_what_differs() {
+        let identity = own();
         assert_eq!(difference(&identity, &double(["commit-hash a", "LLVM version 22", "library d"])), None);
         for (libraries, word) in [
             (["commit-hash b", "LLVM version 22", "library d"], "commit-hash b"),

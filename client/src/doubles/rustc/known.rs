@@ -130,7 +130,7 @@ impl Doubles {
 
 /// Why none of those that agents have told of is it: another version, another target, or none of rustc at all.
 fn no_rustc(identity: &Identity, told: &[Double]) -> String {
-    let rustcs: Vec<Double> = told.iter().filter(|double| double.family == FAMILY).cloned().collect();
+    let rustcs: Vec<Double> = told.iter().filter(|double| double.driver == FAMILY).cloned().collect();
     if rustcs.is_empty() {
         let (target, version) = (&identity.target, &identity.version);
         return format!(

@@ -5,13 +5,21 @@
 //! out in another way. So these doubles are equal to this machine's rustc but for that, and used only by who accepts it.
 //! [`known`] finds and remembers; [`identity`] is what a pair must have in common before anything is compiled, [`options`] what stays here all the same, [`probes`] and
 //! [`prove`] what both compile, [`archive`] whether libraries are for the right machine.
+//!
+//! Macros run in the compiler, and those of this machine don't run in a double. So agents build the macros' crates for their own host as well, from
+//! the same sources ([`twins`], by what [`recipe`] has noted), under the identity that crates here know them by ([`macro_library`]), with a double that has a
+//! linker ([`macros`] finds and proves it).
 
 pub mod archive;
 pub mod identity;
 pub mod known;
+pub mod macro_library;
+pub mod macros;
 pub mod options;
 pub mod probes;
 pub mod prove;
+pub mod recipe;
+pub mod twins;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -42,6 +50,11 @@ impl RustDouble {
         let (toolchain, id) = (double.toolchain.clone(), double.toolchain.id());
         let parts = Parts { toolchain, id, files: Vec::new(), directories: Vec::new() };
         Self { parts: Arc::new(parts), double, machine: None }
+    }
+
+    /// Whether it builds for the agents' own host, and links.
+    pub fn links(&self) -> bool {
+        self.double.driver == identity::LINKING
     }
 
     /// Where the program is.

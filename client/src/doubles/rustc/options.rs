@@ -40,6 +40,18 @@ const CODEGEN: [&str; 34] = [
     "target-cpu",
     "target-feature",
 ];
+/// Of those: what is said of this machine, and need not be right for another.
+const OF_HOST: [&str; 9] = [
+    "code-model",
+    "link-arg",
+    "link-args",
+    "link-self-contained",
+    "linker",
+    "linker-features",
+    "linker-flavor",
+    "relocation-model",
+    "target-cpu",
+];
 /// Options of the command line that say where the compiler has its own parts.
 const OWN_PARTS: &str = "--sysroot";
 
@@ -62,6 +74,23 @@ pub fn objection(request: &RustRequest) -> Option<String> {
         return Some(format!("--emit {:?}", emit.kind).to_lowercase());
     }
     arguments(&request.argv)
+}
+
+/// The same, where what `request` makes is to be made for the agents' host.
+pub fn objection_to_twin(request: &RustRequest) -> Option<String> {
+    if let Some(Target::Triple(target)) = &request.target {
+        return Some(format!("--target {target}"));
+    }
+    if let Some(library) = request.native_libraries.first() {
+        return Some(format!("-l {}", library.name));
+    }
+    let of_host = |word: &String| {
+        let given = word.strip_prefix("--codegen=").or_else(|| word.strip_prefix("-C")).unwrap_or(word);
+        let name = given.split_once('=').map_or(given, |(name, _)| name).replace('_', "-");
+        OF_HOST.contains(&name.as_str())
+    };
+    let about_host = request.argv.iter().find(|word| of_host(word)).cloned();
+    about_host.or_else(|| objection(&RustRequest { links: false, ..request.clone() }))
 }
 
 fn arguments(argv: &[String]) -> Option<String> {

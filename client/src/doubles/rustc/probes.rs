@@ -59,13 +59,27 @@ pub const OTHERS: [Probe; 8] = [
     probe("user", "--crate-type staticlib --emit=link -C opt-level=z -C strip=debuginfo"),
 ];
 
+/// Of the set below.
+pub const MACRO_VERSION: u32 = 1;
+/// Sources of macros and of a crate that uses them.
+pub const MACRO_SOURCES: [(&str, &str); 2] =
+    [("macros.rs", include_str!("probes/macros.rs")), ("derived.rs", include_str!("probes/derived.rs"))];
+/// Macros, which both sides build for themselves.
+pub const MACROS: Probe = probe("macros", "--crate-type proc-macro --emit=dep-info,link -C embed-bitcode=no");
+/// What uses them.
+pub const MACRO_USER: Probe =
+    probe("derived", "--crate-type lib --emit=dep-info,metadata,link -C embed-bitcode=no -C debuginfo=2");
+
 /// The argument line of a probe that writes into `folder` and finds crates and libraries in `crates`.
 pub fn line(probe: &Probe, folder: &str, crates: &str) -> Vec<String> {
     let Probe { name, arguments } = probe;
-    let used = if *name == FIRST.name {
-        String::new()
-    } else {
-        format!(" -L dependency={crates} -L native={crates} --extern probe={crates}/libprobe-0123456789abcdef.rlib")
+    let used = match *name {
+        "probe" => String::new(),
+        "macros" => " --extern proc_macro".to_owned(),
+        "derived" => format!(" -L dependency={crates} --extern macros={crates}/libmacros-0123456789abcdef.so"),
+        _ => {
+            format!(" -L dependency={crates} -L native={crates} --extern probe={crates}/libprobe-0123456789abcdef.rlib")
+        }
     };
     let line = format!(
         "--crate-name {name} --edition=2018 {SOURCE_FOLDER}/{name}.rs --error-format=json --json=diagnostic-rendered-ansi,artifacts \

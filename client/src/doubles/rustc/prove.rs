@@ -11,6 +11,7 @@ use buildbee_proto::local::Invocation;
 use futures::StreamExt as _;
 
 use super::probes::{FIRST, OTHERS, Probe, SOURCE_FOLDER, SOURCES, line};
+use super::twins::StandIns;
 use super::{RustDouble, archive};
 use crate::daemon::context::Context;
 use crate::daemon::crates::plan::{CratePlan, Prepared};
@@ -28,7 +29,7 @@ const AT_ONCE: usize = 2;
 /// Where programs are looked for.
 const SEARCH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Where the first probe leaves what the others use.
-const CRATES: &str = "crates";
+pub(super) const CRATES: &str = "crates";
 /// What users of a compiler get as their file mode creation mask.
 const UMASK: u32 = 0o022;
 
@@ -50,14 +51,15 @@ impl RustProof<'_> {
     pub async fn run(&self) -> Result<Machine, Failure> {
         let folder = tempfile::Builder::new().prefix("buildbee-probes-").tempdir();
         let folder = folder.map_err(|error| Failure::Trouble(format!("no folder for probes: {error}")))?;
-        let root = fs::canonicalize(folder.path()).and_then(|root| write_sources(&root).map(|()| root));
+        let root = fs::canonicalize(folder.path()).and_then(|root| write_sources(&root, &SOURCES).map(|()| root));
         let root = root.map_err(|error| Failure::Trouble(error.to_string()))?;
         let _wish = self.farm.wish();
-        let mut machine = Box::pin(self.probe(&FIRST, CRATES, &root)).await?;
+        let mut machine = Box::pin(self.probe(&FIRST, CRATES, &root, StandIns::new())).await?;
         self.make_native(&root)?;
         let folders: Vec<String> = (0..OTHERS.len()).map(|at| format!("out{at}")).collect();
-        let probing: Vec<_> =
-            (OTHERS.iter().zip(&folders)).map(|(probe, folder)| Box::pin(self.probe(probe, folder, &root))).collect();
+        let probing: Vec<_> = (OTHERS.iter().zip(&folders))
+            .map(|(probe, folder)| Box::pin(self.probe(probe, folder, &root, StandIns::new())))
+            .collect();
         let mut outcomes = futures::stream::iter(probing).buffered(AT_ONCE);
         while let Some(outcome) = outcomes.next().await {
             let found = outcome?;
@@ -83,23 +85,34 @@ impl RustProof<'_> {
     }
 
     /// Compiles one probe on both sides, and compares all that is left. For which machine its objects are, if it leaves one.
-    async fn probe(&self, probe: &Probe, folder: &str, root: &Path) -> Result<Option<Machine>, Failure> {
+    /// The double is given `twins` of libraries.
+    pub(super) async fn probe(
+        &self,
+        probe: &Probe,
+        folder: &str,
+        root: &Path,
+        twins: StandIns,
+    ) -> Result<Option<Machine>, Failure> {
         fs::create_dir(root.join(folder)).map_err(|error| Failure::Trouble(error.to_string()))?;
         let argv = line(probe, folder, CRATES);
-        let plan = Arc::new(self.plan(&argv, root)?);
+        let plan = Arc::new(self.plan(&argv, root)?.with_twins(twins));
         let (context, planned) = (Arc::clone(self.context), Arc::clone(&plan));
         let given = tokio::task::spawn_blocking(move || planned.job(&context, 0)).await;
         let given = given.map_err(|error| Failure::Trouble(error.to_string()))?;
         let given = given.map_err(|(_, text)| Failure::Trouble(text))?;
-        let arguments: Vec<String> = plan.request.added_arguments.iter().chain(&argv).cloned().collect();
-        let env = [("PATH".to_owned(), SEARCH.to_owned())];
-        let here = ask::run(&self.compiler.program, &arguments, root, &env);
+        let here = self.run_here(&plan, &argv, root);
         let (here, there) = tokio::join!(here, Box::pin(on_agent(self.farm, &given.job)));
-        let (here, there) = (here.map_err(Failure::Trouble)?, there?);
-        compare(probe, &plan, &here, &there)
+        compare(probe, &plan, &here?, &there?)
     }
 
-    fn plan(&self, argv: &[String], root: &Path) -> Result<CratePlan, Failure> {
+    /// Runs this machine's compiler for `plan`.
+    pub(super) async fn run_here(&self, plan: &CratePlan, argv: &[String], root: &Path) -> Result<Output, Failure> {
+        let arguments: Vec<String> = plan.request.added_arguments.iter().chain(argv).cloned().collect();
+        let env = [("PATH".to_owned(), SEARCH.to_owned())];
+        ask::run(&self.compiler.program, &arguments, root, &env).await.map_err(Failure::Trouble)
+    }
+
+    pub(super) fn plan(&self, argv: &[String], root: &Path) -> Result<CratePlan, Failure> {
         let bytes = |text: &str| Bytes(text.as_bytes().to_vec());
         let invocation = Invocation {
             program: Bytes(self.compiler.program.as_os_str().as_encoded_bytes().to_vec()),
@@ -120,10 +133,10 @@ impl RustProof<'_> {
     }
 }
 
-fn write_sources(root: &Path) -> std::io::Result<()> {
+pub(super) fn write_sources(root: &Path, sources: &[(&str, &str)]) -> std::io::Result<()> {
     let folder = root.join(SOURCE_FOLDER);
     fs::create_dir(&folder)?;
-    SOURCES.iter().try_for_each(|(name, text)| fs::write(folder.join(name), text))
+    sources.iter().try_for_each(|(name, text)| fs::write(folder.join(name), text))
 }
 
 /// Whether both left the same, paths in their places.

@@ -310,6 +310,15 @@ pub fn identify_bare(hashes: &FileHashes, caller: &Caller<'_>) -> Result<RustCom
     capture_compiler(hashes, &proxy::find(caller)?, caller.target)
 }
 
+/// `compiler` with a linker of its host, looked at once. Blocks.
+pub fn identify_linker(
+    hashes: &FileHashes,
+    compiler: &RustCompiler,
+    question: &LinkQuestion<'_>,
+) -> Result<LinkerParts, RustError> {
+    capture_linker(hashes, compiler, question)
+}
+
 /// Targets whose libraries `caller`'s compiler has, but for its own host. Blocks.
 pub fn targets(caller: &Caller<'_>) -> Result<Vec<String>, RustError> {
     let found = proxy::find(caller)?;

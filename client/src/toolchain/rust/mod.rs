@@ -12,4 +12,6 @@ pub mod proxy;
 pub mod sysroot;
 
 pub use error::RustError;
-pub use identify::{Caller, LinkQuestion, LinkerParts, RustCompiler, RustToolchains, describe, identify_bare, targets};
+pub use identify::{
+    Caller, LinkQuestion, LinkerParts, RustCompiler, RustToolchains, describe, identify_bare, identify_linker, targets,
+};
