@@ -52,12 +52,21 @@ pub struct Lookups<'a> {
     followed: Arc<Followed>,
     /// Includes already followed, by their numbers there.
     done: Vec<bool>,
-    /// Versions of folders, by their numbers there, as far as they were asked for.
-    versions: Vec<Option<Option<Version>>>,
+    /// Folders, by their numbers there.
+    versions: Vec<Seen>,
     /// Files that a literal include leads to, as spelled, of those that this look followed itself.
     present: HashSet<PathBuf>,
     /// Files that were found and that nobody has taken yet.
     fresh: Vec<Found>,
+}
+
+/// What a look knows of a folder.
+#[derive(Clone, Copy, Debug, Default)]
+enum Seen {
+    #[default]
+    NotYet,
+    /// Its version; `None` where that can't be told.
+    Version(Option<Version>),
 }
 
 /// A file that an include leads to.
@@ -154,7 +163,7 @@ impl<'a> Lookups<'a> {
 
     /// The version of a folder, as it was when this look first met it; `None` where that can't be told.
     fn version(&mut self, number: FolderNumber) -> Result<Option<Version>, LookupError> {
-        if let Some(Some(known)) = self.versions.get(number) {
+        if let Some(Seen::Version(known)) = self.versions.get(number) {
             return Ok(*known);
         }
         let now = self.resolver.look_at_folder(self.followed.spelled(number))?.filter(|folder| match folder {
@@ -166,10 +175,10 @@ impl<'a> Lookups<'a> {
         });
         let version = now.and_then(|now| self.followed.version(number, now));
         if self.versions.len() <= number {
-            self.versions.resize(number + 1, None);
+            self.versions.resize(number + 1, Seen::NotYet);
         }
         if let Some(known) = self.versions.get_mut(number) {
-            *known = Some(version);
+            *known = Seen::Version(version);
         }
         Ok(version)
     }

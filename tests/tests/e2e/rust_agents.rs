@@ -79,6 +79,24 @@ fn build_anew(client: &Client, checkout: &Checkout) -> (Built, (u64, u64, u64)) 
     (built, client.compiles())
 }
 
+/// A colleague with another home, who has nothing yet.
+fn a_colleague_finds_them(farm: &Farm) {
+    let colleague = farm.second_client("colleague");
+    let second =
+        with_paths(Checkout::write(farm.path("another/and longer/place"), farm.path("another home")), "portable");
+    look_around(&second);
+    let (_, counts) = build_anew(&colleague, &second);
+    // All but the application: one of its macros asks where it stands. And the crate above the one with a macro, perhaps: whether the macro's text went
+    // along depends on whether that one's dependency file was there when the other began.
+    let (cached, remote, local) = counts;
+    assert!(
+        cached + remote == N_CRATES && local == 0 && (1..=2).contains(&remote),
+        "{counts:?} {}",
+        colleague.json(&["explain"])
+    );
+    assert_eq!(second.says()["variable"], "nothing");
+}
+
 #[test]
 fn crates_are_compiled_by_agents() {
     if !cargo::is_here() {
@@ -133,21 +151,7 @@ fn crates_are_compiled_by_agents() {
 
     scripts_of_agents(&alone, laptop, &mut checkout);
 
-    // A colleague with another home, who has nothing yet.
-    let colleague = farm.second_client("colleague");
-    let second =
-        with_paths(Checkout::write(farm.path("another/and longer/place"), farm.path("another home")), "portable");
-    look_around(&second);
-    let (_, counts) = build_anew(&colleague, &second);
-    // All but the application: one of its macros asks where it stands. And the crate above the one with a macro, perhaps: whether the macro's text went
-    // along depends on whether that one's dependency file was there when the other began.
-    let (cached, remote, local) = counts;
-    assert!(
-        cached + remote == N_CRATES && local == 0 && (1..=2).contains(&remote),
-        "{counts:?} {}",
-        colleague.json(&["explain"])
-    );
-    assert_eq!(second.says()["variable"], "nothing");
+    a_colleague_finds_them(&farm);
 
     // An agent dies while it compiles: other flags, so that all crates are made anew.
     checkout.env.insert("CARGO_ENCODED_RUSTFLAGS".to_owned(), "--cfg\x1fshout".to_owned());
