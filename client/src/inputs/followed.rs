@@ -64,10 +64,22 @@ pub(super) struct Led {
 }
 
 /// An include that is to be followed.
+#[derive(Debug)]
 pub(super) struct Todo {
     pub number: IncludeNumber,
     pub asked: Arc<Asked>,
-    pub led: Option<Arc<Led>>,
+    pub known: Known,
+}
+
+/// What is known of where an include leads.
+#[derive(Clone, Debug)]
+pub(super) enum Known {
+    /// Nothing.
+    Nothing,
+    /// Nothing, but another look is at it.
+    Soon,
+    /// Where it led.
+    Led(Arc<Led>),
 }
 
 /// Places that all memories remember.
@@ -88,7 +100,7 @@ type Includer = (Arc<Scan>, Arc<[IncludeNumber]>);
 struct Memory {
     includers: HashMap<PathBuf, Includer>,
     numbers: HashMap<Arc<Asked>, IncludeNumber>,
-    includes: Vec<(Arc<Asked>, Option<Arc<Led>>)>,
+    includes: Vec<(Arc<Asked>, Known)>,
     folder_numbers: HashMap<PathBuf, FolderNumber>,
     folders: Vec<(PathBuf, Option<Folder>, Version)>,
     n_places: usize,
@@ -125,11 +137,22 @@ impl Followed {
             done.resize(memory.includes.len(), false);
         }
         let todo = |&number: &IncludeNumber| {
-            let (asked, led) = memory.includes.get(number)?;
             let is_news = done.get_mut(number).is_some_and(|done| !std::mem::replace(done, true));
-            is_news.then(|| Todo { number, asked: Arc::clone(asked), led: led.clone() })
+            is_news.then(|| memory.todo(number)).flatten()
         };
         includes.iter().filter_map(todo).collect()
+    }
+
+    /// What is known by now of an include that another look was at. Whoever gets nothing follows it.
+    pub(super) fn asked_again(&self, number: IncludeNumber) -> Option<Todo> {
+        self.memory().todo(number)
+    }
+
+    /// Where an include leads is not to be remembered.
+    pub(super) fn give_up(&self, number: IncludeNumber) {
+        if let Some((_, known)) = self.memory().includes.get_mut(number) {
+            *known = Known::Nothing;
+        }
     }
 
     /// Where an include was seen to lead.
@@ -137,7 +160,10 @@ impl Followed {
         let mut memory = self.memory();
         let n_places = led.steps.len();
         let Some((_, known)) = memory.includes.get_mut(number) else { return };
-        let n_before = known.replace(Arc::new(led)).map_or(0, |before| before.steps.len());
+        let n_before = match std::mem::replace(known, Known::Led(Arc::new(led))) {
+            Known::Led(before) => before.steps.len(),
+            Known::Nothing | Known::Soon => 0,
+        };
         memory.n_places = (memory.n_places + n_places).saturating_sub(n_before);
         self.all_places.0.fetch_add(n_places, Ordering::Relaxed);
         self.all_places.0.fetch_sub(n_before, Ordering::Relaxed);
@@ -184,6 +210,16 @@ impl Drop for Followed {
 }
 
 impl Memory {
+    /// Whoever gets nothing is taken to be at it from then on.
+    fn todo(&mut self, number: IncludeNumber) -> Option<Todo> {
+        let (asked, known) = self.includes.get_mut(number)?;
+        let todo = Todo { number, asked: Arc::clone(asked), known: known.clone() };
+        if matches!(known, Known::Nothing) {
+            *known = Known::Soon;
+        }
+        Some(todo)
+    }
+
     fn includer(&mut self, file: &Path, scan: &Arc<Scan>) -> Arc<[IncludeNumber]> {
         let folder = file.parent().unwrap_or(Path::new(""));
         let number = |include: &Include| {
@@ -195,7 +231,7 @@ impl Memory {
             }
             let (number, asked) = (self.includes.len(), Arc::new(asked));
             self.numbers.insert(Arc::clone(&asked), number);
-            self.includes.push((asked, None));
+            self.includes.push((asked, Known::Nothing));
             number
         };
         let includes: Arc<[IncludeNumber]> = scan.includes.iter().map(number).collect();

@@ -77,9 +77,15 @@ fn look(root: &Path, search: &SearchPath, source: &Arc<Scan>, followed: Arc<Foll
     let mut lookups = Lookups::new(root, search, followed).unwrap();
     let mut found = BTreeSet::new();
     let mut todo = vec![root.join("src/x.c")];
-    while let Some(file) = todo.pop() {
-        if let Err(error) = lookups.follow(&file, source) {
-            return Seen::Failed(error.to_string());
+    loop {
+        let more = match todo.pop() {
+            Some(file) => lookups.follow(&file, source).map(|()| true),
+            None => lookups.follow_rest(),
+        };
+        match more {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => return Seen::Failed(error.to_string()),
         }
         for Found { path, place } in lookups.take_fresh() {
             assert!(place.is_none_or(|place| place.to_absolute() == path));
@@ -131,7 +137,10 @@ fn folders_that_keep_still_are_not_looked_into_again() {
     let source = Arc::new(scan(b"#include \"a.h\"\n"));
     let followed = Arc::new(Followed::default());
     let first = look(&root, &search, &source, Arc::clone(&followed));
-    let led = |followed: &Followed| followed.memory().includes[0].1.clone().unwrap();
+    let led = |followed: &Followed| match &followed.memory().includes[0].1 {
+        Known::Led(led) => Arc::clone(led),
+        other => panic!("{other:?}"),
+    };
     let known = led(&followed);
     assert_eq!(known.steps.iter().map(|step| step.is_there).collect::<Vec<_>>(), [false, true, false]);
     assert_eq!(known.versions, [Some(1), Some(1), Some(1)]);
@@ -157,4 +166,33 @@ fn what_is_remembered_is_counted() {
     assert!(!followed.is_full() && !places.are_too_many());
     drop(followed);
     assert_eq!(places.0.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn looks_that_begin_together_see_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().canonicalize().unwrap();
+    for name in ["src", "one", "two"] {
+        fs::create_dir(root.join(name)).unwrap();
+    }
+    let lines: Vec<String> = (0..200).map(|n| format!("#include <h{n}.h>\n#include \"own{n}.h\"\n")).collect();
+    let text = lines.concat();
+    for n in (0..200).step_by(3) {
+        fs::write(root.join(format!("two/h{n}.h")), "").unwrap();
+    }
+    std::thread::sleep(TICK * 2);
+    let search = SearchPath { angled: ["one", "two"].map(PathBuf::from).into(), ..SearchPath::default() };
+    let source = Arc::new(scan(text.as_bytes()));
+    let expected = look(&root, &search, &source, Arc::default());
+    let followed = Arc::new(Followed::default());
+    std::thread::scope(|scope| {
+        let looks = [(); 4].map(|()| scope.spawn(|| look(&root, &search, &source, Arc::clone(&followed))));
+        for seen in looks {
+            assert_eq!(seen.join().unwrap(), expected);
+        }
+    });
+    // Who was at an include and never said what came of it keeps nobody from following it.
+    let begun = Arc::new(Followed::default());
+    assert_eq!(begun.asked_by(&root.join("src/x.c"), &source, &mut Vec::new()).len(), 400);
+    assert_eq!(look(&root, &search, &source, begun), expected);
 }

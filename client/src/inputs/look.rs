@@ -63,13 +63,17 @@ impl<'a> Look<'a> {
         let (mut unread, mut read_by_others) = (vec![Found { path: source, place: None }], Vec::new());
         let mut scans = Vec::new();
         let mut next = Some(self.command_line());
-        while let Some((file, scan)) = next {
-            if scan.computed_include {
-                return Err(DiscoverError::ComputedInclude(file));
+        loop {
+            if let Some((file, scan)) = next {
+                if scan.computed_include {
+                    return Err(DiscoverError::ComputedInclude(file));
+                }
+                self.lookups.follow(&file, &scan)?;
+                scans.push((file, scan));
+            } else if !self.lookups.follow_rest()? {
+                break;
             }
-            self.lookups.follow(&file, &scan)?;
             unread.extend(self.lookups.take_fresh().into_iter().filter(|found| seen.insert(found.path.clone())));
-            scans.push((file, scan));
             next = self.next_read(&mut unread, &mut read_by_others)?;
         }
         no_computed_probe(&scans)?;

@@ -11,7 +11,7 @@ use buildbee_proto::limits::MAX_READ_SET;
 use buildbee_proto::path::{PathComponent, RelPath};
 use thiserror::Error;
 
-use super::followed::{Asked, FolderNumber, Followed, Led, Step, Todo, Version};
+use super::followed::{Asked, FolderNumber, Followed, IncludeNumber, Known, Led, Step, Todo, Version};
 use super::resolve::{Folder, ResolveError, Resolved, Resolver};
 use super::scan::{Form, Scan};
 use super::search_path::SearchPath;
@@ -52,6 +52,8 @@ pub struct Lookups<'a> {
     followed: Arc<Followed>,
     /// Includes already followed, by their numbers there.
     done: Vec<bool>,
+    /// Includes that other looks were at.
+    later: Vec<IncludeNumber>,
     /// Folders, by their numbers there.
     versions: Vec<Seen>,
     /// Files that a literal include leads to, as spelled, of those that this look followed itself.
@@ -96,6 +98,7 @@ impl<'a> Lookups<'a> {
             search,
             followed,
             done: Vec::new(),
+            later: Vec::new(),
             versions: Vec::new(),
             present: HashSet::new(),
             fresh: Vec::new(),
@@ -106,17 +109,43 @@ impl<'a> Lookups<'a> {
         Ok(lookups)
     }
 
-    /// Follows everything that `file` (as spelled) asks for.
+    /// Follows everything that `file` (as spelled) asks for, but for what other looks follow at this moment: see [`follow_rest`](Self::follow_rest).
     pub fn follow(&mut self, file: &Path, scan: &Arc<Scan>) -> Result<(), LookupError> {
-        for Todo { number, asked, led } in self.followed.asked_by(file, scan, &mut self.done) {
-            if let Some(led) = led
-                && self.follow_again(number, &led)?
-            {
-                continue;
+        for todo in self.followed.asked_by(file, scan, &mut self.done) {
+            match todo.known {
+                Known::Soon => self.later.push(todo.number),
+                Known::Nothing | Known::Led(_) => self.follow_one(&todo)?,
             }
-            if let Trail(Some(steps)) = self.include(&asked)? {
+        }
+        Ok(())
+    }
+
+    /// Follows what was left to other looks; `false` if there was nothing.
+    pub fn follow_rest(&mut self) -> Result<bool, LookupError> {
+        let rest = std::mem::take(&mut self.later);
+        for number in &rest {
+            if let Some(todo) = self.followed.asked_again(*number) {
+                self.follow_one(&todo)?;
+            }
+        }
+        Ok(!rest.is_empty())
+    }
+
+    fn follow_one(&mut self, Todo { number, asked, known }: &Todo) -> Result<(), LookupError> {
+        if let Known::Led(led) = known
+            && self.follow_again(*number, led)?
+        {
+            return Ok(());
+        }
+        match self.include(asked) {
+            Ok(Trail(Some(steps))) => {
                 let (steps, versions): (Vec<_>, Vec<_>) = steps.into_iter().unzip();
-                self.followed.remember(number, Led { steps: steps.into(), versions });
+                self.followed.remember(*number, Led { steps: steps.into(), versions });
+            }
+            Ok(Trail(None)) => self.followed.give_up(*number),
+            Err(error) => {
+                self.followed.give_up(*number);
+                return Err(error);
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -80,8 +80,13 @@ struct Key {
 #[derive(Clone, Debug, Default)]
 pub struct SearchPaths {
     known: Arc<Mutex<HashMap<Key, Remembered>>>,
+    /// Who asks a compiler just now; as many as there are compiles under way, at most.
+    turns: Arc<Mutex<HashMap<Key, Weak<Turn>>>>,
     places: Places,
 }
+
+/// Held by who asks.
+type Turn = tokio::sync::Mutex<()>;
 
 impl SearchPaths {
     /// The search path for a compile in `language` (the word after `-x`) with `arguments` (those that can change it) in `cwd`.
@@ -98,8 +103,14 @@ impl SearchPaths {
         let mut arguments = deciding(arguments);
         arguments.extend(["-x".into(), language.to_owned()]);
         let key = Key { compiler: compiler.parts.id.to_string(), arguments, env: env.to_vec(), cwd: cwd.to_owned() };
-        let known = self.known(&key);
-        if let Some(known) = known.filter(|known| still_holds(known, cwd, named)) {
+        let holding = || self.known(&key).filter(|known| still_holds(known, cwd, named));
+        if let Some(known) = holding() {
+            return Ok(known.search);
+        }
+        let turn = self.turn(&key);
+        let _turn = turn.lock().await;
+        // Compiles that began together wait for the first.
+        if let Some(known) = holding() {
             return Ok(known.search);
         }
         let path = Arc::new(ask(compiler, &key).await?);
@@ -111,6 +122,16 @@ impl SearchPaths {
         }
         remembered.insert(key, Remembered { search: search.clone(), places });
         Ok(search)
+    }
+
+    fn turn(&self, key: &Key) -> Arc<Turn> {
+        let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        turns.get(key).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let turn = Arc::default();
+            turns.insert(key.clone(), Arc::downgrade(&turn));
+            turn
+        })
     }
 
     fn known(&self, key: &Key) -> Option<Remembered> {
