@@ -70,7 +70,8 @@ enum Seen {
         symlinks: Vec<(RelPath, String)>,
         directories: BTreeSet<RelPath>,
     },
-    Failed(String),
+    /// Which of several things that stand in the way is met first is nobody's promise.
+    Failed,
 }
 
 fn look(root: &Path, search: &SearchPath, source: &Arc<Scan>, followed: Arc<Followed>) -> Seen {
@@ -85,7 +86,7 @@ fn look(root: &Path, search: &SearchPath, source: &Arc<Scan>, followed: Arc<Foll
         match more {
             Ok(true) => {}
             Ok(false) => break,
-            Err(error) => return Seen::Failed(error.to_string()),
+            Err(_) => return Seen::Failed,
         }
         for Found { path, place } in lookups.take_fresh() {
             assert!(place.is_none_or(|place| place.to_absolute() == path));
