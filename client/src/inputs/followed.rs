@@ -20,7 +20,7 @@ use super::scan::{Form, Include, Scan};
 
 /// Places that one memory remembers; a look that begins after that begins another memory.
 const MAX_PLACES: usize = 50_000;
-/// Places that all memories together remember; beyond it they start over. About 200 bytes each.
+/// Places that all memories together remember; beyond it they start over.
 const MAX_ALL_PLACES: usize = 100_000;
 
 /// An include, as a memory counts them.
