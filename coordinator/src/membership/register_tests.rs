@@ -99,6 +99,15 @@ fn a_lost_list_lets_nobody_in_until_a_member_has_brought_it_back() {
 }
 
 #[test]
+fn a_roster_of_a_coordinator_that_knew_nothing_brings_nothing_back() {
+    let nothing = Register::lost(true, NOW).roster(peer(200));
+    assert_eq!(nothing.version, 0);
+    let mut register = Register::lost(true, NOW);
+    assert!(!register.merge(&nothing, NOW + 1));
+    assert_eq!(register.enrol(&ticket(1), peer(1), "", NOW + 1), Err(EnrolError::Recovering));
+}
+
+#[test]
 fn an_old_list_is_made_good_by_a_newer_roster() {
     let mut register = Register::default();
     register.enrol(&ticket(1), peer(1), "desk", NOW).unwrap();
@@ -235,7 +244,7 @@ proptest! {
     #[test]
     fn rosters_may_come_back_in_any_order(
         rosters in proptest::collection::vec(
-            (0_u64..9, proptest::collection::btree_set(0_u8..9, 0..6), proptest::collection::btree_set(0_u8..9, 0..4)),
+            (1_u64..9, proptest::collection::btree_set(0_u8..9, 0..6), proptest::collection::btree_set(0_u8..9, 0..4)),
             1..5,
         ),
         seed: u64,
