@@ -2,6 +2,7 @@
 //!
 //! Paths in content are UTF-8. A front-end that meets another path runs the command locally and says so.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -56,6 +57,13 @@ impl TryFrom<&str> for PathComponent {
     }
 }
 
+/// Compared and hashed as its text is.
+impl Borrow<str> for PathComponent {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl From<PathComponent> for String {
     fn from(name: PathComponent) -> Self {
         name.0
@@ -103,7 +111,8 @@ impl RelPath {
 
     /// The absolute path this stands for.
     pub fn to_absolute(&self) -> PathBuf {
-        PathBuf::from(format!("/{}", self.0))
+        // Asked for each file of each compile, where `format!` shows.
+        PathBuf::from(["/", &self.0].concat())
     }
 
     /// This path below `root`.
@@ -137,8 +146,12 @@ impl RelPath {
 
     /// This path with `name` below it.
     pub fn join(&self, name: &PathComponent) -> Result<Self, PathError> {
-        let joined = if self.0.is_empty() { name.0.clone() } else { format!("{}/{}", self.0, name.0) };
-        Self::try_from(joined)
+        let joined = if self.0.is_empty() { name.0.clone() } else { [&self.0, "/", &name.0].concat() };
+        // Both parts were checked when they were made.
+        if joined.len() > MAX_PATH_BYTES || self.components().count() >= MAX_PATH_DEPTH {
+            return Err(PathError::TooLong(joined.len()));
+        }
+        Ok(Self(joined))
     }
 }
 
@@ -204,6 +217,25 @@ mod tests {
         assert_eq!(path.to_absolute(), Path::new("/home/a/x.c"));
         assert!(RelPath::from_absolute(Path::new("/")).unwrap().is_root());
         assert!(RelPath::from_absolute(Path::new("/a/../b")).is_err());
+    }
+
+    #[test]
+    fn what_is_joined_is_a_path_that_could_be_read() {
+        let name = PathComponent::try_from("a").unwrap();
+        let mut path = RelPath::root();
+        while let Ok(longer) = path.join(&name) {
+            assert_eq!(RelPath::try_from(longer.as_str()), Ok(longer.clone()));
+            path = longer;
+        }
+        assert_eq!(path.components().count(), MAX_PATH_DEPTH);
+        let long = PathComponent::try_from("b".repeat(MAX_COMPONENT_BYTES)).unwrap();
+        let mut path = RelPath::root();
+        while let Ok(longer) = path.join(&long) {
+            path = longer;
+        }
+        assert!(
+            path.as_str().len() <= MAX_PATH_BYTES && path.as_str().len() + 1 + MAX_COMPONENT_BYTES > MAX_PATH_BYTES
+        );
     }
 
     #[test]

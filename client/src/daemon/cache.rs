@@ -21,6 +21,7 @@ use super::crates::place::is_dep_info;
 use super::crates::read_set::Candidate;
 use super::recent::Recent;
 use crate::dispatch::attempt::{MAX_RESULT_CONTENT_BYTES, RemoteResult, named};
+use crate::inputs::discover::Inputs;
 use crate::inputs::filehash::FileHashes;
 use crate::inputs::recorded::{self, Known, Recorded};
 
@@ -229,8 +230,8 @@ impl LocalCache {
     }
 
     /// Whether nothing that was missed has appeared.
-    pub fn still_lacks(&self, set: &ReadSet) -> bool {
-        recorded::lacks(&recorded::by_folder(&set.absent), &self.known.absences)
+    pub fn still_lacks(&self, inputs: &Inputs) -> bool {
+        recorded::still_lacks(&inputs.read_set.absent, &inputs.folders, &self.known.absences)
     }
 
     /// Keeps a result with its content, and that `key` leads to it with these files. A cache that is full or failing keeps nothing and

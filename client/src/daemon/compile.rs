@@ -327,7 +327,7 @@ impl Session {
     /// Whether names that the job's files look for in vain are still absent: the agent saw the files of the moment before.
     async fn still_lacks(&self, job: &Arc<Job>) -> bool {
         let (cache, job) = (self.context.cache.clone(), Arc::clone(job));
-        tokio::task::spawn_blocking(move || cache.still_lacks(&job.inputs.read_set)).await.unwrap_or(false)
+        tokio::task::spawn_blocking(move || cache.still_lacks(&job.inputs)).await.unwrap_or(false)
     }
 
     /// Puts what an agent made in place and keeps it, with a hint to it, unless a name that its files look for in vain has appeared since.
@@ -342,7 +342,7 @@ impl Session {
         let (context, plan, job, hit) = (Arc::clone(&self.context), Arc::clone(plan), Arc::clone(job), Arc::clone(hit));
         let unwritable = |text| ("output-unwritable".to_owned(), text);
         let work = move || {
-            if !context.cache.still_lacks(&job.inputs.read_set) {
+            if !context.cache.still_lacks(&job.inputs) {
                 return Err(inputs_changed());
             }
             plan.put_in_place(&hit).map_err(|error| unwritable(error.to_string()))?;

@@ -95,7 +95,7 @@ async fn serve(settings: Settings) -> Result<(), DaemonError> {
     let store = open_cache(&settings, &mut warnings).await;
     let cache = LocalCache::new(store, &identity, hashes.clone());
     let journal = Journal::new(unix_now());
-    let farm = join_farm(&settings, &identity, &journal, &mut warnings).await;
+    let farm = join_farm(&settings, &identity, &journal, &hashes, &mut warnings).await;
     let program = std::env::current_exe().unwrap_or_default();
     let recorder = recorder::find(&program, &settings.state_dir, Path::new(TEMPORARY), &mut warnings);
     for warning in &warnings {
@@ -163,6 +163,7 @@ async fn join_farm(
     settings: &Settings,
     identity: &Identity,
     journal: &Journal,
+    hashes: &FileHashes,
     warnings: &mut Vec<String>,
 ) -> Option<Farm> {
     let enrolment = match Enrolment::load(&settings.enrolment_file()) {
@@ -177,7 +178,16 @@ async fn join_farm(
         roster: settings.state_dir.join("roster"),
         neighbours: settings.state_dir.join("neighbours"),
     };
-    match Farm::start(identity.clone(), (enrolment, files), settings.mdns, settings.class, journal.clone()).await {
+    match Farm::start(
+        identity.clone(),
+        (enrolment, files),
+        settings.mdns,
+        settings.class,
+        journal.clone(),
+        hashes.clone(),
+    )
+    .await
+    {
         Ok(farm) => Some(farm),
         Err(error) => {
             warnings.push(format!("not connected to the farm: {error}"));

@@ -145,7 +145,7 @@ impl Sent {
 impl Along {
     /// What goes with the request. Reads files: call off the event loop.
     pub(super) fn contents(unasked: &[Digest], lender: &Lender) -> Vec<Bytes> {
-        unasked.iter().filter_map(|digest| lender.content(digest)).map(|content| Bytes(content.to_vec())).collect()
+        unasked.iter().filter_map(|digest| lender.content(digest)).map(Bytes).collect()
     }
 
     /// The offered blobs whose flag is set; `None` where the flags are not those of the offer.
@@ -197,7 +197,7 @@ impl Lacking {
             if at < n_alike {
                 return Bytes::default();
             }
-            lender.content(digest).map(|content| Bytes(content.to_vec())).unwrap_or_default()
+            lender.content(digest).map(Bytes).unwrap_or_default()
         };
         Supply { blobs: self.digests.iter().enumerate().map(&mut blob).collect(), alike }
     }

@@ -34,6 +34,7 @@ use super::filters::Filters;
 use super::hints::{Hints, hints, hints_task};
 use super::lender::{Lender, Loan, Source, serve_task};
 use super::synchronise::synchronise_task;
+use crate::inputs::filehash::FileHashes;
 use crate::journal::Journal;
 use crate::toolchain::Parts;
 
@@ -144,6 +145,7 @@ impl Farm {
         mdns: bool,
         class: Class,
         journal: Journal,
+        hashes: FileHashes,
     ) -> Result<Self, StartError> {
         let config = NodeConfig {
             identity,
@@ -165,7 +167,7 @@ impl Farm {
                 releases,
                 hints,
                 node,
-                lender: Lender::default(),
+                lender: Lender::new(hashes),
                 sent: Sent::default(),
                 state: Mutex::default(),
                 changed: Notify::new(),

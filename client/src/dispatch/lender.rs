@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::progress::{OnItsWay, Progress};
+use crate::inputs::filehash::FileHashes;
 use crate::journal::Journal;
 use crate::toolchain::Parts;
 
@@ -61,6 +62,8 @@ struct Lent {
 #[derive(Clone, Debug)]
 pub struct Lender {
     lent: Arc<Mutex<HashMap<Digest, Lent>>>,
+    /// What is known of files in place.
+    hashes: FileHashes,
     lists: ChunkLists,
     turns: Arc<Semaphore>,
     /// When something was last sent to each agent.
@@ -74,6 +77,7 @@ impl Default for Lender {
     fn default() -> Self {
         Self {
             lent: Arc::default(),
+            hashes: FileHashes::default(),
             lists: ChunkLists::default(),
             turns: Arc::new(Semaphore::new(MAX_CHUNKS_IN_MEMORY)),
             moved: Arc::default(),
@@ -91,6 +95,11 @@ pub struct Loan {
 }
 
 impl Lender {
+    /// Nothing is lent yet.
+    pub fn new(hashes: FileHashes) -> Self {
+        Self { hashes, ..Self::default() }
+    }
+
     fn lent(&self) -> MutexGuard<'_, HashMap<Digest, Lent>> {
         self.lent.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -126,19 +135,10 @@ impl Lender {
     }
 
     /// The content of `digest`, if it is lent and a file still holds it. Reads files: call off the event loop.
-    pub(crate) fn content(&self, digest: &Digest) -> Option<Arc<[u8]>> {
+    pub(crate) fn content(&self, digest: &Digest) -> Option<Vec<u8>> {
         self.read(digest, |source| match source {
-            Source::Bytes(bytes) => Some(bytes),
-            Source::File(path) => {
-                let file = File::open(path).ok()?;
-                // One that grew meanwhile must not be taken into memory.
-                if file.metadata().ok()?.len() != digest.size_bytes {
-                    return None;
-                }
-                let mut bytes = Vec::new();
-                file.take(digest.size_bytes).read_to_end(&mut bytes).ok()?;
-                (Digest::of(&bytes) == *digest).then(|| bytes.into())
-            }
+            Source::Bytes(bytes) => Some(bytes.to_vec()),
+            Source::File(path) => self.hashes.content(&path, digest),
         })
     }
 }

@@ -33,6 +33,7 @@ use crate::dispatch::farm::{Farm, Found};
 use crate::dispatch::job::{Job, Recipe};
 use crate::dispatch::lender::Source;
 use crate::inputs::discover::Inputs;
+use crate::inputs::recorded::SettledFolders;
 use crate::inputs::tree::TreeBuilder;
 use crate::toolchain::Compiler;
 use crate::toolchain::parts::Parts;
@@ -353,6 +354,7 @@ pub(crate) fn nothing(root: &Path, folders: &[String]) -> Result<Inputs, String>
     }
     Ok(Inputs {
         read_set: ReadSet::default(),
+        folders: SettledFolders::default(),
         listed: false,
         tree: Arc::new(tree.finish()),
         files: BTreeMap::from([(digest, path)]),

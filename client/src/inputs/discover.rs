@@ -19,6 +19,7 @@ use thiserror::Error;
 use super::filehash::{FileHashes, FileIdentity, Hashed};
 use super::look::Look;
 use super::lookup::LookupError;
+use super::recorded::SettledFolders;
 use super::resolve::ResolveError;
 use super::search_path::{Search, SearchPathError, SearchPaths};
 use super::tree::{Conflict, Tree};
@@ -35,6 +36,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 pub struct Inputs {
     /// What must be as it is for the result to hold.
     pub read_set: ReadSet,
+    /// SettledFolders that lacked what the read set says, as they were then.
+    pub folders: SettledFolders,
     /// Whether the compiler had to be asked for its list of files.
     pub listed: bool,
     /// What an agent sees.

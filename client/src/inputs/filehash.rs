@@ -7,16 +7,18 @@
 //! Compiles that begin together want the same headers: a file is read by one of them, and the others go on with what else they need
 //! ([`FileHashes::hash_source_unless_read`]), or wait.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use buildbee_proto::digest::Digest;
+use nix::libc::O_NONBLOCK;
 use nix::sys::statfs::fstatfs;
 
 use super::devices::Devices;
@@ -30,8 +32,14 @@ const MAX_FILES: usize = 200_000;
 const MAX_SCANS: usize = 100_000;
 /// Largest source that is read into memory.
 const MAX_SOURCE_BYTES: u64 = 256 << 20;
+/// Room for a text that a thread keeps for the next one: most headers fit, and threads are many.
+const KEPT_TEXT_BYTES: usize = 64 << 10;
 /// How much older than the moment of hashing a file's times must be. Kernel ticks are at most 10 ms.
 pub(super) const TICK: Duration = Duration::from_millis(20);
+
+thread_local! {
+    static TEXT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What the kernel says of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -233,6 +241,22 @@ impl FileHashes {
             }
     }
 
+    /// The bytes of the file at `path`, if they are those of `digest`: what is remembered of the file says so, else they are hashed.
+    pub fn content(&self, path: &Path, digest: &Digest) -> Option<Vec<u8>> {
+        // A pipe that has taken the file's place is not waited for.
+        let mut file = File::options().read(true).custom_flags(O_NONBLOCK).open(path).ok()?;
+        let identity = regular(path, &file.metadata().ok()?).ok()?;
+        // One that grew meanwhile must not be taken into memory.
+        if identity.size != digest.size_bytes {
+            return None;
+        }
+        let mut bytes = vec![0; usize::try_from(identity.size).ok()?];
+        file.read_exact(&mut bytes).ok()?;
+        let known = self.recall(path, &identity).is_some_and(|hashed| hashed.digest == *digest);
+        let is_as_known = known && FileIdentity::of(&file.metadata().ok()?) == identity;
+        (is_as_known || Digest::of(&bytes) == *digest).then_some(bytes)
+    }
+
     /// Remembers the content of a file that was just made, by who has it at hand: `identity` is what the kernel said after the last write to
     /// it. Others who write into it are noticed unless they do so in that same tick, when the file has hardly got its name.
     pub fn remember_made(&self, path: &Path, digest: Digest, meta: &fs::Metadata) {
@@ -288,11 +312,11 @@ impl FileHashes {
             if identity.size > MAX_SOURCE_BYTES {
                 return Err(io::Error::new(io::ErrorKind::FileTooLarge, "source file is too large"));
             }
-            let mut text = Vec::with_capacity(usize::try_from(identity.size).unwrap_or(0));
-            (&mut file).take(MAX_SOURCE_BYTES + 1).read_to_end(&mut text)?;
-            let digest = Digest::of(&text);
-            let known = self.memory().scans.get(&digest).cloned();
-            (digest, known.unwrap_or_else(|| Arc::new(scan(&text))))
+            with_text(&mut file, identity.size, |text| {
+                let digest = Digest::of(text);
+                let known = self.memory().scans.get(&digest).cloned();
+                (digest, known.unwrap_or_else(|| Arc::new(scan(text))))
+            })?
         } else {
             let mut hasher = blake3::Hasher::new();
             hasher.update_reader(&mut file)?;
@@ -335,6 +359,34 @@ impl Drop for Reading<'_> {
     }
 }
 
+/// Reads all of `file`, which says that it has `size` bytes; it may have more by now.
+fn with_text<T>(file: &mut File, size: u64, look: impl FnOnce(&[u8]) -> T) -> io::Result<T> {
+    let size = usize::try_from(size).unwrap_or(0);
+    TEXT.with_borrow_mut(|text| {
+        if text.len() < size {
+            text.resize(size, 0);
+        }
+        let mut n_read = 0;
+        while n_read < size {
+            match file.read(&mut text[n_read..size]) {
+                Ok(0) => break,
+                Ok(n) => n_read += n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut more = Vec::new();
+        if n_read == size {
+            file.take(MAX_SOURCE_BYTES).read_to_end(&mut more)?;
+        }
+        let looked = if more.is_empty() { look(&text[..n_read]) } else { look(&[&text[..n_read], &more].concat()) };
+        if text.len() > KEPT_TEXT_BYTES {
+            *text = Vec::new();
+        }
+        Ok(looked)
+    })
+}
+
 fn regular(path: &Path, meta: &fs::Metadata) -> io::Result<FileIdentity> {
     if meta.is_file() {
         Ok(FileIdentity::of(meta))
@@ -351,6 +403,46 @@ mod tests {
     fn age(path: &Path, by: Duration) {
         let then = SystemTime::now() - by;
         File::options().append(true).open(path).unwrap().set_times(FileTimes::new().set_modified(then)).unwrap();
+    }
+
+    #[test]
+    fn content_is_that_of_the_digest_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.h");
+        let hashes = FileHashes::default();
+        fs::write(&path, "one").unwrap();
+        let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
+        assert_eq!(hashes.content(&path, &one).unwrap(), b"one", "nothing is known of it");
+        std::thread::sleep(TICK * 2);
+        assert_eq!(hashes.hash(&path).unwrap().digest, one);
+        assert_eq!(hashes.content(&path, &one).unwrap(), b"one");
+        assert_eq!(hashes.content(&path, &two), None);
+        let mtime = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, "two").unwrap();
+        File::options().append(true).open(&path).unwrap().set_times(FileTimes::new().set_modified(mtime)).unwrap();
+        assert_eq!(hashes.content(&path, &one), None, "what was known is over");
+        assert_eq!(hashes.content(&path, &two).unwrap(), b"two");
+        fs::remove_file(&path).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(hashes.content(&path, &two), None, "a pipe is not waited for");
+    }
+
+    #[test]
+    fn texts_of_any_length_are_read_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let hashes = FileHashes::default();
+        for n_bytes in [0, 1, KEPT_TEXT_BYTES - 1, KEPT_TEXT_BYTES, 7, KEPT_TEXT_BYTES * 3 + 1, 12_000] {
+            let path = folder.path().join(n_bytes.to_string());
+            let mut text = vec![b'x'; n_bytes];
+            text.extend_from_slice(b"\n#include <last.h>\n");
+            fs::write(&path, &text).unwrap();
+            let (hashed, scan) = hashes.hash_source(&path).unwrap();
+            assert_eq!(hashed.digest, Digest::of(&text));
+            assert_eq!(scan.includes.len(), 1);
+            let mut file = File::open(&path).unwrap();
+            let whole = with_text(&mut file, n_bytes as u64, <[u8]>::to_vec).unwrap();
+            assert_eq!(whole, text, "a file that grew");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! Looks at nothing itself: [`super::lookup`] does, and says what it saw.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,8 +34,8 @@ pub(super) type Version = u64;
 /// An include, as one file or many ask for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
-    /// The includer's folder, where it counts.
-    pub folder: Option<PathBuf>,
+    /// The includer's folder, where it counts. As bytes, which are hashed faster than components; so below.
+    pub folder: Option<OsString>,
     /// The name.
     pub include: Include,
     /// Whether it is asked for by `__has_include`.
@@ -46,8 +47,8 @@ pub(super) struct Asked {
 pub(super) struct Step {
     /// The folder.
     pub folder: FolderNumber,
-    /// As spelled.
-    pub path: PathBuf,
+    /// The name in it.
+    pub name: OsString,
     /// Where that is, or the first place on the way where nothing is.
     pub place: RelPath,
     /// Whether a regular file is there.
@@ -98,10 +99,10 @@ type Includer = (Arc<Scan>, Arc<[IncludeNumber]>);
 
 #[derive(Debug, Default)]
 struct Memory {
-    includers: HashMap<PathBuf, Includer>,
+    includers: HashMap<OsString, Includer>,
     numbers: HashMap<Arc<Asked>, IncludeNumber>,
     includes: Vec<(Arc<Asked>, Known)>,
-    folder_numbers: HashMap<PathBuf, FolderNumber>,
+    folder_numbers: HashMap<OsString, FolderNumber>,
     folders: Vec<(PathBuf, Option<Folder>, Version)>,
     n_places: usize,
 }
@@ -129,7 +130,7 @@ impl Followed {
     /// What `file` (as spelled) asks for, but for what is in `done`, where it is added.
     pub(super) fn asked_by(&self, file: &Path, scan: &Arc<Scan>, done: &mut Vec<bool>) -> Vec<Todo> {
         let mut memory = self.memory();
-        let includes = match memory.includers.get(file) {
+        let includes = match memory.includers.get(file.as_os_str()) {
             Some((known, includes)) if Arc::ptr_eq(known, scan) => Arc::clone(includes),
             _ => memory.includer(file, scan),
         };
@@ -172,12 +173,12 @@ impl Followed {
     /// The number of the folder that is spelled so.
     pub(super) fn folder(&self, spelled: &Path) -> FolderNumber {
         let mut memory = self.memory();
-        if let Some(&number) = memory.folder_numbers.get(spelled) {
+        if let Some(&number) = memory.folder_numbers.get(spelled.as_os_str()) {
             return number;
         }
         let number = memory.folders.len();
         memory.folders.push((spelled.to_owned(), None, 0));
-        memory.folder_numbers.insert(spelled.to_owned(), number);
+        memory.folder_numbers.insert(spelled.as_os_str().to_owned(), number);
         number
     }
 
@@ -225,7 +226,8 @@ impl Memory {
         let number = |include: &Include| {
             let quoted = include.form == Form::Quoted;
             let probe = scan.probes.contains(include);
-            let asked = Asked { folder: quoted.then(|| folder.to_owned()), include: include.clone(), probe };
+            let asked =
+                Asked { folder: quoted.then(|| folder.as_os_str().to_owned()), include: include.clone(), probe };
             if let Some(&number) = self.numbers.get(&asked) {
                 return number;
             }
@@ -235,7 +237,7 @@ impl Memory {
             number
         };
         let includes: Arc<[IncludeNumber]> = scan.includes.iter().map(number).collect();
-        self.includers.insert(file.to_owned(), (Arc::clone(scan), Arc::clone(&includes)));
+        self.includers.insert(file.as_os_str().to_owned(), (Arc::clone(scan), Arc::clone(&includes)));
         includes
     }
 }

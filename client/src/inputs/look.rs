@@ -272,6 +272,7 @@ impl<'a> Look<'a> {
         self.precompiled()?;
         let logical_directory = self.logical_directory()?;
         let outputs = self.outputs()?;
+        let folders = self.lookups.settled_folders();
         let Lookups { mut resolver, absent, .. } = self.lookups;
         // The working directory counts even where every path is absolute.
         resolver.resolve(Path::new("/"), self.cwd)?;
@@ -304,7 +305,8 @@ impl<'a> Look<'a> {
             twins,
             ..ReadSet::default()
         };
-        Ok(Inputs { read_set, listed: false, tree: Arc::new(tree.finish()), files, guards, outputs, logical_directory })
+        let tree = Arc::new(tree.finish());
+        Ok(Inputs { read_set, folders, listed: false, tree, files, guards, outputs, logical_directory })
     }
 }
 

@@ -4,6 +4,7 @@
 //! would be a wrong hit.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,8 +12,10 @@ use buildbee_proto::limits::MAX_READ_SET;
 use buildbee_proto::path::{PathComponent, RelPath};
 use thiserror::Error;
 
+use super::filehash::FileIdentity;
 use super::followed::{Asked, FolderNumber, Followed, IncludeNumber, Known, Led, Step, Todo, Version};
-use super::resolve::{Folder, ResolveError, Resolved, Resolver};
+use super::recorded::SettledFolders;
+use super::resolve::{Folder, ResolveError, Resolved, Resolver, Spot};
 use super::scan::{Form, Scan};
 use super::search_path::SearchPath;
 
@@ -54,10 +57,10 @@ pub struct Lookups<'a> {
     done: Vec<bool>,
     /// Includes that other looks were at.
     later: Vec<IncludeNumber>,
-    /// Folders, by their numbers there.
+    /// SettledFolders, by their numbers there.
     versions: Vec<Seen>,
     /// Files that a literal include leads to, as spelled, of those that this look followed itself.
-    present: HashSet<PathBuf>,
+    present: HashSet<OsString>,
     /// Files that were found and that nobody has taken yet.
     fresh: Vec<Found>,
 }
@@ -182,11 +185,11 @@ impl<'a> Lookups<'a> {
 
     /// Looks at a place again. Whether the same is there; nothing is noted.
     fn is_as_before(&mut self, step: &Step) -> Result<bool, LookupError> {
-        Ok(match self.resolver.resolve(self.cwd, &step.path)? {
-            Resolved::Absent(place) => !step.is_there && place == step.place,
-            Resolved::Present(place) => {
-                step.is_there && place == step.place && !self.resolver.directories().contains(&place)
-            }
+        let folder = self.resolver.enter(&self.followed.spelled(step.folder))?;
+        let spot = self.resolver.spot(&folder, &step.name)?;
+        Ok(match &spot.resolved {
+            Resolved::Absent(place) => !step.is_there && *place == step.place,
+            Resolved::Present(place) => step.is_there && *place == step.place && !spot.is_folder,
         })
     }
 
@@ -195,12 +198,9 @@ impl<'a> Lookups<'a> {
         if let Some(Seen::Version(known)) = self.versions.get(number) {
             return Ok(*known);
         }
-        let now = self.resolver.look_at_folder(self.followed.spelled(number))?.filter(|folder| match folder {
+        let now = self.resolver.look_at_folder(&self.followed.spelled(number))?.filter(|folder| match folder {
             Folder::Absent(_) => true,
-            Folder::At { place, identity } => {
-                let ask = || nix::sys::statfs::statfs(&place.to_absolute());
-                self.followed.devices.believes(identity.device(), ask)
-            }
+            Folder::At { place, identity } => self.believes(place, identity),
         });
         let version = now.and_then(|now| self.followed.version(number, now));
         if self.versions.len() <= number {
@@ -212,13 +212,23 @@ impl<'a> Lookups<'a> {
         Ok(version)
     }
 
+    fn believes(&self, place: &RelPath, identity: &FileIdentity) -> bool {
+        self.followed.devices.believes(identity.device(), || nix::sys::statfs::statfs(&place.to_absolute()))
+    }
+
+    /// The folders that this look passed, as far as their times tell whether they change.
+    pub fn settled_folders(&self) -> SettledFolders {
+        let folders = self.resolver.settled_folders().filter(|(place, identity)| self.believes(place, identity));
+        folders.map(|(place, identity)| (place.as_str().to_owned(), *identity)).collect()
+    }
+
     /// Some of the `listed` files names what it includes by a macro: those that no literal include leads to may have been looked up at
     /// every place, under every name that they can have there.
     pub fn computed(&mut self, listed: &[&Path]) -> Result<(), LookupError> {
         let folders: BTreeSet<&Path> = (listed.iter().filter_map(|file| file.parent()))
             .chain(self.search.quoted.iter().chain(&self.search.angled).map(PathBuf::as_path))
             .collect();
-        for file in listed.iter().filter(|file| !self.present.contains(**file)).copied().collect::<Vec<_>>() {
+        for file in listed.iter().filter(|file| !self.present.contains(file.as_os_str())).copied().collect::<Vec<_>>() {
             let names: BTreeSet<&Path> = folders.iter().filter_map(|folder| file.strip_prefix(folder).ok()).collect();
             for name in names {
                 for folder in &folders {
@@ -248,7 +258,7 @@ impl<'a> Lookups<'a> {
         }
         let quoted = include.form == Form::Quoted;
         let quoted_places = search.quoted.iter().filter(|_| quoted).map(PathBuf::as_path);
-        let places = asked.folder.as_deref().into_iter().chain(quoted_places);
+        let places = asked.folder.as_deref().map(Path::new).into_iter().chain(quoted_places);
         for place in places.chain(search.angled.iter().map(PathBuf::as_path)) {
             let found = self.candidate(&place.join(&include.name), asked.probe, &mut trail)?;
             // `include_next` starts somewhere in the list: every place may matter.
@@ -261,12 +271,20 @@ impl<'a> Lookups<'a> {
 
     /// Looks at one place; whether a file is there.
     fn candidate(&mut self, path: &Path, probe: bool, trail: &mut Trail) -> Result<bool, LookupError> {
-        let is_there = self.note(path)?;
-        let place = self.keep(path, is_there, trail)?;
+        let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+            // It ends in `..`, where no file can be.
+            *trail = Trail(None);
+            return self.note(path).map(|_| false);
+        };
+        let spelled = self.cwd.join(folder);
+        let folder = self.resolver.enter(&spelled)?;
+        let spot = self.resolver.spot(&folder, name)?;
+        let is_there = self.note_spot(&spot)?;
+        let place = self.keep(&spelled, name, spot, is_there, trail)?;
         if !is_there {
             return Ok(false);
         }
-        if self.present.insert(path.to_owned()) {
+        if self.present.insert(path.as_os_str().to_owned()) {
             let at = match &place {
                 Some(place) => Some(place.clone()),
                 None => self.resolver.resolve_output(self.cwd, path)?,
@@ -276,42 +294,62 @@ impl<'a> Lookups<'a> {
         if probe {
             self.probed.insert(path.to_owned());
         }
-        let mut precompiled = path.as_os_str().to_owned();
-        precompiled.push(".gch");
-        let precompiled = PathBuf::from(precompiled);
-        let found = self.look(&precompiled)?;
-        self.keep(&precompiled, false, trail)?;
-        if let Some(place) = found {
+        let suffixed = |name: &OsStr| [name, OsStr::new(".gch")].into_iter().collect::<OsString>();
+        let precompiled = suffixed(name);
+        let spot = self.resolver.spot(&folder, &precompiled)?;
+        if let Resolved::Present(_) = spot.resolved {
+            let path = PathBuf::from(suffixed(path.as_os_str()));
             // A folder of that name holds several: which one is taken is gcc's secret.
-            if self.resolver.directories().contains(&place) {
-                return Err(LookupError::PrecompiledHeader(precompiled));
+            if spot.is_folder {
+                return Err(LookupError::PrecompiledHeader(path));
             }
-            self.precompiled.insert(precompiled);
+            self.precompiled.insert(path);
+        } else {
+            self.note_spot(&spot)?;
         }
+        self.keep(&spelled, &precompiled, spot, false, trail)?;
         Ok(true)
     }
 
-    /// Puts what was found at `path` on the trail: a regular file if `is_there`, else nothing. Something else, or a symlink, ends the trail.
-    /// The file's place, if it stands there under its own name.
-    fn keep(&mut self, path: &Path, is_there: bool, trail: &mut Trail) -> Result<Option<RelPath>, LookupError> {
-        let spelled = self.cwd.join(path);
-        // Where it would be, were it no symlink; nothing where its folder is not there.
-        let own = self.resolver.resolve_output(self.cwd, path)?;
-        let place = match self.resolver.resolve(self.cwd, path)? {
-            Resolved::Absent(place) if !is_there => Some(place).filter(|place| own.is_none_or(|own| own == *place)),
-            Resolved::Present(place) if is_there => own.filter(|own| *own == place),
-            Resolved::Absent(_) | Resolved::Present(_) => None,
-        };
-        let (Some(place), Some(folder)) = (place, spelled.parent()) else {
-            *trail = Trail(None);
-            return Ok(None);
+    /// Puts what was found under a name on the trail: a regular file if `is_there`, else nothing. Something else, or a symlink, ends the
+    /// trail. The file's place, if it stands there under its own name.
+    fn keep(
+        &mut self,
+        folder: &Path,
+        name: &OsStr,
+        spot: Spot,
+        is_there: bool,
+        trail: &mut Trail,
+    ) -> Result<Option<RelPath>, LookupError> {
+        let place = match spot.resolved {
+            Resolved::Absent(place) if !is_there && spot.is_plain => place,
+            Resolved::Present(place) if is_there && spot.is_plain => place,
+            Resolved::Absent(_) | Resolved::Present(_) => {
+                *trail = Trail(None);
+                return Ok(None);
+            }
         };
         if let Trail(Some(steps)) = trail {
             let folder = self.followed.folder(folder);
             let version = self.version(folder)?;
-            steps.push((Step { folder, path: path.to_owned(), place: place.clone(), is_there }, version));
+            steps.push((Step { folder, name: name.to_owned(), place: place.clone(), is_there }, version));
         }
         Ok(is_there.then_some(place))
+    }
+
+    /// Notes a spot where nothing is; whether a file is there. A folder is passed over, as compilers do; that it is one is noted by a name
+    /// below it.
+    fn note_spot(&mut self, spot: &Spot) -> Result<bool, LookupError> {
+        let absent = match &spot.resolved {
+            Resolved::Present(_) if !spot.is_folder => return Ok(true),
+            Resolved::Present(place) => {
+                let mark = PathComponent::try_from(FOLDER_MARK).map_err(ResolveError::from)?;
+                place.join(&mark).map_err(ResolveError::from)?
+            }
+            Resolved::Absent(place) => place.clone(),
+        };
+        self.absent.insert(absent);
+        self.bounded().map(|()| false)
     }
 
     /// Notes `path` where nothing is there; whether a file is. A folder is passed over, as compilers do; that it is one is noted by a

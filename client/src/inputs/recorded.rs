@@ -1,7 +1,7 @@
 //! A read set laid out for looking at it again and again: whether everything that a compile read is as it was, and everything that it
 //! missed is still missing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 
 use super::absences::Absences;
-use super::filehash::FileHashes;
+use super::filehash::{FileHashes, FileIdentity};
 use super::twins;
 
 /// What is known of files, of all compiles. Cheap to clone.
@@ -32,7 +32,7 @@ pub type Lacking = (PathBuf, Vec<Box<str>>);
 #[derive(Debug)]
 pub struct Recorded {
     symlinks: Vec<(PathBuf, String)>,
-    /// Folders of files, without those that lie on the way to another.
+    /// SettledFolders of files, without those that lie on the way to another.
     folders: Vec<PathBuf>,
     files: Vec<(PathBuf, Digest)>,
     absent: Vec<Lacking>,
@@ -87,7 +87,7 @@ impl Recorded {
 }
 
 /// The absent names of a read set, by folder.
-pub fn by_folder(absent: &[RelPath]) -> Vec<Lacking> {
+pub fn by_folder<'a>(absent: impl IntoIterator<Item = &'a RelPath>) -> Vec<Lacking> {
     let mut folders: BTreeMap<&str, Vec<Box<str>>> = BTreeMap::new();
     for path in absent {
         let (folder, name) = path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()));
@@ -96,8 +96,33 @@ pub fn by_folder(absent: &[RelPath]) -> Vec<Lacking> {
     folders.into_iter().map(|(folder, names)| (Path::new("/").join(folder), names)).collect()
 }
 
+/// SettledFolders as a look found them before it looked for names in them: physical places, and what the kernel said. Only those whose times tell of
+/// every change since.
+pub type SettledFolders = HashMap<String, FileIdentity>;
+
+/// Whether nothing that a look missed has appeared since: a folder that is as the look found it still lacks what it lacked then. Blocks.
+pub fn still_lacks(absent: &[RelPath], folders: &SettledFolders, absences: &Absences) -> bool {
+    let is_as_found = |folder: &str| {
+        let now = || fs::metadata(Path::new("/").join(folder)).ok();
+        folders.get(folder).is_some_and(|found| now().is_some_and(|now| FileIdentity::of(&now) == *found))
+    };
+    let (mut looked, mut rest) = (HashMap::new(), Vec::new());
+    let mut last = ("/", false);
+    for path in absent {
+        let folder = path.as_str().rsplit_once('/').map_or("", |(folder, _)| folder);
+        // Sorted, so that most names follow another of their folder.
+        if last.0 != folder {
+            last = (folder, *looked.entry(folder).or_insert_with(|| is_as_found(folder)));
+        }
+        if !last.1 {
+            rest.push(path);
+        }
+    }
+    rest.is_empty() || lacks(&by_folder(rest), absences)
+}
+
 /// Whether nothing that was missed has appeared. Blocks.
-pub fn lacks(absent: &[Lacking], absences: &Absences) -> bool {
+fn lacks(absent: &[Lacking], absences: &Absences) -> bool {
     absent.iter().all(|(folder, names)| absences.hold(folder, names))
 }
 
@@ -134,7 +159,8 @@ mod tests {
     use std::fs::{File, FileTimes};
     use std::time::{Duration, SystemTime};
 
-    use super::super::filehash::FileIdentity;
+    use super::super::filehash::TICK;
+    use super::super::resolve::Resolver;
     use super::*;
 
     fn change(path: &Path, second: u64) {
@@ -163,6 +189,46 @@ mod tests {
         std::os::unix::fs::symlink("copy", root.join("inc")).unwrap();
         assert!(fs::read(root.join("inc/sys/b.h")).is_ok() && !reached());
         assert!(!set.holds(&Known::default()));
+    }
+
+    #[test]
+    fn a_folder_that_changed_is_looked_into_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        for name in ["one", "two", "two/inner"] {
+            fs::create_dir(root.join(name)).unwrap();
+        }
+        fs::write(root.join("file"), "").unwrap();
+        std::thread::sleep(TICK * 2);
+        let names = ["one/a.h", "two/a.h", "two/inner/a.h", "two/inner/b.h", "gone/a.h", "file/a.h"];
+        let mut resolver = Resolver::default();
+        let mut absent = Vec::new();
+        for name in names {
+            let super::super::resolve::Resolved::Absent(place) = resolver.resolve(&root, Path::new(name)).unwrap()
+            else {
+                panic!("{name} is there")
+            };
+            absent.push(place);
+        }
+        absent.sort();
+        let folders: SettledFolders =
+            resolver.settled_folders().map(|(place, identity)| (place.as_str().to_owned(), *identity)).collect();
+        let lacks = || still_lacks(&absent, &folders, &Absences::default());
+        assert!(lacks() && still_lacks(&absent, &SettledFolders::default(), &Absences::default()));
+        fs::write(root.join("two/other.h"), "").unwrap();
+        assert!(lacks(), "another name");
+        for name in ["one/a.h", "two/inner/b.h", "two/a.h", "gone"] {
+            fs::write(root.join(name), "").unwrap();
+            assert!(!lacks(), "{name}");
+            fs::remove_file(root.join(name)).unwrap();
+            assert!(lacks(), "{name} is gone again");
+        }
+        fs::remove_dir(root.join("two/inner")).unwrap();
+        assert!(lacks());
+        fs::create_dir(root.join("elsewhere")).unwrap();
+        fs::write(root.join("elsewhere/a.h"), "").unwrap();
+        std::os::unix::fs::symlink("../elsewhere", root.join("two/inner")).unwrap();
+        assert!(!lacks(), "another folder in its place");
     }
 
     #[test]

@@ -46,6 +46,17 @@ pub enum Resolved {
     Absent(RelPath),
 }
 
+/// What stands under one name of a folder.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Spot {
+    /// Where the name leads.
+    pub resolved: Resolved,
+    /// Whether a folder is there.
+    pub is_folder: bool,
+    /// Whether the name itself is no symlink, so that what is there stands in the folder.
+    pub is_plain: bool,
+}
+
 /// What a folder's name leads to, by which a later look can tell whether it still does, and whether something was made or removed there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Folder {
@@ -88,6 +99,10 @@ enum End {
     Absent(RelPath),
 }
 
+/// A folder that names are looked up in.
+#[derive(Debug)]
+pub struct Entered(End);
+
 /// Resolves paths and collects what it passed. Looks at each place once.
 #[derive(Debug)]
 pub struct Resolver {
@@ -117,7 +132,7 @@ impl Resolver {
     /// Resolves `path` against `cwd` (absolute, physical).
     pub fn resolve(&mut self, cwd: &Path, path: &Path) -> Result<Resolved, ResolveError> {
         let end = match (path.parent(), path.file_name()) {
-            (Some(folder), Some(name)) => match self.folder(cwd.join(folder))? {
+            (Some(folder), Some(name)) => match self.folder(&cwd.join(folder))? {
                 End::At(folder) => self.walk(folder, Path::new(name), &mut 0)?,
                 absent @ End::Absent(_) => absent,
             },
@@ -129,8 +144,48 @@ impl Resolver {
         })
     }
 
+    /// The folder `spelled` (absolute), to look up names in it.
+    pub fn enter(&mut self, spelled: &Path) -> Result<Entered, ResolveError> {
+        self.folder(spelled).map(Entered)
+    }
+
+    /// What stands under `name` (a single one, not `..`) in a folder.
+    pub fn spot(&mut self, Entered(folder): &Entered, name: &OsStr) -> Result<Spot, ResolveError> {
+        let absent = |place| Spot { resolved: Resolved::Absent(place), is_folder: false, is_plain: true };
+        let folder = match folder {
+            End::At(folder) => *folder,
+            End::Absent(place) => return Ok(absent(place.clone())),
+        };
+        if matches!(self.nodes[folder].kind, Kind::Other) {
+            return Ok(absent(below(&self.nodes[folder].place, name)?));
+        }
+        let node = self.child(folder, name)?;
+        let (end, is_plain) = match &self.nodes[node].kind {
+            Kind::Missing => return Ok(absent(self.nodes[node].place.clone())),
+            Kind::Directory(_) | Kind::Other => (End::At(node), true),
+            Kind::Symlink(_) => (self.walk(folder, Path::new(name), &mut 0)?, false),
+        };
+        Ok(match end {
+            End::Absent(place) => Spot { resolved: Resolved::Absent(place), is_folder: false, is_plain },
+            End::At(node) => Spot {
+                resolved: Resolved::Present(self.nodes[node].place.clone()),
+                is_folder: matches!(self.nodes[node].kind, Kind::Directory(_)),
+                is_plain,
+            },
+        })
+    }
+
+    /// Folders passed, with what the kernel said of each before a name in it was looked at: those of which a later look can tell whether
+    /// a name has come or gone, if their file systems' times can be believed.
+    pub fn settled_folders(&self) -> impl Iterator<Item = (&RelPath, &FileIdentity)> {
+        self.nodes.iter().filter_map(|node| match &node.kind {
+            Kind::Directory(Some(identity)) if identity.settled_before(self.began) => Some((&node.place, identity)),
+            _ => None,
+        })
+    }
+
     /// What the folder `spelled` (absolute) is; `None` where it can't be told later whether it has changed.
-    pub fn look_at_folder(&mut self, spelled: PathBuf) -> Result<Option<Folder>, ResolveError> {
+    pub fn look_at_folder(&mut self, spelled: &Path) -> Result<Option<Folder>, ResolveError> {
         Ok(match self.folder(spelled)? {
             End::Absent(place) => Some(Folder::Absent(place)),
             End::At(node) => match &self.nodes[node] {
@@ -142,12 +197,12 @@ impl Resolver {
         })
     }
 
-    fn folder(&mut self, spelled: PathBuf) -> Result<End, ResolveError> {
+    fn folder(&mut self, spelled: &Path) -> Result<End, ResolveError> {
         if let Some(known) = self.folders.get(spelled.as_os_str()) {
             return Ok(known.clone());
         }
-        let end = self.walk(ROOT, &spelled, &mut 0)?;
-        self.folders.insert(spelled.into_os_string(), end.clone());
+        let end = self.walk(ROOT, spelled, &mut 0)?;
+        self.folders.insert(spelled.as_os_str().to_owned(), end.clone());
         Ok(end)
     }
 
@@ -281,6 +336,36 @@ mod tests {
         let link = RelPath::from_absolute(&root.join("link")).unwrap();
         assert_eq!(resolver.symlinks().get(&link).map(String::as_str), Some("real/inner"));
         assert!(resolver.directories().contains(&RelPath::from_absolute(&root.join("real/inner")).unwrap()));
+    }
+
+    #[test]
+    fn a_spot_is_what_a_path_leads_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        fs::create_dir_all(root.join("real/inner")).unwrap();
+        fs::write(root.join("real/a.h"), "").unwrap();
+        symlink("real", root.join("link")).unwrap();
+        symlink("a.h", root.join("real/b.h")).unwrap();
+        symlink("gone", root.join("real/c.h")).unwrap();
+        for (path, is_folder, is_plain) in [
+            ("real/a.h", false, true),
+            ("link/a.h", false, true),
+            ("real/b.h", false, false),
+            ("real/c.h", false, false),
+            ("link/inner", true, true),
+            ("real/no.h", false, true),
+            ("no/a.h", false, true),
+            ("real/a.h/x", false, true),
+            ("link", true, false),
+        ] {
+            let (mut one, mut two) = (Resolver::default(), Resolver::default());
+            let path = root.join(path);
+            let entered = one.enter(path.parent().unwrap()).unwrap();
+            let spot = one.spot(&entered, path.file_name().unwrap()).unwrap();
+            let resolved = two.resolve(&root, &path).unwrap();
+            assert_eq!(spot, Spot { resolved, is_folder, is_plain }, "{}", path.display());
+            assert_eq!((one.symlinks(), one.directories()), (two.symlinks(), two.directories()), "{}", path.display());
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Makes the Merkle tree of what an action sees from a flat list of places.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use buildbee_proto::canonical::Canonical;
@@ -68,30 +69,36 @@ impl TreeBuilder {
 
     /// A folder, perhaps an empty one.
     pub fn directory(&mut self, path: &RelPath) -> Result<(), Conflict> {
-        self.folder(path, path).map(|_| ())
+        self.folder(path.as_str(), path).map(|_| ())
     }
 
     fn put(&mut self, path: &RelPath, node: Node) -> Result<(), Conflict> {
-        let (parent, name) = path.split_last().ok_or_else(|| Conflict(path.clone()))?;
-        let folder = self.folder(&parent, path)?;
-        match folder.get(&name) {
-            Some(there) if *there != node => Err(Conflict(path.clone())),
-            Some(_) => Ok(()),
-            None => {
-                folder.insert(name, node);
+        let conflict = || Conflict(path.clone());
+        let (parent, name) = path.as_str().rsplit_once('/').unwrap_or(("", path.as_str()));
+        let name = PathComponent::try_from(name).map_err(|_| conflict())?;
+        match self.folder(parent, path)?.entry(name) {
+            Entry::Occupied(there) if *there.get() != node => Err(conflict()),
+            Entry::Occupied(_) => Ok(()),
+            Entry::Vacant(place) => {
+                place.insert(node);
                 Ok(())
             }
         }
     }
 
-    fn folder(&mut self, path: &RelPath, wanted: &RelPath) -> Result<&mut BTreeMap<PathComponent, Node>, Conflict> {
+    /// The folder at `path`, on the way to what is `wanted`.
+    fn folder(&mut self, path: &str, wanted: &RelPath) -> Result<&mut BTreeMap<PathComponent, Node>, Conflict> {
         let mut at = &mut self.root;
-        for part in path.components() {
-            // Components of a checked path are checked names.
-            let name = PathComponent::try_from(part).map_err(|_| Conflict(wanted.clone()))?;
-            match at.entry(name).or_insert_with(|| Node::Directory(BTreeMap::new())) {
-                Node::Directory(inner) => at = inner,
-                Node::File { .. } | Node::Symlink(_) => return Err(Conflict(wanted.clone())),
+        for part in path.split('/').filter(|part| !part.is_empty()) {
+            // Most are there: a compile's headers are in few folders.
+            if !at.contains_key(part) {
+                // Components of a checked path are checked names.
+                let name = PathComponent::try_from(part).map_err(|_| Conflict(wanted.clone()))?;
+                at.insert(name, Node::Directory(BTreeMap::new()));
+            }
+            match at.get_mut(part) {
+                Some(Node::Directory(inner)) => at = inner,
+                Some(Node::File { .. } | Node::Symlink(_)) | None => return Err(Conflict(wanted.clone())),
             }
         }
         Ok(at)

@@ -25,6 +25,7 @@ use super::plan::CratePlan;
 use super::read_set::Spelling;
 use crate::inputs::discover::{Inputs, OutputPlace};
 use crate::inputs::filehash::{FileHashes, FileIdentity, Hashed};
+use crate::inputs::recorded::SettledFolders;
 use crate::inputs::tree::{Conflict, TreeBuilder};
 use crate::rust::dep_info::DepInfo;
 use crate::rust::request::{CrateType, NativeLibrary, SearchPathKind};
@@ -352,6 +353,7 @@ impl Gathering<'_> {
         let files: BTreeMap<Digest, PathBuf> = self.read.iter().map(given).collect();
         Ok(Inputs {
             read_set: ReadSet::default(),
+            folders: SettledFolders::default(),
             listed: false,
             tree: Arc::new(self.tree.finish()),
             files,
