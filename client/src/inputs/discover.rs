@@ -36,7 +36,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 pub struct Inputs {
     /// What must be as it is for the result to hold.
     pub read_set: ReadSet,
-    /// SettledFolders that lacked what the read set says, as they were then.
+    /// Folders that lacked what the read set says, as they were then.
     pub folders: SettledFolders,
     /// Whether the compiler had to be asked for its list of files.
     pub listed: bool,

@@ -57,7 +57,7 @@ pub struct Lookups<'a> {
     done: Vec<bool>,
     /// Includes that other looks were at.
     later: Vec<IncludeNumber>,
-    /// SettledFolders, by their numbers there.
+    /// Folders, by their numbers there.
     versions: Vec<Seen>,
     /// Files that a literal include leads to, as spelled, of those that this look followed itself.
     present: HashSet<OsString>,

@@ -32,7 +32,7 @@ pub type Lacking = (PathBuf, Vec<Box<str>>);
 #[derive(Debug)]
 pub struct Recorded {
     symlinks: Vec<(PathBuf, String)>,
-    /// SettledFolders of files, without those that lie on the way to another.
+    /// Folders of files, without those that lie on the way to another.
     folders: Vec<PathBuf>,
     files: Vec<(PathBuf, Digest)>,
     absent: Vec<Lacking>,
@@ -96,7 +96,7 @@ pub fn by_folder<'a>(absent: impl IntoIterator<Item = &'a RelPath>) -> Vec<Lacki
     folders.into_iter().map(|(folder, names)| (Path::new("/").join(folder), names)).collect()
 }
 
-/// SettledFolders as a look found them before it looked for names in them: physical places, and what the kernel said. Only those whose times tell of
+/// Folders as a look found them before it looked for names in them: physical places, and what the kernel said. Only those whose times tell of
 /// every change since.
 pub type SettledFolders = HashMap<String, FileIdentity>;
 
