@@ -170,8 +170,8 @@ pub fn observe(log: &[u8], view: View<'_>) -> Result<Observed, NotKnown> {
             Kind::NotStarted => expected = expected.saturating_sub(1),
             Kind::Variable => gathering.variable(content)?,
             Kind::Network => gathering.network = true,
-            // Compilers ask for it, and what they make of it is looked for in their sources.
-            Kind::Clock => {}
+            // Compilers ask for the time, and what they make of it is looked for in their sources. What is being made is told again when it was.
+            Kind::Clock | Kind::Making | Kind::NotMade => {}
             Kind::Unrecorded => return Err(NotKnown::Unrecorded(shown(content))),
             _ => gathering.path(kind, content)?,
         }

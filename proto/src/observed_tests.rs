@@ -59,6 +59,7 @@ fn questions_are_sorted_into_lists() {
 #[test]
 fn a_program_s_own_files_are_no_inputs() {
     let told = tell(&[
+        (Kind::Making, "/t/dir"),
         (Kind::Made, "/t/dir"),
         (Kind::Absent, "/t/dir/a"),
         (Kind::Made, "/t/dir/a"),
@@ -69,6 +70,7 @@ fn a_program_s_own_files_are_no_inputs() {
         (Kind::Read, "/t/b"),
         // Asked before it was made: that answer counts.
         (Kind::Absent, "/t/c"),
+        (Kind::Making, "/t/c"),
         (Kind::Made, "/t/c"),
         (Kind::Read, "/t/c"),
         // Read before it was overwritten: so does that.
@@ -79,11 +81,15 @@ fn a_program_s_own_files_are_no_inputs() {
         (Kind::Absent, "/t/e"),
         (Kind::Made, "/t/e"),
         (Kind::Read, "/t/e/below"),
+        // Not made: what was there is not its own.
+        (Kind::Making, "/t/g"),
+        (Kind::NotMade, "/t/g"),
+        (Kind::Read, "/t/g"),
         // Renamed: its content came from before.
         (Kind::Taken, "/t/f"),
     ])
     .unwrap();
-    assert_eq!(told.files, paths(&["t/d", "t/f", "usr/bin/rustc"]));
+    assert_eq!(told.files, paths(&["t/d", "t/f", "t/g", "usr/bin/rustc"]));
     assert_eq!(told.absent, paths(&["t/c"]));
     assert_eq!((told.listed, told.seen), (vec![], vec![]));
 }

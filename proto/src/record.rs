@@ -59,6 +59,10 @@ pub enum Kind {
     Absent,
     /// A folder was opened.
     Listed,
+    /// Something is about to be made.
+    Making,
+    /// It was not.
+    NotMade,
     /// Something was made, or written without reading.
     Made,
     /// Something was removed.
@@ -76,7 +80,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    const TABLE: [(u8, Self); 16] = [
+    const TABLE: [(u8, Self); 18] = [
         (b'S', Self::Started),
         (b'X', Self::Starting),
         (b'x', Self::NotStarted),
@@ -86,6 +90,8 @@ impl Kind {
         (b'K', Self::Link),
         (b'A', Self::Absent),
         (b'L', Self::Listed),
+        (b'm', Self::Making),
+        (b'n', Self::NotMade),
         (b'M', Self::Made),
         (b'U', Self::Removed),
         (b'T', Self::Taken),

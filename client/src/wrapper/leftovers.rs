@@ -2,9 +2,10 @@
 //! compiles beside it, which have names of the same kind in the same place.
 //!
 //! rustc handles no signal. Beside its outputs it has folders with names drawn at random (metadata, archives, links), objects that
-//! were not joined yet, and a session that it had begun. What is removed is called so, and was made by a process of this run, all of
-//! which are gone. Not here: outputs, which the daemon puts in place; what macros write; compilers of C, which tidy up themselves.
+//! were not joined yet, and a session that it had begun. What is removed is called so, and was made by a process of this run, or was about
+//! to be when that was ended: all of them are gone. Not here: outputs, which the daemon puts in place; what macros write; compilers of C, which tidy up themselves.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -36,7 +37,7 @@ enum Temporary {
 
 /// Removes what is left of a run with this log. All its processes must be gone.
 pub fn remove(log: &[u8]) {
-    for (_, path) in records(log).map_while(Result::ok).filter(|(kind, _)| *kind == Kind::Made) {
+    for path in own(log) {
         let path = Path::new(OsStr::from_bytes(path));
         let Some(what) = path.file_name().and_then(OsStr::to_str).and_then(temporary) else { continue };
         // Most of it has gone, or has another name.
@@ -49,6 +50,22 @@ pub fn remove(log: &[u8]) {
             _ => continue,
         };
     }
+}
+
+/// What was made, and what was begun and did not fail. A name that somebody else had in that very place is told by the failure, unless the end
+/// came before it: then two drew the same of 62 to the power of 6 names.
+fn own(log: &[u8]) -> HashSet<&[u8]> {
+    let (mut made, mut begun) = (HashSet::new(), HashSet::new());
+    for (kind, path) in records(log).map_while(Result::ok) {
+        let _is_news = match kind {
+            Kind::Made => made.insert(path),
+            Kind::Making => begun.insert(path),
+            Kind::NotMade => begun.remove(path),
+            _ => false,
+        };
+    }
+    made.extend(begun);
+    made
 }
 
 /// `None`: nothing that rustc would remove again.
@@ -138,6 +155,26 @@ mod tests {
             names(folder.path()),
             ["libx-1.rmeta", "made.txt", "rmetaBBBBBB", "rustcBBBBBB", "x-1.d", "y-1.a-cgu.0.rcgu.o"]
         );
+    }
+
+    #[test]
+    fn what_was_being_made_goes_unless_it_was_another_s() {
+        let folder = tempfile::tempdir().unwrap();
+        make(folder.path(), &["rmetaAAAAAA/", "rmetaBBBBBB/", "rustcAAAAAA/", "rustcBBBBBB/", "x-1.rcgu.o"]);
+        let path = |name: &str| folder.path().join(name).into_os_string().into_encoded_bytes();
+        let paths = ["rmetaAAAAAA", "rmetaBBBBBB", "rustcAAAAAA", "rustcBBBBBB", "x-1.rcgu.o"].map(path);
+        let [ours, others, taken, foreign, object] = paths.each_ref().map(Vec::as_slice);
+        remove(&log_of(&[
+            (Kind::Making, ours),
+            (Kind::Making, others),
+            (Kind::NotMade, others),
+            (Kind::Making, taken),
+            (Kind::Made, taken),
+            (Kind::NotMade, taken),
+            (Kind::NotMade, foreign),
+            (Kind::Making, object),
+        ]));
+        assert_eq!(names(folder.path()), ["rmetaBBBBBB", "rustcBBBBBB"]);
     }
 
     #[test]

@@ -79,6 +79,11 @@ impl Held {
         (before, bytes)
     }
 
+    /// All that was printed, where the stream has not come so far.
+    pub fn more(&self) -> Option<&[u8]> {
+        (self.n_same < self.expected.len()).then_some(&self.expected)
+    }
+
     /// What was held back and is not the whole of what was printed, at the stream's end.
     pub fn rest(&mut self) -> Vec<u8> {
         let mut expected = std::mem::take(&mut self.expected);
@@ -124,6 +129,19 @@ mod tests {
             assert_eq!(printed_of(b"one\ntwo\n", b"one\n", piece), b"one\n");
             assert_eq!(printed_of(b"", b"one\n", piece), b"one\n");
         }
+    }
+
+    #[test]
+    fn what_was_printed_counts_until_the_stream_has_come_so_far() {
+        let mut held = Held::back(b"one two".to_vec());
+        held.pass(b"one ");
+        assert_eq!(held.more(), Some(&b"one two"[..]));
+        held.pass(b"two");
+        assert_eq!(held.more(), None);
+        let mut held = Held::back(b"one two".to_vec());
+        held.pass(b"one three");
+        assert_eq!(held.more(), None);
+        assert_eq!(Held::default().more(), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A compiler run beside the farm: its output is passed on and kept, and it ends early when the daemon has a result first.
 //!
-//! The daemon's death does not touch the compiler: it runs to its end, and its exit status counts.
+//! The daemon's death does not touch the compiler: it runs to its end, and its exit status counts. If the daemon had it ended and then says
+//! nothing more, the compiler runs once more, and what it said before is not said again.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -64,8 +65,53 @@ pub fn run(
     nesting: u32,
     temporary_dir: Option<&Path>,
 ) -> Ending {
-    let start = Instant::now();
     let Ok(signals) = Signals::take_over() else { return Ending::RunAlone("wrapper-signals") };
+    let before = Printed { stdout: Vec::new(), stderr: printed_of(promise.as_ref()) };
+    let told = Told { link, promise, before };
+    match attempt(told, &signals, compiler, extra, nesting, temporary_dir) {
+        Attempt::Over(ending) => ending,
+        Attempt::Abandoned(told) => match attempt(told, &signals, compiler, extra, nesting, temporary_dir) {
+            Attempt::Over(ending) => ending,
+            // Nobody is left who could.
+            Attempt::Abandoned(_) => Ending::RunAlone("daemon-gone"),
+        },
+    }
+}
+
+fn printed_of(promise: Option<&Promise>) -> Vec<u8> {
+    promise.map(|promise| promise.printed.clone()).unwrap_or_default()
+}
+
+/// What was said before a run, and to whom its end is told.
+struct Told {
+    /// `None` once the daemon is gone.
+    link: Option<Link>,
+    promise: Option<Promise>,
+    before: Printed,
+}
+
+/// What the user has of each stream.
+struct Printed {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+/// What becomes of a run.
+enum Attempt {
+    Over(Ending),
+    /// The daemon had it ended, and is gone.
+    Abandoned(Told),
+}
+
+fn attempt(
+    told: Told,
+    signals: &Signals,
+    compiler: &Compiler,
+    extra: &Extra,
+    nesting: u32,
+    temporary_dir: Option<&Path>,
+) -> Attempt {
+    let start = Instant::now();
     let scratch = extra.own_temporary_dir.then(|| Scratch::make(temporary_dir.unwrap_or(Path::new("/tmp")))).flatten();
     tree_kill::adopt_orphans();
     let mut command = become_compiler::command(compiler, &extra.arguments, nesting);
@@ -85,9 +131,9 @@ pub fn run(
     drop(command);
     let Some(child) = child else {
         // Becoming the compiler fails in the same way and says so.
-        return Ending::RunAlone("wrapper-spawn");
+        return Attempt::Over(Ending::RunAlone("wrapper-spawn"));
     };
-    let mut run = Run::new(child, stderr, link, signals, promise);
+    let mut run = Run::new(child, stderr, told, signals);
     let end = run.watch();
     drop(scratch);
     let was_cut_short = matches!(end, End::Cancelled | End::Interrupted(_));
@@ -114,29 +160,22 @@ enum End {
     Lost,
 }
 
-struct Run {
+struct Run<'a> {
     child: Child,
     stdout: Tee<ChildStdout>,
     stderr: Tee<File>,
     /// `None` once the daemon is gone.
     link: Option<Link>,
-    signals: Signals,
+    signals: &'a Signals,
     promise: Option<Promise>,
 }
 
-impl Run {
+impl<'a> Run<'a> {
     /// `stderr` is where the compiler's standard error comes out, unless it goes past us.
-    fn new(
-        mut child: Child,
-        stderr: Option<File>,
-        link: Option<Link>,
-        signals: Signals,
-        promise: Option<Promise>,
-    ) -> Self {
-        let stdout = child.stdout.take();
-        let printed = promise.as_ref().map(|promise| promise.printed.clone()).unwrap_or_default();
-        let stderr = Tee { held: Held::back(printed), ..Tee::new(stderr) };
-        Self { child, stdout: Tee::new(stdout), stderr, link, signals, promise }
+    fn new(mut child: Child, stderr: Option<File>, told: Told, signals: &'a Signals) -> Self {
+        let Told { link, promise, before } = told;
+        let stdout = Tee::new(child.stdout.take(), before.stdout);
+        Self { child, stdout, stderr: Tee::new(stderr, before.stderr), link, signals, promise }
     }
 
     fn watch(&mut self) -> End {
@@ -220,17 +259,19 @@ impl Run {
         }
     }
 
-    fn finish(mut self, end: &End, start: Instant, recording: Option<&Recording>) -> Ending {
-        write_all(std::io::stderr(), &self.stderr.held.rest());
-        let is_broken =
-            |promise: &Promise| matches!(end, End::Exited(status) if status.success()) && !promise.is_kept();
-        let broken = self.promise.take().filter(is_broken);
-        if let Some(promise) = &broken {
+    fn finish(mut self, end: &End, start: Instant, recording: Option<&Recording>) -> Attempt {
+        if matches!(end, End::Exited(_)) {
+            write_all(std::io::stdout(), &self.stdout.held.rest());
+            write_all(std::io::stderr(), &self.stderr.held.rest());
+        }
+        let is_whole = matches!(end, End::Exited(status) if status.success());
+        let broken = self.promise.as_ref().filter(|promise| is_whole && !promise.is_kept());
+        if let Some(promise) = broken {
             complain(&promise.complaint());
         }
         let (ending, exit_code) = match *end {
-            End::Interrupted(signal) => return Ending::Signal(signal),
-            End::Lost => return Ending::RunAlone("wrapper-lost-status"),
+            End::Interrupted(signal) => return Attempt::Over(Ending::Signal(signal)),
+            End::Lost => return Attempt::Over(Ending::RunAlone("wrapper-lost-status")),
             End::Cancelled => (None, None),
             End::Exited(_) if broken.is_some() => (Some(Ending::Exit(BROKEN_PROMISE)), Some(BROKEN_PROMISE)),
             End::Exited(status) => {
@@ -239,6 +280,7 @@ impl Run {
                 (Some(signal.map_or(Ending::Exit(code), Ending::Signal)), Some(code))
             }
         };
+        let printed = Printed { stdout: self.stdout.printed(), stderr: self.stderr.printed() };
         let outcome = LocalOutcome {
             exit_code,
             stdout: Bytes(std::mem::take(&mut self.stdout.kept)),
@@ -247,16 +289,15 @@ impl Run {
             wall_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
             record: recording.filter(|_| exit_code.is_some()).and_then(Recording::read),
         };
-        let printed = (outcome.stdout.0.clone(), outcome.stderr.0.clone());
         let verdict = self.link.take().and_then(|link| told(link, outcome, exit_code.is_none()));
         match (verdict, ending) {
             (Some(Verdict { exit_code, stdout, stderr }), _) => {
-                write_all(std::io::stdout(), unprinted(&stdout.0, &printed.0));
-                write_all(std::io::stderr(), unprinted(&stderr.0, &printed.1));
-                Ending::Exit(exit_code)
+                write_all(std::io::stdout(), unprinted(&stdout.0, &printed.stdout));
+                write_all(std::io::stderr(), unprinted(&stderr.0, &printed.stderr));
+                Attempt::Over(Ending::Exit(exit_code))
             }
-            (None, Some(ending)) => ending,
-            (None, None) => Ending::RunAlone("daemon-gone"),
+            (None, Some(ending)) => Attempt::Over(ending),
+            (None, None) => Attempt::Abandoned(Told { link: None, promise: self.promise, before: printed }),
         }
     }
 }
@@ -322,9 +363,14 @@ struct Tee<R> {
 }
 
 impl<R: Read> Tee<R> {
-    /// Without a reader nothing of the stream is kept.
-    fn new(reader: Option<R>) -> Self {
-        Self { cut: reader.is_none(), open: reader, kept: Vec::new(), held: Held::default() }
+    /// Of the stream `before` was printed. Without a reader nothing is kept.
+    fn new(reader: Option<R>, before: Vec<u8>) -> Self {
+        Self { cut: reader.is_none(), open: reader, kept: Vec::new(), held: Held::back(before) }
+    }
+
+    /// What the user has of the stream.
+    fn printed(&self) -> Vec<u8> {
+        self.held.more().unwrap_or(&self.kept).to_vec()
     }
 
     fn pass_on(&mut self, to: impl AsFd) {

@@ -219,10 +219,40 @@ fn a_daemon_that_dies_after_cancelling_means_another_run() {
         caller.say(&LocalReply::Cancel);
         assert_eq!(caller.local_done().exit_code, None);
     });
-    let script = "[ -e ran ] && echo again && exit 2; touch ran; sleep 600";
+    let script = "echo out; echo one >&2; [ -e ran ] && echo again && echo two >&2 && exit 2; touch ran; sleep 600";
     let output = stage.wrapper().args(["sh", "-c", script]).output().unwrap();
-    assert_eq!((output.status.code(), stdout(&output)), (Some(2), "again\n"));
+    // What the first run said is not said again.
+    assert_eq!((output.status.code(), stdout(&output), stderr(&output)), (Some(2), "out\nagain\n", "one\ntwo\n"));
     daemon.join().unwrap();
+    stage.assert_tidy();
+}
+
+/// The rest of what others have begun with, whoever says it in the end.
+#[test]
+fn a_run_that_is_cancelled_while_it_repeats_what_was_said_changes_nothing() {
+    for dies in [true, false] {
+        let stage = Stage::new();
+        let file = stage.path("ran");
+        std::fs::write(stage.path("x.rmeta"), "metadata").unwrap();
+        let metadata = Bytes(stage.path("x.rmeta").as_os_str().as_bytes().to_vec());
+        let daemon = stage.daemon(move |mut caller| {
+            caller.invocation();
+            caller.say(&LocalReply::Print { stderr: Bytes(b"one\ntwo\n".to_vec()), metadata, extra_arguments: vec![] });
+            caller.run_locally(true);
+            wait_until("the compiler runs", || file.exists());
+            caller.say(&LocalReply::Cancel);
+            caller.local_done();
+            if !dies {
+                caller.say(&done(0, "", "one\ntwo\nthree\n"));
+                caller.end();
+            }
+        });
+        let script = "echo one >&2; [ -e ran ] && { echo two >&2; echo three >&2; exit 0; }; touch ran; sleep 600";
+        let output = stage.wrapper().args(["sh", "-c", script]).output().unwrap();
+        assert_eq!((output.status.code(), stderr(&output)), (Some(0), "one\ntwo\nthree\n"), "dies: {dies}");
+        daemon.join().unwrap();
+        stage.assert_tidy();
+    }
 }
 
 #[test]

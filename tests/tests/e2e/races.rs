@@ -17,8 +17,6 @@ use crate::rust_pipelined::{project, write_slow};
 
 /// An agent has had the toolchain sent and the crate made by then, however busy the machine is.
 const DEADLINE: Duration = Duration::from_secs(120);
-/// What was made is in the record by then.
-const NOTED: Duration = Duration::from_millis(5);
 /// Builds until one can be held before it is done.
 const MAX_BUILDS: u32 = 5;
 /// What another rustc has at work in the same folder, and a file of its own.
@@ -42,11 +40,6 @@ fn is_temporary(name: &str) -> bool {
 fn hold(build: &mut Child, has_begun: impl Fn() -> bool) -> bool {
     while build.try_wait().unwrap().is_none() {
         if has_begun() {
-            // The recorder notes what was made right after it was: what is held between the two is not known, and stays.
-            std::thread::sleep(NOTED);
-            if !has_begun() {
-                continue;
-            }
             let below = processes::tree(Pid::from_raw(i32::try_from(build.id()).unwrap()));
             let compilers: Vec<Pid> = below.into_iter().filter(|pid| compiles_slow(*pid)).collect();
             for pid in &compilers {

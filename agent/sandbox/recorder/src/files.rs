@@ -22,8 +22,18 @@ const O_DIRECTORY: c_int = 0o200_000;
 const O_DIRECTORY: c_int = 0o40_000;
 const O_TMPFILE: c_int = 0o20_000_000 | O_DIRECTORY;
 
+/// Notes that `path` is about to be made. Whether it was is for [`outcome`] to say, unless the process is ended in between.
+pub(crate) unsafe fn making(folder: c_int, path: *const c_char) {
+    // SAFETY: the caller's promise.
+    unsafe { path::note(Kind::Making, folder, path) }
+}
+
 /// Notes `kind` of `path`, or what the error says of it. Errors that say nothing of the path are passed over.
 pub(crate) unsafe fn outcome(done: bool, kind: Kind, folder: c_int, path: *const c_char) {
+    if !done && matches!(kind, Kind::Made) {
+        // SAFETY: the caller's promise.
+        unsafe { path::note(Kind::NotMade, folder, path) }
+    }
     let kind = if done {
         kind
     } else {
@@ -50,6 +60,14 @@ fn kind_of(flags: c_int) -> Kind {
     }
 }
 
+/// What opening with these flags is about to do.
+unsafe fn opening(folder: c_int, path: *const c_char, flags: c_int) {
+    if flags & O_CREAT != 0 && matches!(kind_of(flags), Kind::Made) {
+        // SAFETY: the caller's promise.
+        unsafe { making(folder, path) }
+    }
+}
+
 pub(crate) unsafe fn opened(done: bool, folder: c_int, path: *const c_char, flags: c_int) {
     // A file without a name says nothing.
     if flags & O_TMPFILE != O_TMPFILE {
@@ -69,6 +87,16 @@ unsafe fn mode_kind(mode: *const c_char) -> Kind {
     }
 }
 
+/// The same for `fopen`.
+unsafe fn opening_as(mode: *const c_char, path: *const c_char) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if matches!(mode_kind(mode), Kind::Made) {
+            making(AT_FDCWD, path);
+        }
+    }
+}
+
 /// The name that the C library has put in place of a template.
 unsafe fn made(done: bool, template: *const c_char) {
     if done {
@@ -79,12 +107,16 @@ unsafe fn made(done: bool, template: *const c_char) {
 
 interpose! {
     fn open(path: *const c_char, flags: c_int, mode: u32) -> c_int, else -1;
+        first opening(AT_FDCWD, path, flags);
         then |fd| opened(fd >= 0, AT_FDCWD, path, flags);
     fn open64(path: *const c_char, flags: c_int, mode: u32) -> c_int, else -1;
+        first opening(AT_FDCWD, path, flags);
         then |fd| opened(fd >= 0, AT_FDCWD, path, flags);
     fn openat(folder: c_int, path: *const c_char, flags: c_int, mode: u32) -> c_int, else -1;
+        first opening(folder, path, flags);
         then |fd| opened(fd >= 0, folder, path, flags);
     fn openat64(folder: c_int, path: *const c_char, flags: c_int, mode: u32) -> c_int, else -1;
+        first opening(folder, path, flags);
         then |fd| opened(fd >= 0, folder, path, flags);
     fn __open_2(path: *const c_char, flags: c_int) -> c_int, else -1;
         then |fd| opened(fd >= 0, AT_FDCWD, path, flags);
@@ -95,16 +127,22 @@ interpose! {
     fn __openat64_2(folder: c_int, path: *const c_char, flags: c_int) -> c_int, else -1;
         then |fd| opened(fd >= 0, folder, path, flags);
     fn creat(path: *const c_char, mode: u32) -> c_int, else -1;
+        first making(AT_FDCWD, path);
         then |fd| outcome(fd >= 0, Kind::Made, AT_FDCWD, path);
     fn creat64(path: *const c_char, mode: u32) -> c_int, else -1;
+        first making(AT_FDCWD, path);
         then |fd| outcome(fd >= 0, Kind::Made, AT_FDCWD, path);
     fn fopen(path: *const c_char, mode: *const c_char) -> Pointer, else null_mut();
+        first opening_as(mode, path);
         then |file| outcome(!file.is_null(), mode_kind(mode), AT_FDCWD, path);
     fn fopen64(path: *const c_char, mode: *const c_char) -> Pointer, else null_mut();
+        first opening_as(mode, path);
         then |file| outcome(!file.is_null(), mode_kind(mode), AT_FDCWD, path);
     fn freopen(path: *const c_char, mode: *const c_char, old: Pointer) -> Pointer, else null_mut();
+        first opening_as(mode, path);
         then |file| outcome(!file.is_null(), mode_kind(mode), AT_FDCWD, path);
     fn freopen64(path: *const c_char, mode: *const c_char, old: Pointer) -> Pointer, else null_mut();
+        first opening_as(mode, path);
         then |file| outcome(!file.is_null(), mode_kind(mode), AT_FDCWD, path);
     fn mkstemp(template: *mut c_char) -> c_int, else -1;
         then |fd| made(fd >= 0, template);

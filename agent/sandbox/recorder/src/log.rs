@@ -44,6 +44,10 @@ pub(crate) enum Kind {
     Absent = b'A',
     /// A folder was opened.
     Listed = b'L',
+    /// Something is about to be made: whoever is ended in that call has perhaps made it.
+    Making = b'm',
+    /// It was not.
+    NotMade = b'n',
     /// Something was made, or written without reading.
     Made = b'M',
     /// Something was removed.

@@ -5,12 +5,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use buildbee_proto::limits::MAX_RECORD_BYTES;
 use buildbee_proto::observed::{NotKnown, Observed, View, observe};
 use buildbee_proto::path::RelPath;
 use buildbee_proto::record::{Kind, VARIABLE, header, records, used_bytes};
 use tempfile::TempDir;
+
+/// A small program has come to its last call by then, however busy the machine is.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The library as users have it, a log, and a folder to work in.
 struct Bench {
@@ -64,14 +68,23 @@ impl Bench {
 
     /// Runs `command` under the recorder.
     fn record(&self, command: &mut Command) -> (Output, Vec<u8>) {
+        let output = self.under_recorder(command).output().unwrap();
+        (output, self.log())
+    }
+
+    /// `command` with an empty log.
+    fn under_recorder<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let log = self.path("log");
         fs::write(&log, header()).unwrap();
         fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(MAX_RECORD_BYTES as u64).unwrap();
-        command.env("LD_PRELOAD", self.library()).env(VARIABLE, &log).current_dir(self.path("w"));
-        let output = command.output().unwrap();
-        let mut log = fs::read(log).unwrap();
+        command.env("LD_PRELOAD", self.library()).env(VARIABLE, &log).current_dir(self.path("w"))
+    }
+
+    /// What is noted so far.
+    fn log(&self) -> Vec<u8> {
+        let mut log = fs::read(self.path("log")).unwrap();
         log.truncate(used_bytes(&log).unwrap());
-        (output, log)
+        log
     }
 
     fn told(&self, command: &mut Command) -> Result<Observed, NotKnown> {
@@ -210,6 +223,58 @@ fn closed_descriptors_and_other_folders_change_nothing() {
     for name in ["ASKED", "CHILD", "BORROWED"] {
         assert!(told.env.iter().any(|known| known == name), "{name}: {:?}", told.env);
     }
+}
+
+#[test]
+fn what_is_made_is_noted_before_and_after() {
+    let bench = Bench::new();
+    let program = bench.program(
+        "one",
+        "#include <fcntl.h>\n#include <stdio.h>\n#include <sys/stat.h>\n#include <unistd.h>\n\
+         int main(void) { mkdir(\"d\", 0777); mkdir(\"d\", 0777); mkdirat(AT_FDCWD, \"e\", 0777); fclose(fopen(\"f\", \"w\"));\n\
+         open(\"g\", O_CREAT | O_WRONLY, 0666); link(\"g\", \"h\"); link(\"g\", \"f\"); open(\"g\", O_WRONLY);\n\
+         open(\"p\", O_CREAT | O_WRONLY, 0666); return 0; }",
+        &[],
+    );
+    assert!(Command::new("mkfifo").arg(bench.path("w/p")).status().unwrap().success());
+    let mut command = Command::new(&program);
+    let mut child = bench.under_recorder(&mut command).spawn().unwrap();
+    let making = |log: &[u8]| {
+        let kinds = [Kind::Making, Kind::Made, Kind::NotMade];
+        let noted = records(log).map_while(Result::ok).filter(|(kind, _)| kinds.contains(kind));
+        let name = |path: &[u8]| {
+            Path::new(std::str::from_utf8(path).unwrap()).file_name().unwrap().to_str().unwrap().to_owned()
+        };
+        noted.map(|(kind, path)| (kind, name(path))).collect::<Vec<_>>()
+    };
+    // The last call does not return: nobody reads.
+    let started = Instant::now();
+    let noted = loop {
+        let noted = making(&bench.log());
+        if noted.iter().any(|(_, name)| name == "p") || started.elapsed() > DEADLINE {
+            break noted;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let expected = [
+        (Kind::Making, "d"),
+        (Kind::Made, "d"),
+        (Kind::NotMade, "d"),
+        (Kind::Making, "e"),
+        (Kind::Made, "e"),
+        (Kind::Making, "f"),
+        (Kind::Made, "f"),
+        (Kind::Making, "g"),
+        (Kind::Made, "g"),
+        (Kind::Making, "h"),
+        (Kind::Made, "h"),
+        (Kind::NotMade, "f"),
+        (Kind::Making, "p"),
+    ];
+    let noted: Vec<_> = noted.iter().map(|(kind, name)| (*kind, name.as_str())).collect();
+    assert_eq!(noted, expected);
 }
 
 #[test]
