@@ -81,7 +81,7 @@ fn memory() -> (u64, u64) {
 fn processor() -> Duration {
     let used = getrusage(UsageWho::RUSAGE_SELF).unwrap();
     [used.user_time(), used.system_time()]
-        .map(|time| Duration::from_micros(time.num_microseconds() as u64))
+        .map(|time| Duration::from_micros(u64::try_from(time.num_microseconds()).unwrap()))
         .iter()
         .sum()
 }
@@ -105,7 +105,7 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 fn measure(dir: &Path, packed: bool, n_blobs: u32) {
     let ((before, _), used) = (memory(), processor());
     let (store, opening) = timed(|| open(dir, packed));
-    let ((now, most), used) = (memory(), processor() - used);
+    let ((now, most), used) = (memory(), processor().saturating_sub(used));
     let digests: Vec<Digest> =
         (0..n_blobs).step_by(97).map(|n| if packed { Digest::of(&content(n)) } else { name(n) }).collect();
     let lookups = digests.iter().cycle().take(N_LOOKUPS as usize);

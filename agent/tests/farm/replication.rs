@@ -150,7 +150,9 @@ async fn killed_at(point: &'static str, end: End) {
     let coordinator = Coordinator::start(&mut farm).await;
     let [maker, keeper] = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let dirs = [maker.path(), keeper.path()];
-    dirs.iter().for_each(|dir| farm.enrol(dir));
+    for dir in dirs {
+        farm.enrol(dir);
+    }
     let actions = fill(maker.path());
     let members = dirs.iter().map(|dir| (identity(dir).peer(), Role::Agent)).collect();
     coordinator.publish(farm.roster(3, members)).await;
