@@ -17,6 +17,7 @@
 //! | [`flight`] | runs shared by all who ask meanwhile |
 //! | [`standing`] | how far a run is |
 //! | [`room`] | no peer takes all of anything |
+//! | `fault` | where tests end it |
 //! | [`doctor`] | can this machine lend? |
 //! | [`state`] | the agent's own folder |
 //!
@@ -30,6 +31,7 @@ pub mod doctor;
 pub mod doubles;
 pub mod exchange;
 pub mod executor;
+pub mod fault;
 pub mod flight;
 pub mod join;
 pub mod lease;

@@ -98,6 +98,19 @@ impl Network {
         &self.prefix
     }
 
+    /// Bytes that `member` has sent to others so far.
+    ///
+    /// # Panics
+    ///
+    /// When the kernel does not tell.
+    pub fn sent_bytes(&self, member: &str) -> u64 {
+        let told = Command::new("ip").args(["netns", "exec", &self.space(member), "cat", "/proc/net/dev"]).output();
+        let told = String::from_utf8(told.map(|output| output.stdout).unwrap_or_default()).unwrap_or_default();
+        let link = told.lines().find_map(|line| line.trim_start().strip_prefix("eth0:"));
+        let sent = link.and_then(|numbers| numbers.split_whitespace().nth(8)?.parse().ok());
+        sent.unwrap_or_else(|| panic!("what {member} has sent: {told}"))
+    }
+
     /// A link's name has at most 15 bytes.
     fn port(&self, member: &str) -> String {
         let at = self.members.iter().position(|known| known == member).unwrap_or(self.members.len());

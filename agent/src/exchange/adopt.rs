@@ -168,6 +168,8 @@ impl Adopter {
         let blobs = self.check(&announced)?;
         let _pin = self.store.pin(blobs.iter().copied());
         fetcher.fetch(&blobs, &Sources { origin: announced.by, likely: Vec::new() }).await?;
+        #[cfg(debug_assertions)]
+        crate::fault::point("fetched");
         self.put(Announced { blobs: Vec::new(), ..announced }, blobs).await
     }
 
@@ -191,7 +193,11 @@ impl Adopter {
             let _pin = store.pin(blobs.iter().copied());
             // Each is checked.
             blobs.iter().zip(&contents).try_for_each(|(digest, content)| store.put_expected(digest, &content.0))?;
+            #[cfg(debug_assertions)]
+            crate::fault::point("blobs-adopted");
             store.put_result(&result)?;
+            #[cfg(debug_assertions)]
+            crate::fault::point("result-adopted");
             kept.result(&action);
             Ok(())
         });

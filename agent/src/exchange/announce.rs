@@ -265,6 +265,10 @@ impl Actor {
             self.owed.forget(&action);
         }
         for (action, reply) in replies {
+            #[cfg(debug_assertions)]
+            if reply == CacheReply::Kept {
+                crate::fault::point("kept-heard");
+            }
             let is_final = match reply {
                 CacheReply::Kept => true,
                 CacheReply::Refused(error) => {
@@ -325,6 +329,8 @@ impl Telling {
                     None => heard.gone.push(*action),
                 }
             }
+            #[cfg(debug_assertions)]
+            crate::fault::point("telling");
             match timeout(ANNOUNCE_DEADLINE, self.exchange(&requests)).await {
                 Ok(Ok(replies)) => heard.replies.extend(actions.into_iter().zip(replies)),
                 Ok(Err(error)) => {

@@ -115,6 +115,10 @@ impl CacheServer {
                 if !matches!(timeout(WRITE_DEADLINE, write_message(&mut replies, &reply)).await, Ok(Ok(()))) {
                     return;
                 }
+                #[cfg(debug_assertions)]
+                if reply == CacheReply::Kept {
+                    crate::fault::point("kept-said");
+                }
             }
             // Its end of the stream may be gone already: nobody is left to tell.
             drop(timeout(WRITE_DEADLINE, replies.shutdown()).await);

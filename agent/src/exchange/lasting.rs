@@ -74,6 +74,10 @@ async fn run(store: Store, mut waiting: mpsc::Receiver<Asked>) {
         let made = tokio::task::spawn_blocking(move || store.make_last(&results)).await;
         match made {
             Ok(Ok(lasting)) => {
+                #[cfg(debug_assertions)]
+                if lasting.contains(&true) {
+                    crate::fault::point("adopted-lasts");
+                }
                 for (done, lasts) in done.into_iter().zip(lasting) {
                     // Who asked may have gone.
                     let _ = done.send(lasts);

@@ -215,6 +215,8 @@ impl Repair {
             store.missing(&blobs).is_empty().then(|| blobs.iter().map(|digest| digest.size_bytes).sum::<u64>())
         });
         let Some(n_bytes) = look.await.ok().flatten() else { return };
+        #[cfg(debug_assertions)]
+        crate::fault::point("lack-found");
         let n_bytes = n_bytes.saturating_mul(at.len() as u64);
         self.announcer.lacking(action, at).await;
         sleep(Duration::from_millis(n_bytes.saturating_mul(1000) / REPAIR_BYTES_PER_SECOND)).await;

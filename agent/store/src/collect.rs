@@ -3,7 +3,7 @@
 
 use buildbee_proto::digest::Digest;
 
-use crate::index::{Key, Kind};
+use crate::entry::{Key, Kind};
 use crate::store::Store;
 
 /// What went.

@@ -4,10 +4,12 @@
 //! is worth ([`Worth`]) and by size. Room is reserved before bytes are written, so that writers running side by side stay within the size
 //! together. Who calls: every module of the store, under one short lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use buildbee_proto::digest::Digest;
 
+use crate::entry::{Entry, Key, Kind, Promise, Twin, Use, Worth};
+use crate::order::{Among, Order};
 use crate::packs::Place;
 use crate::slots::{Room, Slot, Slots};
 
@@ -15,125 +17,6 @@ use crate::slots::{Room, Slot, Slots};
 pub(crate) const MAX_ENTRIES: usize = 3_000_000;
 /// Eviction goes down to this share of the size, so that it runs once for many puts.
 const EVICT_TO_PERCENT: u64 = 90;
-/// Entries from this size on are large: one that goes makes room for many.
-const LARGE_BYTES: u64 = 1 << 20;
-/// Kinds of worth, large and small.
-const N_RANKS: usize = 6;
-/// Those of what a compile made, records among them.
-const RECORD_RANKS: std::ops::Range<usize> = 2..4;
-/// What the time since an entry's last use is divided by when it is asked which goes first. Inputs can be had again from whoever wants them
-/// used; what a compile made has to be made again; a toolchain keeps everybody waiting. Of each, large ones go twice as soon.
-const WEIGHTS: [u64; N_RANKS] = [2, 1, 6, 3, 8, 4];
-
-/// What an entry is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Kind {
-    Blob,
-    Result,
-    Manifest,
-    Hints,
-}
-
-impl Kind {
-    /// As it is written down.
-    pub(crate) fn to_byte(self) -> u8 {
-        match self {
-            Self::Blob => 0,
-            Self::Result => 1,
-            Self::Manifest => 2,
-            Self::Hints => 3,
-        }
-    }
-
-    /// What was written down so.
-    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            0 => Some(Self::Blob),
-            1 => Some(Self::Result),
-            2 => Some(Self::Manifest),
-            3 => Some(Self::Hints),
-            _ => None,
-        }
-    }
-}
-
-/// What it costs when an entry is not here any more, as far as its use has shown. It only rises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Worth {
-    /// Its client has it: what nobody has said anything of.
-    Input,
-    /// It was made by a compile.
-    Output,
-    /// It is part of a compiler.
-    Toolchain,
-}
-
-impl Worth {
-    pub(crate) fn of(kind: Kind) -> Self {
-        match kind {
-            Kind::Blob => Self::Input,
-            Kind::Result | Kind::Manifest | Kind::Hints => Self::Output,
-        }
-    }
-
-    /// As it is written down.
-    pub(crate) fn to_byte(self) -> u8 {
-        match self {
-            Self::Input => 0,
-            Self::Output => 1,
-            Self::Toolchain => 2,
-        }
-    }
-
-    /// What was written down so.
-    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            0 => Some(Self::Input),
-            1 => Some(Self::Output),
-            2 => Some(Self::Toolchain),
-            _ => None,
-        }
-    }
-}
-
-/// Names an entry: a blob by its digest, a record by the digest of what it is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Key {
-    pub(crate) kind: Kind,
-    pub(crate) digest: Digest,
-}
-
-impl Key {
-    pub(crate) fn blob(digest: Digest) -> Self {
-        Self { kind: Kind::Blob, digest }
-    }
-}
-
-/// Whether a blob has an executable inode beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Twin {
-    Absent,
-    Present { verified: bool },
-}
-
-/// Whether somebody was told that an entry survives a loss of power.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Promise {
-    None,
-    /// By an earlier process, perhaps.
-    Perhaps,
-    Given,
-}
-
-/// What is known of one entry.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry {
-    pub(crate) verified: bool,
-    pub(crate) twin: Twin,
-    /// Where it is, if it shares a file with others.
-    pub(crate) place: Option<Place>,
-    pub(crate) promise: Promise,
-}
 
 /// It does not fit.
 #[derive(Debug, PartialEq, Eq)]
@@ -142,21 +25,11 @@ pub(crate) struct Full {
     pub(crate) cap_bytes: u64,
 }
 
-/// A place in the order of use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Use {
-    pub(crate) key: Key,
-    /// Zero: none any more.
-    pub(crate) tick: u64,
-    pub(crate) worth: Worth,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Index {
     slots: Slots,
-    /// From tick to slot, for each rank: least recently used first.
-    order: [BTreeMap<u64, u32>; N_RANKS],
+    order: Order,
     /// How many live pins name each digest. Bounded by its holders: it never has more digests than the lists in live `Pin`s.
     pins: HashMap<Digest, usize>,
     /// Entries by kind.
@@ -175,15 +48,11 @@ pub(crate) struct Index {
     superseded: Vec<(Key, Place)>,
 }
 
-fn rank(slot: &Slot) -> usize {
-    2 * usize::from(slot.worth.to_byte()) + usize::from(slot.charge_bytes() >= LARGE_BYTES)
-}
-
 impl Index {
     pub(crate) fn new(cap_bytes: u64, max_entries: usize) -> Self {
         Self {
             slots: Slots::default(),
-            order: std::array::from_fn(|_| BTreeMap::new()),
+            order: Order::default(),
             pins: HashMap::new(),
             counts: [0; 4],
             cap_bytes,
@@ -234,17 +103,10 @@ impl Index {
 
     /// At most `n_most` of that kind that were used before `tick`, the latest first, and the tick to go on from.
     pub(crate) fn used_before(&self, tick: u64, kind: Kind, n_most: usize) -> (Vec<Digest>, u64) {
-        let of_kind = |(tick, at): (&u64, &u32)| {
-            let key = self.slots.get(*at)?.key();
-            (key.kind == kind).then_some((*tick, key.digest))
-        };
+        let of_kind = |at| self.slots.get(at).map(Slot::key).filter(|key| key.kind == kind).map(|key| key.digest);
         // Records are nowhere else, and there may be millions of inputs.
-        let ranks = if kind == Kind::Blob { 0..N_RANKS } else { RECORD_RANKS };
-        let orders = self.order.get(ranks).unwrap_or_default();
-        let each = orders.iter().flat_map(|order| order.range(..tick).rev().filter_map(of_kind).take(n_most));
-        let mut used: Vec<(u64, Digest)> = each.collect();
-        used.sort_unstable_by_key(|(tick, _)| std::cmp::Reverse(*tick));
-        used.truncate(n_most);
+        let among = if kind == Kind::Blob { Among::All } else { Among::Records };
+        let used = self.order.before(tick, among, n_most, of_kind);
         let next = if used.len() < n_most { 0 } else { used.last().map_or(0, |(tick, _)| *tick) };
         (used.into_iter().map(|(_, digest)| digest).collect(), next)
     }
@@ -286,10 +148,10 @@ impl Index {
 
     fn reorder(&mut self, at: u32, tick: u64, worth: Worth) {
         let Some(slot) = self.slots.get_mut(at) else { return };
-        self.order[rank(slot)].remove(&slot.tick);
+        self.order.remove(slot);
         slot.tick = tick;
         slot.worth = slot.worth.max(worth);
-        self.order[rank(slot)].insert(tick, at);
+        self.order.insert(slot, at);
     }
 
     /// Adds or replaces an entry as the most recently used. Its room is `charge_bytes`; give a reservation back first.
@@ -336,17 +198,10 @@ impl Index {
         }
         slot.tick = self.next_tick;
         self.next_tick += 1;
-        self.place(slot);
-    }
-
-    fn place(&mut self, slot: Slot) -> u32 {
         self.used_bytes = self.used_bytes.saturating_add(slot.total_bytes());
-        self.counts[slot.key().kind as usize] += 1;
-        let at = self.slots.insert(slot);
-        if slot.tick > 0 {
-            self.order[rank(&slot)].insert(slot.tick, at);
-        }
-        at
+        self.counts[key.kind as usize] += 1;
+        let (at, _) = self.slots.put(slot);
+        self.order.insert(&slot, at);
     }
 
     /// Notes what is known of the blob's executable inode. Nothing happens if the blob is gone.
@@ -390,11 +245,16 @@ impl Index {
     fn take(&mut self, key: &Key) -> Option<Slot> {
         let at = self.slots.find(key)?;
         let slot = self.slots.remove(at)?;
-        self.dead.extend(slot.place());
-        self.order[rank(&slot)].remove(&slot.tick);
-        self.counts[key.kind as usize] -= 1;
-        self.used_bytes = self.used_bytes.saturating_sub(slot.total_bytes());
+        self.forget(&slot);
         Some(slot)
+    }
+
+    /// One that has no slot any more.
+    fn forget(&mut self, slot: &Slot) {
+        self.dead.extend(slot.place());
+        self.order.remove(slot);
+        self.counts[slot.kind() as usize] -= 1;
+        self.used_bytes = self.used_bytes.saturating_sub(slot.total_bytes());
     }
 
     /// Promises `bytes` to a writer. Returns the entries that had to go, already forgotten here; the caller deletes their files.
@@ -437,21 +297,8 @@ impl Index {
     }
 
     /// All entries, first those that were not used for longest, by their weights.
-    fn least_wanted(&self) -> impl Iterator<Item = &Slot> {
-        let now = self.next_tick;
-        let mut ranks = self.order.each_ref().map(|order| order.iter().peekable());
-        std::iter::from_fn(move || {
-            let mut oldest = None;
-            for (at, rank) in ranks.iter_mut().enumerate() {
-                if let Some((tick, _)) = rank.peek() {
-                    // Weights have few factors: a multiple of all keeps the order exact.
-                    let age = (now - **tick).saturating_mul(24) / WEIGHTS[at];
-                    oldest = oldest.max(Some((age, at)));
-                }
-            }
-            let (_, slot) = ranks[oldest?.1].next()?;
-            self.slots.get(*slot)
-        })
+    pub(crate) fn least_wanted(&self) -> impl Iterator<Item = &Slot> {
+        self.order.least_wanted(self.next_tick).filter_map(|at| self.slots.get(at))
     }
 
     /// The least wanted without which no more than `bytes` are taken, or all that may go.
@@ -510,34 +357,45 @@ impl Index {
 
     /// At most `n_most` entries by order of use, beginning at `tick`.
     pub(crate) fn used_from(&self, tick: u64, n_most: usize) -> Vec<Use> {
-        let each = self.order.iter().flat_map(|order| order.range(tick..).take(n_most));
-        let mut used: Vec<(u64, u32)> = each.map(|(tick, at)| (*tick, *at)).collect();
-        used.sort_unstable();
-        used.truncate(n_most);
-        let found = used.into_iter().filter_map(|(tick, at)| self.slots.get(at).map(|slot| (tick, slot)));
+        let found = self
+            .order
+            .from(tick, n_most)
+            .into_iter()
+            .filter_map(|(tick, at)| self.slots.get(at).map(|slot| (tick, slot)));
         found.map(|(tick, slot)| Use { key: slot.key(), tick, worth: slot.worth }).collect()
     }
 }
 
 /// While a store is opened.
 impl Index {
-    /// Enters what was found, unchecked, at no place in the order yet. An earlier one of the same name gives way; its place is dead, and
-    /// true is returned if it had a file of its own.
-    pub(crate) fn found(&mut self, key: Key, charge_bytes: u64, place: Option<Place>) -> bool {
-        let room = place.map_or(Room::File { charge_bytes }, Room::Pack);
-        let had_file = self.take(&key).is_some_and(|old| old.place().is_none());
-        let mut slot = Slot::new(&key, room);
-        slot.promise = Promise::Perhaps;
-        self.place(slot);
-        had_file
+    /// Makes room for so many more at once: to grow again and again costs as much as to enter them.
+    pub(crate) fn expect(&mut self, n_more: usize) {
+        self.slots.reserve(n_more.min(self.max_entries.saturating_sub(self.slots.len())));
     }
 
-    /// What the journal says of an entry, if that is here.
-    pub(crate) fn remember(&mut self, used: &Use) {
-        if let Some(slot) = self.slot_mut(&used.key) {
-            slot.tick = used.tick;
-            slot.worth = slot.worth.max(used.worth);
+    /// Enters what was found, unchecked, at no place in the order yet. An earlier one of the same name gives way; its place is dead.
+    /// Where that was.
+    pub(crate) fn found(&mut self, key: Key, charge_bytes: u64, place: Option<Place>) -> Option<Room> {
+        let mut slot = Slot::new(&key, place.map_or(Room::File { charge_bytes }, Room::Pack));
+        slot.promise = Promise::Perhaps;
+        let (_, old) = self.slots.put(slot);
+        self.used_bytes = self.used_bytes.saturating_add(slot.total_bytes());
+        self.counts[key.kind as usize] += 1;
+        if let Some(old) = &old {
+            self.forget(old);
         }
+        old.map(|old| old.room)
+    }
+
+    /// What the journal says of an entry, if that is here. It is looked for in the slot `at` first, since most entries are used in the order in
+    /// which they came, and to look a million of them up takes longer than to read them. Which slot to try next.
+    pub(crate) fn remember(&mut self, used: &Use, at: u32) -> u32 {
+        let is_it = |slot: &Slot| slot.room != Room::Free && slot.key() == used.key;
+        let found = if self.slots.get(at).is_some_and(is_it) { Some(at) } else { self.slots.find(&used.key) };
+        let Some((at, slot)) = found.and_then(|at| Some((at, self.slots.get_mut(at)?))) else { return at };
+        slot.tick = used.tick;
+        slot.worth = slot.worth.max(used.worth);
+        at.saturating_add(1)
     }
 
     /// Entries of which the journal said nothing.
@@ -564,16 +422,7 @@ impl Index {
             }
         }
         known.retain(|(tick, _)| *tick > 0);
-        let ranked = |wanted: usize| {
-            let slots = &self.slots;
-            known
-                .iter()
-                .copied()
-                .filter(move |(_, at)| slots.get(*at).is_some_and(|slot| rank(slot) == wanted))
-                .collect()
-        };
-        // From sorted ones: such a tree is dense.
-        self.order = std::array::from_fn(ranked);
+        self.order = Order::of(known.into_iter().filter_map(|(_, at)| Some((self.slots.get(at)?, at))));
         self.next_tick = last.saturating_add(1);
         self.journal_tick = self.next_tick;
     }
@@ -581,150 +430,5 @@ impl Index {
     /// Puts one that was not remembered behind all others.
     pub(crate) fn append(&mut self, key: &Key) {
         self.touch(key);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(name: u8) -> Key {
-        Key::blob(Digest::of(&[name]))
-    }
-
-    fn filled(n: u8) -> Index {
-        let mut index = Index::new(1000, 100);
-        for name in 0..n {
-            index.insert(key(name), 100, true);
-        }
-        index
-    }
-
-    #[test]
-    fn least_recently_used_goes_first_and_in_batches() {
-        let mut index = filled(10);
-        index.touch(&key(0));
-        assert_eq!(index.reserve(100), Ok(vec![key(1), key(2)]));
-        assert_eq!(index.used_bytes(), 800);
-        assert_eq!(index.reserve(100), Ok(vec![]), "the batch made room for the next one too");
-    }
-
-    #[test]
-    fn pinned_stays_and_too_much_is_refused_without_loss() {
-        let mut index = filled(10);
-        index.pin(&[key(0).digest, key(1).digest, key(0).digest]);
-        index.unpin(&[key(0).digest]);
-        assert_eq!(index.reserve(900), Err(Full { needed_bytes: 900, cap_bytes: 1000 }));
-        assert_eq!(index.used_bytes(), 1000, "a refusal evicts nothing");
-        assert_eq!(index.reserve(800).map(|victims| victims.len()), Ok(8));
-        assert!(index.contains(&key(0)) && index.contains(&key(1)));
-    }
-
-    #[test]
-    fn reservations_count() {
-        let mut index = filled(0);
-        assert_eq!(index.reserve(600), Ok(vec![]));
-        assert!(index.reserve(600).is_err());
-        index.release(600);
-        assert_eq!(index.reserve(1000), Ok(vec![]));
-        assert!(index.reserve(u64::MAX).is_err());
-    }
-
-    #[test]
-    fn twins_count_and_survive_replacement() {
-        let mut index = filled(1);
-        index.set_twin(&key(0), Twin::Present { verified: true });
-        assert_eq!(index.used_bytes(), 200);
-        index.insert(key(0), 100, true);
-        assert_eq!(index.used_bytes(), 200);
-        index.remove(&key(0));
-        assert_eq!(index.used_bytes(), 0);
-    }
-
-    #[test]
-    fn the_number_of_entries_is_bounded() {
-        let mut index = Index::new(u64::MAX, 100);
-        for name in 0..200 {
-            assert!(index.reserve(1).is_ok());
-            index.release(1);
-            index.insert(key(name), 1, true);
-        }
-        assert!(index.count(Kind::Blob) <= 100);
-        assert!(index.contains(&key(199)));
-    }
-
-    #[test]
-    fn the_journal_gets_each_change_once() {
-        let mut index = filled(2);
-        assert_eq!(index.take_recent().len(), 2);
-        assert_eq!(index.n_unflushed(), 0);
-        index.touch(&key(0));
-        index.remove(&key(1));
-        let recent = index.take_recent();
-        assert_eq!(recent, [Use { key: key(0), tick: 3, worth: Worth::Input }]);
-    }
-
-    #[test]
-    fn what_is_worth_more_may_be_older() {
-        let mut index = Index::new(10_000_000, 1000);
-        let large = |name: u8| Key::blob(Digest { size_bytes: LARGE_BYTES, ..Digest::of(&[name]) });
-        // Ages 80 to 1 at the end, the first being the oldest.
-        for name in 0..80 {
-            index.insert(key(name), 100, true);
-        }
-        for (name, worth) in [(0, Worth::Toolchain), (1, Worth::Output), (2, Worth::Input)] {
-            index.raise(&key(name), worth);
-        }
-        index.insert(large(100), LARGE_BYTES, true);
-        for name in 200..=239 {
-            index.insert(key(name), 100, true);
-        }
-        let order: Vec<Key> = index.least_wanted().map(Slot::key).collect();
-        let at = |key: Key| order.iter().position(|other| *other == key).unwrap();
-        assert_eq!(order[0], key(2), "the oldest of what is worth least");
-        assert!(at(large(100)) < at(key(79)), "large and a little younger");
-        assert!(at(key(1)) > at(key(70)), "a third of its age counts");
-        assert!(at(key(0)) > at(key(1)));
-        assert!(at(key(239)) > at(key(0)), "old enough, everything goes");
-        assert_eq!(order.len(), 121);
-    }
-
-    #[test]
-    fn records_are_walked_over_all_pages() {
-        let mut index = Index::new(u64::MAX, 1000);
-        let result = |name: u8| Key { kind: Kind::Result, digest: Digest::of(&[name]) };
-        for name in 0..50 {
-            index.insert(key(name), 100, true);
-            index.insert(result(name), if name % 3 == 0 { LARGE_BYTES } else { 100 }, true);
-        }
-        let (mut tick, mut seen) = (u64::MAX, Vec::new());
-        while tick > 0 {
-            let (digests, next) = index.used_before(tick, Kind::Result, 7);
-            seen.extend(digests);
-            tick = next;
-        }
-        let wanted: Vec<Digest> = (0..50).rev().map(|name| result(name).digest).collect();
-        assert_eq!(seen, wanted);
-    }
-
-    #[test]
-    fn what_was_remembered_comes_back_in_order() {
-        let mut index = Index::new(u64::MAX, 1000);
-        for name in 0..5 {
-            index.found(key(name), 100, None);
-        }
-        for (name, tick) in [(0, 7), (1, 3), (2, 3), (3, 9), (9, 4), (0, 8)] {
-            index.remember(&Use { key: key(name), tick, worth: Worth::Output });
-        }
-        index.arrange();
-        let unknown: Vec<Key> = index.not_remembered().into_iter().map(|(key, _)| key).collect();
-        assert_eq!(unknown.len(), 2, "4 was not, and of 1 and 2 one is not believed");
-        for key in &unknown {
-            index.append(key);
-        }
-        let uses = index.used_from(0, 100);
-        assert_eq!(uses.iter().map(|used| used.tick).collect::<Vec<_>>(), [3, 8, 9, 10, 11]);
-        assert_eq!((uses[1].key, uses[1].worth, uses[2].key), (key(0), Worth::Output, key(3)));
-        assert_eq!((index.n_unflushed(), index.len(), index.used_bytes()), (2, 5, 500));
     }
 }

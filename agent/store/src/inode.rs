@@ -19,6 +19,8 @@ use crate::error::is_one_of;
 /// Modification time of every file, in seconds since 1970: the first second of 2000. (Zero confuses programs that take it for
 /// "unknown", and archivers can't write years before 1980.)
 pub(crate) const FIXED_MTIME_SECONDS: i64 = 946_684_800;
+/// What is wrong with bytes that are not those of the digest.
+pub(crate) const OTHER_CONTENT: &str = "content is not what it is named";
 const FIXED_MTIME: Duration = Duration::from_secs(946_684_800);
 
 /// Why a file is not usable.
@@ -97,9 +99,17 @@ pub(crate) fn check_content(mut file: &File, expected: &Digest) -> Result<(), De
     let inode = Some(file.metadata().map_err(Defect::Io)?.ino());
     match digest(file) {
         Ok(found) if found == *expected => file.rewind().map_err(Defect::Io),
-        Ok(_) => Err(Defect::Bad { reason: "content is not what it is named", inode }),
-        Err(error) if is_one_of(&error, &[Errno::EIO]) => Err(Defect::Bad { reason: "the disk can't read it", inode }),
-        Err(error) => Err(Defect::Io(error)),
+        Ok(_) => Err(Defect::Bad { reason: OTHER_CONTENT, inode }),
+        Err(error) => Err(why_not_read(error, inode)),
+    }
+}
+
+/// What it says of a file that reading it has failed.
+pub(crate) fn why_not_read(error: io::Error, inode: Option<u64>) -> Defect {
+    if is_one_of(&error, &[Errno::EIO]) {
+        Defect::Bad { reason: "the disk can't read it", inode }
+    } else {
+        Defect::Io(error)
     }
 }
 

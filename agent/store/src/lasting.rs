@@ -14,8 +14,8 @@ use std::sync::{MutexGuard, PoisonError};
 use buildbee_proto::digest::Digest;
 use nix::errno::Errno;
 
+use crate::entry::{Key, Kind, Promise};
 use crate::error::{PutError, is_one_of};
-use crate::index::{Key, Kind, Promise};
 use crate::packs::Place;
 use crate::store::{Durability, Inner, Store};
 
@@ -207,7 +207,7 @@ impl Inner {
 
     /// Makes a file last that is about to take the place of one that was promised to. True if it does that.
     pub(crate) fn sync_before_replacing(&self, key: &Key, new: &Path) -> io::Result<bool> {
-        let is_promised = |entry: crate::index::Entry| entry.promise != Promise::None && entry.place.is_none();
+        let is_promised = |entry: crate::entry::Entry| entry.promise != Promise::None && entry.place.is_none();
         if self.durability() != Durability::Asked || !self.index().get(key).is_some_and(is_promised) {
             return Ok(false);
         }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use buildbee_proto::digest::Digest;
 use nix::libc::O_NOFOLLOW;
 
+use crate::entry::{Key, Kind};
 use crate::error::OpenError;
-use crate::index::{Key, Kind};
 use crate::lasting::{sync_all, sync_folder};
 
 /// Version of everything that this crate writes. Newest first:

@@ -26,6 +26,7 @@ mod blobs;
 mod chunk_lists;
 mod collect;
 mod copy;
+mod entry;
 mod error;
 #[cfg(test)]
 mod fault;
@@ -34,6 +35,7 @@ mod inode;
 mod lasting;
 mod layout;
 mod lock;
+mod order;
 mod packed;
 mod packs;
 mod partial;
@@ -55,6 +57,8 @@ mod full_disk_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod index_tests;
+#[cfg(test)]
 mod many_tests;
 #[cfg(test)]
 mod model_tests;
@@ -67,8 +71,8 @@ mod store_tests;
 
 pub use chunk_lists::ChunkLists;
 pub use collect::Collected;
+pub use entry::Worth;
 pub use error::{LinkError, OpenError, PutError, ReadError};
-pub use index::Worth;
 pub use inode::sealed_time;
 pub use partial::Partial;
 pub use pins::Pin;

@@ -203,7 +203,8 @@ proptest! {
     /// The order in which the pure index evicts is that of a plain list.
     #[test]
     fn index_evicts_like_a_list(uses in prop::collection::vec((0u8..20, any::<bool>()), 1..200)) {
-        use crate::index::{Index, Key};
+        use crate::entry::Key;
+        use crate::index::Index;
         let mut index = Index::new(1000, 1000);
         let mut list: Vec<Key> = Vec::new();
         let names: HashMap<u8, Key> = (0..20).map(|name| (name, Key::blob(Digest::of(&[name])))).collect();

@@ -9,8 +9,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use buildbee_proto::digest::Digest;
 use nix::errno::Errno;
 
+use crate::entry::{Key, Kind};
 use crate::error::{LinkError, PutError, ReadError, is_one_of};
-use crate::index::{Key, Kind};
 use crate::inode::Defect;
 use crate::packs::{self, Packs, Place};
 use crate::records;

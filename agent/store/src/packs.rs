@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -21,8 +22,8 @@ use buildbee_proto::digest::{Digest, DigestFunction};
 use nix::errno::Errno;
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
+use crate::entry::{Key, Kind};
 use crate::error::is_one_of;
-use crate::index::{Key, Kind};
 use crate::lasting::{sync_data, sync_folder};
 use crate::layout::{Layout, remove_any};
 use crate::store::Durability;
@@ -31,6 +32,8 @@ use crate::store::Durability;
 const HEAD_BYTES: usize = 64;
 /// Of it, what the checksum covers begins behind the state and ends here.
 const NAMED_BYTES: usize = 52;
+const HEADS: &str = ".heads";
+const BYTES: &str = ".bytes";
 const LIVE: u8 = b'+';
 const DEAD: u8 = b'-';
 /// A pack has at most this size, and this share of the store's.
@@ -107,6 +110,17 @@ pub(crate) struct Packed {
     pub(crate) place: Place,
 }
 
+/// The packs of a folder.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    /// By number, how many of the two files there are.
+    by_number: BTreeMap<u32, u8>,
+    /// Heads that they have by their lengths.
+    pub(crate) n_heads: u64,
+    /// What was no pack, and is gone.
+    n_damaged: usize,
+}
+
 /// What was wrong with packs at the start.
 #[derive(Debug, Default)]
 pub(crate) struct Scanned {
@@ -173,23 +187,30 @@ impl Packs {
         })
     }
 
-    /// Reads what the packs say that they hold, and hands it to `found`: lowest pack first, in the order in which it was put. All of it
-    /// counts as living.
-    pub(crate) fn scan(&mut self, found: &mut dyn FnMut(Packed)) -> io::Result<Scanned> {
-        let mut scanned = Scanned::default();
-        let mut numbers = BTreeMap::new();
+    /// Which packs there are. What is none is removed.
+    pub(crate) fn list(&self) -> io::Result<Listed> {
+        let mut listed = Listed::default();
         for entry in fs::read_dir(&self.dir)? {
             let entry = entry?;
-            let name = entry.file_name();
-            let is_file = || entry.metadata().is_ok_and(|metadata| metadata.is_file());
-            if let Some(number) = name.to_str().and_then(number_of).filter(|_| is_file()) {
-                *numbers.entry(number).or_insert(0) += 1;
+            let (name, metadata) = (entry.file_name(), entry.metadata());
+            let number = name.to_str().and_then(number_of);
+            if let Some((number, metadata)) = number.zip(metadata.ok().filter(fs::Metadata::is_file)) {
+                *listed.by_number.entry(number).or_insert(0) += 1;
+                let is_heads = name.as_bytes().ends_with(HEADS.as_bytes());
+                listed.n_heads += if is_heads { metadata.len() / HEAD_BYTES as u64 } else { 0 };
             } else {
                 remove_any(&entry.path())?;
-                scanned.n_damaged += 1;
+                listed.n_damaged += 1;
             }
         }
-        for (number, n_files) in numbers {
+        Ok(listed)
+    }
+
+    /// Reads what the packs say that they hold, and hands it to `found`: lowest pack first, in the order in which it was put. All of it
+    /// counts as living.
+    pub(crate) fn scan(&mut self, listed: Listed, found: &mut dyn FnMut(Packed)) -> io::Result<Scanned> {
+        let mut scanned = Scanned { n_damaged: listed.n_damaged, n_torn: 0 };
+        for (number, n_files) in listed.by_number {
             self.next = number + 1;
             let read =
                 if n_files == 2 { self.scan_one(number, &mut scanned, found) } else { Err(Errno::ENOENT.into()) };
@@ -499,16 +520,16 @@ fn read_heads(mut file: &File) -> io::Result<Vec<u8>> {
 }
 
 fn heads_path(dir: &Path, number: u32) -> PathBuf {
-    dir.join(format!("{number}.heads"))
+    dir.join(format!("{number}{HEADS}"))
 }
 
 fn bytes_path(dir: &Path, number: u32) -> PathBuf {
-    dir.join(format!("{number}.bytes"))
+    dir.join(format!("{number}{BYTES}"))
 }
 
 /// The number of the pack that a file of this name belongs to.
 fn number_of(name: &str) -> Option<u32> {
-    let digits = name.strip_suffix(".heads").or_else(|| name.strip_suffix(".bytes"))?;
+    let digits = name.strip_suffix(HEADS).or_else(|| name.strip_suffix(BYTES))?;
     digits.parse::<u32>().ok().filter(|number| number.to_string() == digits && *number < u32::MAX)
 }
 

@@ -5,13 +5,16 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use buildbee_proto::chunk::{self, ChunkSet, Chunks};
+use buildbee_proto::chunk::{self, ChunkSet, Chunks, is_chunked};
 use buildbee_proto::digest::Digest;
 
+use crate::blobs::Check;
+use crate::entry::Key;
 use crate::error::{PutError, ReadError};
+use crate::inode::{Defect, OTHER_CONTENT, why_not_read};
 use crate::layout::Family;
 use crate::store::{Reservation, Store};
 use crate::temporary::Temporary;
@@ -40,10 +43,23 @@ impl Store {
         Ok(Partial { store: self.clone(), chunks, file, state: Mutex::new(state) })
     }
 
-    /// What its chunks are, if the blob is here and large: reads all of it. `None` also where it was found bad.
+    /// What its chunks are, if the blob is here and large: reads all of it, once, which is the check of its content, too. `None` also where it
+    /// was found bad.
     pub fn chunks(&self, blob: &Digest) -> Result<Option<Chunks>, ReadError> {
-        let Some(file) = self.open_blob(blob)? else { return Ok(None) };
-        Chunks::read(*blob, |at, chunk| file.read_exact_at(chunk, at)).map_err(|error| unreadable(self, blob, error))
+        if !is_chunked(blob) {
+            return Ok(None);
+        }
+        self.settle(Family::Blobs, blob, self.read_chunks(blob))
+    }
+
+    fn read_chunks(&self, blob: &Digest) -> Result<Option<Chunks>, Defect> {
+        let Some(file) = self.inspect(Family::Blobs, blob, Check::Elsewhere)? else { return Ok(None) };
+        let inode = Some(file.metadata().map_err(Defect::Io)?.ino());
+        let read = Chunks::read(*blob, |at, chunk| file.read_exact_at(chunk, at));
+        let chunks = read.map_err(|error| why_not_read(error, inode))?;
+        let chunks = chunks.ok_or(Defect::Bad { reason: OTHER_CONTENT, inode })?;
+        self.inner.index().set_verified(&Key::blob(*blob));
+        Ok(Some(chunks))
     }
 
     /// One chunk of a blob that is here and large, into `chunk`, whatever was there. Whether there is one.
@@ -173,6 +189,31 @@ mod tests {
         assert!(!store.read_chunk(&blob, 5, &mut chunk).unwrap());
         assert!(partial.read(1, &mut chunk).unwrap() && chunk == pieces[1]);
         assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn to_read_the_chunks_is_to_check_the_blob() {
+        let (dir, store) = store();
+        let (content, chunks) = large();
+        let blob = store.put_bytes(&content).unwrap();
+        let reopened = |store: Store| {
+            drop(store);
+            Store::open(dir.path(), &Options { max_bytes: 64 << 20, durability: Durability::Lazy }).unwrap().0
+        };
+        let is_checked = |store: &Store| store.inner.index().get(&Key::blob(blob)).is_some_and(|entry| entry.verified);
+        let store = reopened(store);
+        assert!(!is_checked(&store));
+        assert_eq!(store.chunks(&blob).unwrap(), Some(chunks));
+        assert!(is_checked(&store));
+        assert_eq!(store.chunks(&Digest::of(b"small")).unwrap(), None);
+        // As a disk does it: neither size nor time shows it.
+        let store = reopened(store);
+        let path = store.inner.layout.file(Family::Blobs, &blob);
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+        File::options().write(true).open(&path).unwrap().write_all_at(&[!content[77]], 77).unwrap();
+        crate::inode::seal(&File::open(&path).unwrap(), 0o444).unwrap();
+        assert_eq!(store.chunks(&blob).unwrap(), None);
+        assert!(!store.contains(&blob) && store.usage().n_bad == 1);
     }
 
     #[test]

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 use buildbee_proto::digest::{Digest, DigestFunction};
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 
-use crate::index::{Key, Kind, MAX_ENTRIES, Use, Worth};
+use crate::entry::{Key, Kind, Use, Worth};
+use crate::index::MAX_ENTRIES;
 use crate::layout::remove_any;
 
 const HEADER: &[u8] = b"buildbee-recency 1\n";

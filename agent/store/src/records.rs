@@ -11,8 +11,8 @@ use buildbee_proto::limits::MAX_RESULT_BYTES;
 use buildbee_proto::manifest::Manifest;
 use buildbee_proto::outcome::SignedResult;
 
+use crate::entry::{Key, Kind, Worth};
 use crate::error::{PutError, ReadError};
-use crate::index::{Key, Kind, Worth};
 use crate::inode::{self, Defect};
 use crate::layout::{Family, charge_bytes};
 use crate::store::Store;

@@ -12,13 +12,15 @@ use std::path::Path;
 
 use buildbee_proto::digest::{Digest, DigestFunction};
 
+use crate::entry::{Key, Kind, Twin};
 use crate::error::OpenError;
-use crate::index::{Index, Key, Kind, Twin};
+use crate::index::Index;
 use crate::inode;
 use crate::layout::{Family, Layout, charge_bytes, ensure_folder, remove_any, shard_name};
 use crate::packed::check;
 use crate::packs::{self, Packed, Packs, Place};
 use crate::recency::{ROW_BYTES, Recency};
+use crate::slots::Room;
 
 /// Files that a store has at least, by its journal, when their looks are not worth the time that it takes to see them all.
 const N_MANY: u64 = 200_000;
@@ -54,6 +56,7 @@ pub(crate) fn recover(layout: &Layout, index: &mut Index, packs: &mut Packs) -> 
         remove_found(&entry.map_err(|error| failed(&tmp, error))?);
         recovery.n_temporary += 1;
     }
+    index.expect(usize::try_from(n_noted(layout)).unwrap_or(usize::MAX));
     let glance = if is_intact(layout) { Glance::AtNames } else { Glance::AtAll };
     for family in [Family::Blobs, Family::Results, Family::Manifests, Family::Hints] {
         let glance = if family == Family::Blobs { glance } else { Glance::AtAll };
@@ -62,7 +65,8 @@ pub(crate) fn recover(layout: &Layout, index: &mut Index, packs: &mut Packs) -> 
         })?;
     }
     take_packed(layout, index, packs, &mut recovery).map_err(|error| failed(&layout.packs(), error))?;
-    let (journal, damaged) = Recency::open(&layout.recency(), &mut |used| index.remember(used));
+    let mut at = 0;
+    let (journal, damaged) = Recency::open(&layout.recency(), &mut |used| at = index.remember(used, at));
     recovery.order_rebuilt = damaged;
     index.arrange();
     recovery.n_dropped += append_unknown(layout, index, packs)?;
@@ -88,13 +92,12 @@ pub(crate) fn recover(layout: &Layout, index: &mut Index, packs: &mut Packs) -> 
 /// Adds what is in packs, in place of files of the same name: those are older, or have the same content.
 fn take_packed(layout: &Layout, index: &mut Index, packs: &mut Packs, recovery: &mut Recovery) -> io::Result<()> {
     let mut earlier: HashMap<Key, Vec<Place>> = HashMap::new();
-    let scanned = packs.scan(&mut |Packed { key, place }| {
-        if let Some(before) = index.get(&key).and_then(|entry| entry.place) {
-            earlier.entry(key).or_default().push(before);
-        }
-        if index.found(key, 0, Some(place)) {
-            remove_logged(&layout.entry(&key));
-        }
+    let listed = packs.list()?;
+    index.expect(usize::try_from(listed.n_heads).unwrap_or(usize::MAX));
+    let scanned = packs.scan(listed, &mut |Packed { key, place }| match index.found(key, 0, Some(place)) {
+        Some(Room::Pack(before)) => earlier.entry(key).or_default().push(before),
+        Some(Room::File { .. }) => remove_logged(&layout.entry(&key)),
+        Some(Room::Free) | None => {}
     })?;
     recovery.n_temporary += scanned.n_torn;
     recovery.n_dropped += scanned.n_damaged;
@@ -131,8 +134,12 @@ enum Glance {
 fn is_intact(layout: &Layout) -> bool {
     let opened = fs::read_to_string(layout.opened()).unwrap_or_default();
     let lasted = opened.trim_end() == CLOSED || (!opened.trim().is_empty() && opened.trim_end() == boot().trim_end());
-    let n_rows = fs::metadata(layout.recency()).map_or(0, |found| found.len() / ROW_BYTES as u64);
-    lasted && n_rows >= N_MANY
+    lasted && n_noted(layout) >= N_MANY
+}
+
+/// Rows of the journal: at least as many entries as there were, or nearly so.
+fn n_noted(layout: &Layout) -> u64 {
+    fs::metadata(layout.recency()).map_or(0, |found| found.len() / ROW_BYTES as u64)
 }
 
 fn boot() -> String {
@@ -219,9 +226,9 @@ fn look(
     glance: Glance,
 ) -> io::Result<Result<(Key, u64), &'static str>> {
     let name = entry.file_name();
-    let digest =
-        name.to_str().and_then(|text| text.parse::<Digest>().ok().filter(|digest| digest.to_string() == *text));
-    let Some(digest) = digest.filter(|digest| *shard == *shard_name(digest)) else {
+    let text = name.to_str().filter(|text| is_written_so(text));
+    let Some(digest) = text.and_then(|text| text.parse::<Digest>().ok()).filter(|digest| *shard == *shard_name(digest))
+    else {
         return Ok(Err("not a name of this store's"));
     };
     let key = Key { kind: family.kind(), digest };
@@ -238,6 +245,12 @@ fn look(
         None => Ok((key, charge_bytes(metadata.len()))),
         Some(reason) => Err(reason),
     })
+}
+
+/// Whether a name that is a digest's is the one that this store would give it: to write it again for comparison takes as long as to read it.
+fn is_written_so(text: &str) -> bool {
+    let size = text.rsplit('-').next().unwrap_or_default();
+    !text.bytes().any(|byte| byte.is_ascii_uppercase()) && (size == "0" || !size.starts_with('0'))
 }
 
 fn blemish(metadata: &Metadata, family: Family, key: &Key) -> Option<&'static str> {
@@ -258,5 +271,25 @@ fn remove_found(entry: &DirEntry) {
 fn remove_logged(path: &Path) {
     if let Err(error) = remove_any(path) {
         tracing::warn!(path = %path.display(), %error, "a bad file can't be removed");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_has_one_name() {
+        for size_bytes in [0, 1, 10, u64::MAX] {
+            for function in [DigestFunction::Blake3, DigestFunction::Sha256] {
+                let digest = Digest { function, hash: [0xab; 32], size_bytes };
+                let text = digest.to_string();
+                let (hash, size) = text.split_once('-').unwrap();
+                let others = [text.to_uppercase(), format!("{hash}-0{size}"), hash.to_uppercase() + "-" + size];
+                for name in others.iter().chain([&text]).filter(|name| name.parse::<Digest>() == Ok(digest)) {
+                    assert_eq!(is_written_so(name), *name == text, "{name}");
+                }
+            }
+        }
     }
 }

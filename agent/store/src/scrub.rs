@@ -4,7 +4,7 @@
 use buildbee_proto::digest::Digest;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-use crate::index::{Key, Kind};
+use crate::entry::{Key, Kind};
 use crate::inode;
 use crate::layout::{BLOCK_BYTES, Family};
 use crate::store::Store;

@@ -4,8 +4,9 @@ use std::hash::{BuildHasher, RandomState};
 
 use buildbee_proto::digest::{Digest, DigestFunction};
 use hashbrown::HashTable;
+use hashbrown::hash_table;
 
-use crate::index::{Key, Kind, Promise, Twin, Worth};
+use crate::entry::{Key, Kind, Promise, Twin, Worth};
 use crate::packs::Place;
 
 /// Where an entry is.
@@ -58,6 +59,10 @@ impl Slot {
     pub(crate) fn key(&self) -> Key {
         let digest = Digest { function: self.function, hash: self.hash, size_bytes: self.size_bytes };
         Key { kind: self.kind, digest }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Room that one inode of it takes, or what is counted for its part of a pack.
@@ -113,22 +118,42 @@ impl Slots {
         self.all.get_mut(at as usize)
     }
 
-    /// Adds an entry that is not there.
-    pub(crate) fn insert(&mut self, slot: Slot) -> u32 {
-        let hash = self.hasher.hash_one(slot.key());
-        let at = if let Some(at) = self.free.pop()
-            && let Some(free) = self.all.get_mut(at as usize)
-        {
-            *free = slot;
-            at
-        } else {
-            self.all.push(slot);
-            // Bounded by `MAX_ENTRIES`.
-            u32::try_from(self.all.len() - 1).unwrap_or(u32::MAX)
-        };
+    /// Makes room for so many more.
+    pub(crate) fn reserve(&mut self, n_more: usize) {
+        self.all.reserve_exact(n_more);
         let (slots, hasher) = (&self.all, &self.hasher);
-        self.table.insert_unique(hash, at, |at| slots.get(*at as usize).map_or(0, |slot| hasher.hash_one(slot.key())));
-        at
+        self.table.reserve(n_more, |at| slots.get(*at as usize).map_or(0, |slot| hasher.hash_one(slot.key())));
+    }
+
+    /// Adds an entry, or puts it in the slot of the one of the same name, which is returned.
+    pub(crate) fn put(&mut self, slot: Slot) -> (u32, Option<Slot>) {
+        let key = slot.key();
+        let (slots, hasher) = (&mut self.all, &self.hasher);
+        let found = self.table.entry(
+            hasher.hash_one(key),
+            |at| slots.get(*at as usize).is_some_and(|other| other.key() == key),
+            |at| slots.get(*at as usize).map_or(0, |other| hasher.hash_one(other.key())),
+        );
+        match found {
+            hash_table::Entry::Occupied(at) => {
+                let at = *at.get();
+                (at, slots.get_mut(at as usize).map(|old| std::mem::replace(old, slot)))
+            }
+            hash_table::Entry::Vacant(room) => {
+                let at = if let Some(at) = self.free.pop()
+                    && let Some(free) = slots.get_mut(at as usize)
+                {
+                    *free = slot;
+                    at
+                } else {
+                    slots.push(slot);
+                    // Bounded by `MAX_ENTRIES`.
+                    u32::try_from(slots.len() - 1).unwrap_or(u32::MAX)
+                };
+                room.insert(at);
+                (at, None)
+            }
+        }
     }
 
     pub(crate) fn remove(&mut self, at: u32) -> Option<Slot> {

@@ -12,8 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use buildbee_proto::digest::{Digest, DigestFunction};
 
+use crate::entry::{Key, Kind, Twin, Worth};
 use crate::error::{OpenError, PutError};
-use crate::index::{Index, Key, Kind, MAX_ENTRIES, Twin, Worth};
+use crate::index::{Index, MAX_ENTRIES};
 use crate::inode::Defect;
 use crate::lasting::{sync_all, sync_folder};
 use crate::layout::{Family, Layout, remove_any};

@@ -5,7 +5,7 @@ use buildbee_proto::manifest::Manifest;
 use buildbee_proto::outcome::SignedResult;
 
 use crate::blobs::Check;
-use crate::index::{Key, Kind, Twin};
+use crate::entry::{Key, Kind, Twin};
 use crate::inode::Defect;
 use crate::layout::{Family, shard_name};
 use crate::store::{PAGE, Store};

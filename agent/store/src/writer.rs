@@ -9,8 +9,8 @@ use buildbee_proto::digest::Digest;
 use nix::libc::O_NONBLOCK;
 
 use crate::copy;
+use crate::entry::Key;
 use crate::error::PutError;
-use crate::index::Key;
 use crate::inode;
 use crate::layout::{Family, charge_bytes};
 use crate::store::{Reservation, Store, supported};

@@ -42,12 +42,18 @@ struct State {
 }
 
 impl Coordinator {
-    async fn start(farm: &mut Farm) -> Self {
+    pub(crate) async fn start(farm: &mut Farm) -> Self {
         let (node, inbound) = farm.node(farm.coordinator.clone(), Role::Coordinator, &["127.0.0.1:0"]).await;
         farm.coordinator_addresses = node.listening();
         let state = Arc::default();
         tokio::spawn(answer(inbound, Arc::clone(&state)));
         Self { node, state }
+    }
+
+    #[cfg(debug_assertions)]
+    /// Tells everybody of this roster from now on.
+    pub(crate) async fn publish(&self, roster: Signed<Roster>) {
+        self.state.lock().await.roster = Some(roster);
     }
 
     async fn last(&self, agent: PeerId) -> Option<AgentState> {

@@ -12,6 +12,8 @@ mod large;
 mod owner;
 mod process;
 mod recorded;
+#[cfg(debug_assertions)]
+mod replication;
 mod results;
 mod running;
 mod speed;

@@ -1,8 +1,13 @@
 //! `buildbee toolchain …` and `buildbee cache gc` on a farm.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
+use buildbee_proto::digest::Digest;
 use buildbee_tests::farm::{Farm, Options};
+use buildbee_tests::network::skipped;
 use buildbee_tests::project::write_c;
 use serde_json::Value;
 
@@ -41,4 +46,62 @@ fn toolchains_are_warmed_listed_verified_and_forgotten() {
     let collected = farm.json(&["cache", "gc", "--size", "0B"]);
     assert!(collected["evicted"].as_u64() > Some(0), "{collected}");
     assert_eq!(farm.json(&["cache", "stats"])["results"], 0);
+}
+
+/// More than what is said about blobs, and less than any compiler's own program.
+const WORDS_BYTES: u64 = 512 << 10;
+const GCC: &str = "/usr/lib/gcc/x86_64-linux-gnu/12";
+
+/// Brings a compiler to the agent; how much the client has sent for it, and the sizes of its files by digest.
+fn warmed(farm: &Farm, compiler: &str) -> (u64, BTreeMap<String, u64>) {
+    let network = farm.network().unwrap();
+    let before = network.sent_bytes("laptop");
+    let warmed = farm.json(&["toolchain", "warm", compiler]);
+    let agents = warmed[0]["agents"].as_object().unwrap_or_else(|| panic!("{warmed}\n{}", farm.logs()));
+    assert!(agents.len() == 1 && agents.values().all(|agent| agent["error"].is_null()), "{warmed}\n{}", farm.logs());
+    let sent = network.sent_bytes("laptop") - before;
+    let shown = farm.json(&["toolchain", "show", compiler]);
+    let files = shown["contents"].as_array().unwrap().iter();
+    let named = files.map(|file| (file["digest"].as_str().unwrap().to_owned(), file["bytes"].as_u64().unwrap()));
+    (sent, named.collect())
+}
+
+/// What nothing can make smaller, other bytes each time.
+fn noise(seed: u8, length: usize) -> Vec<u8> {
+    let hash = |n: usize| Digest::of(&[&[seed][..], &n.to_le_bytes()].concat()).hash;
+    (0..length / 32).flat_map(hash).collect()
+}
+
+#[test]
+fn a_toolchain_like_another_sends_only_what_differs() {
+    if !Path::new(GCC).join("cc1").exists() {
+        return skipped("this is for Debian's gcc 12");
+    }
+    let Some(farm) = Farm::up_in_namespaces(Options { n_agents: 1, ..Options::default() }) else { return };
+    let (sent, gcc) = warmed(&farm, "gcc");
+    assert!(sent > 10 * WORDS_BYTES, "{sent}");
+    let (sent, gxx) = warmed(&farm, "g++");
+    let lacked: u64 = gxx.iter().filter(|(digest, _)| !gcc.contains_key(*digest)).map(|(_, bytes)| bytes).sum();
+    let all: u64 = gxx.values().sum();
+    println!("g++ after gcc: {sent} bytes sent, {lacked} of {all} bytes were not there");
+    assert!(sent < lacked + WORDS_BYTES && lacked + WORDS_BYTES < all / 5, "{sent} {lacked} {all}\n{}", farm.logs());
+
+    // The same compiler elsewhere, with a file of its own that no compile starts.
+    let (bin, parts) = (farm.path("gcc/bin"), farm.path("gcc/lib/gcc/x86_64-linux-gnu/12"));
+    fs::create_dir_all(&bin).unwrap();
+    fs::create_dir_all(parts.parent().unwrap()).unwrap();
+    let copied = std::process::Command::new("cp").args(["-r", GCC]).arg(&parts).status().unwrap();
+    assert!(copied.success());
+    fs::copy("/usr/bin/x86_64-linux-gnu-gcc-12", bin.join("gcc-12")).unwrap();
+    let compiler = bin.join("gcc-12");
+    for seed in [1, 2] {
+        let changed = parts.join("collect2");
+        let content = noise(seed, 1 << 20);
+        fs::write(&changed, &content).unwrap();
+        fs::set_permissions(&changed, fs::Permissions::from_mode(0o755)).unwrap();
+        let (sent, files) = warmed(&farm, compiler.to_str().unwrap());
+        println!("changed in one file of 1 MiB: {sent} bytes sent, {} files", files.len());
+        assert!(files.contains_key(&Digest::of(&content).to_string()), "{files:?}");
+        assert!(((1 << 20)..(1 << 20) + WORDS_BYTES).contains(&sent), "{sent}\n{}", farm.logs());
+    }
 }
