@@ -52,6 +52,29 @@ pub fn scan(source: &[u8]) -> Mentions {
     found
 }
 
+/// Libraries that a source has linked by attribute, `#[link(name = "x")]`, whatever that depends on.
+pub fn linked(source: &[u8]) -> BTreeSet<String> {
+    if memchr::memmem::find(source, b"link(").is_none() {
+        return BTreeSet::new();
+    }
+    let mut names = BTreeSet::new();
+    // Brackets that are open since that of `link`.
+    let mut depth = 0_usize;
+    let mut before: [Token<'_>; 2] = [Token::Sign(b' '); 2];
+    for token in (Lexer { rest: source }) {
+        match token {
+            Token::Sign(b'(') if depth > 0 || before[0] == Token::Word(b"link") => depth += 1,
+            Token::Sign(b')') => depth = depth.saturating_sub(1),
+            Token::Text(text, is_raw) if depth > 0 && before == [Token::Sign(b'='), Token::Word(b"name")] => {
+                names.extend(plain(text, is_raw));
+            }
+            _ => {}
+        }
+        before = [token, before[0]];
+    }
+    names
+}
+
 fn opens(token: Token<'_>) -> bool {
     matches!(token, Token::Sign(b'(' | b'[' | b'{'))
 }
@@ -242,6 +265,19 @@ mod tests {
 
     fn variables(source: &str) -> Vec<String> {
         scan(source.as_bytes()).variables.into_iter().collect()
+    }
+
+    #[test]
+    fn attributes_name_libraries() {
+        let text = r#"
+            #[link(name = "z")] extern "C" {}
+            // #[link(name = "no")]
+            #[cfg_attr(all(unix, feature = "x"), link(kind = "static", name = "s"))] extern "C" {}
+            #[serde(name = "no")] fn link(name: &str) {} const X: &str = "link(name = \"no\")";
+        "#;
+        assert_eq!(linked(text.as_bytes()), ["s".to_owned(), "z".to_owned()].into());
+        assert_eq!(linked(b"#[link(name = \"open"), BTreeSet::from(["open".to_owned()]));
+        assert_eq!(linked(b")) link((("), BTreeSet::new());
     }
 
     #[test]

@@ -44,12 +44,14 @@ fn scripts_of_agents(alone: &Client, laptop: &Client, checkout: &mut Checkout) {
     checkout.env.remove("BUILDBEE_BUILD_SCRIPTS");
 }
 
-/// Has a crate of the cargo home export a macro from a file that it names by way of a folder, and the application link a library of the system.
+/// Has a crate of the cargo home export a macro from a file that it names by way of a folder, and the application link libraries of the system: one
+/// that a build script names, one that the source does.
 fn look_around(checkout: &Checkout) {
     let kept = checkout.home.join("kept/kept-1.0.0");
     fs::create_dir_all(kept.join("data")).unwrap();
     fs::write(kept.join("data/made.rs"), "#[macro_export] macro_rules! given { () => { 1 } }\n").unwrap();
-    let text = "include!(\"../data/made.rs\");\npub fn word() -> &'static str { \"kept\" }\n";
+    let text = "include!(\"../data/made.rs\");\n#[link(name = \"anl\")]\nextern \"C\" {}\n\
+                pub fn word() -> &'static str { \"kept\" }\n";
     fs::write(kept.join("src/lib.rs"), text).unwrap();
     let script = fs::read_to_string(checkout.folder.join("native/build.rs")).unwrap();
     let main = "fn main() {\n    println!(\"cargo:rustc-link-lib=resolv\");";

@@ -20,12 +20,14 @@ const MAX_BYTES: u64 = 1 << 30;
 pub struct CrateFiles {
     /// Libraries: which others they need.
     pub needs: ByContent<Needs>,
-    /// Dependency files: the sources with absolute paths that they name.
+    /// Dependency files: the sources that they name.
     pub sources: ByContent<Arc<[PathBuf]>>,
     /// Sources: the variables that they name.
     pub variables: ByContent<Arc<BTreeSet<String>>>,
     /// Sources: whether they define macros for others.
     pub macros: ByContent<bool>,
+    /// Sources: the libraries that they link by attribute.
+    pub linked: ByContent<Arc<BTreeSet<String>>>,
     /// Shared libraries: whether they are loaded into the compiler.
     pub have_macros: ByContent<bool>,
     /// Sources: what in them may come out otherwise on another kind of host.

@@ -28,8 +28,9 @@ use crate::inputs::filehash::{FileHashes, FileIdentity, Hashed};
 use crate::inputs::recorded::SettledFolders;
 use crate::inputs::tree::{Conflict, TreeBuilder};
 use crate::rust::dep_info::DepInfo;
-use crate::rust::request::{CrateType, NativeLibrary, SearchPathKind};
+use crate::rust::request::{CrateType, NativeLibrary, RustRequest, SearchPathKind};
 use crate::rust::roots::RootKind;
+use crate::rust::scan;
 use crate::toolchain::rust::library::Folders;
 
 /// Variable with the folder that a build script writes into.
@@ -98,8 +99,14 @@ pub struct Memory<'a> {
 
 /// What an action of `plan` is given, with what is known of it `beyond` its package.
 pub fn gather(plan: &CratePlan, memory: Memory<'_>, beyond: &Beyond) -> Result<Inputs, CrateInputError> {
-    let mut gathering =
-        Gathering { plan, memory, spelling: plan.spelling(), tree: TreeBuilder::default(), read: BTreeMap::new() };
+    let mut gathering = Gathering {
+        plan,
+        memory,
+        spelling: plan.spelling(),
+        tree: TreeBuilder::default(),
+        read: BTreeMap::new(),
+        linked: BTreeSet::new(),
+    };
     gathering.package()?;
     gathering.crates()?;
     gathering.named()?;
@@ -113,6 +120,8 @@ struct Gathering<'a> {
     spelling: Spelling<'a>,
     tree: TreeBuilder,
     read: BTreeMap<PathBuf, Hashed>,
+    /// Libraries that sources link by attribute.
+    linked: BTreeSet<String>,
 }
 
 impl Gathering<'_> {
@@ -135,7 +144,19 @@ impl Gathering<'_> {
             self.tree.directory(&place)?;
         }
         walk.files.push(source);
-        walk.files.iter().try_for_each(|file| self.file(file))
+        walk.files.iter().try_for_each(|file| self.file(file))?;
+        if self.plan.linker.is_some() || has_native(request) {
+            let sources = self.read.iter().filter(|(path, _)| is_source(path));
+            let linked: Vec<_> = sources.map(|(path, hashed)| self.linked_by(path, hashed)).collect();
+            self.linked.extend(linked.into_iter().flatten());
+        }
+        Ok(())
+    }
+
+    /// What a source links by attribute. One that can't be read any more fails elsewhere.
+    fn linked_by(&self, path: &Path, hashed: &Hashed) -> BTreeSet<String> {
+        let linked = self.memory.files.linked.of(path, &hashed.digest, |text| Arc::new(scan::linked(text)));
+        linked.map(Arc::unwrap_or_clone).unwrap_or_default()
     }
 
     fn crates(&mut self) -> Result<(), CrateInputError> {
@@ -181,7 +202,7 @@ impl Gathering<'_> {
         }
         for folder in &folders {
             for stem in &known {
-                self.macros_of(&folder.path, stem)?;
+                self.sources_of(&folder.path, stem)?;
             }
         }
         self.systems_libraries()
@@ -195,7 +216,7 @@ impl Gathering<'_> {
         let mut names: BTreeSet<String> =
             libraries.flat_map(|(_, hashed)| closure::native(self.memory.store, &hashed.digest)).collect();
         names.extend(request.native_libraries.iter().map(NativeLibrary::linker_name));
-        let is_native = |kind| matches!(kind, SearchPathKind::Native | SearchPathKind::All);
+        names.append(&mut self.linked.clone());
         let own = request.search.iter().filter(|search| is_native(search.kind));
         let mut folders: Vec<PathBuf> = own.map(|search| plan.absolute(&search.path)).collect();
         folders.extend(linker.folders.0.iter().cloned());
@@ -208,21 +229,29 @@ impl Gathering<'_> {
         Ok(())
     }
 
-    /// Sources of a crate that define macros for others, where its dependency file tells: to judge a warning, rustc looks at the text of the macro
-    /// that its place comes from. Any of them may be missing here.
-    fn macros_of(&mut self, folder: &Path, stem: &str) -> Result<(), CrateInputError> {
+    /// Sources of a crate that matter for those above it, where its dependency file tells. To judge a warning, rustc looks at the text of the macro
+    /// that its place comes from: those that define macros for others are given. And a linker looks for what they link by attribute. Any of them may
+    /// be missing here.
+    fn sources_of(&mut self, folder: &Path, stem: &str) -> Result<(), CrateInputError> {
         let Some(name) = stem.strip_prefix("lib") else { return Ok(()) };
         let list = folder.join(format!("{name}.d"));
         let Ok(hashed) = self.memory.hashes.hash(&list) else { return Ok(()) };
-        let absolute = |text: &[u8]| {
+        let named = |text: &[u8]| {
             let files = DepInfo::parse(text).unwrap_or_default().files;
-            files.into_iter().filter(|path| path.is_absolute()).collect()
+            files.into_iter().filter(|path| is_source(path)).collect()
         };
-        let Ok(sources) = self.memory.files.sources.of(&list, &hashed.digest, absolute) else { return Ok(()) };
-        for path in sources.iter().filter(|path| path.extension().is_some_and(|suffix| suffix == "rs")) {
-            let Ok(hashed) = self.memory.hashes.hash(path) else { continue };
+        let Ok(sources) = self.memory.files.sources.of(&list, &hashed.digest, named) else { return Ok(()) };
+        let links = self.plan.linker.is_some();
+        for path in sources.iter().filter(|path| links || path.is_absolute()) {
+            // Cargo compiles all members in one folder.
+            let whole = self.plan.absolute(path);
+            let Ok(hashed) = self.memory.hashes.hash(&whole) else { continue };
+            if links {
+                let linked = self.linked_by(&whole, &hashed);
+                self.linked.extend(linked);
+            }
             let exports = |text: &[u8]| memmem::find(text, EXPORTS_MACROS).is_some();
-            if self.memory.files.macros.of(path, &hashed.digest, exports).unwrap_or_default() {
+            if path.is_absolute() && self.memory.files.macros.of(path, &hashed.digest, exports).unwrap_or_default() {
                 self.file(path)?;
             }
         }
@@ -289,14 +318,11 @@ impl Gathering<'_> {
                 let place = self.place(&folder)?;
                 self.tree.directory(&place)?;
             }
-            if matches!(search.kind, SearchPathKind::Native | SearchPathKind::All) {
-                for library in &request.native_libraries {
-                    for path in
-                        names_of(library).into_iter().map(|name| folder.join(name)).filter(|path| path.is_file())
-                    {
-                        self.file(&path)?;
-                    }
-                }
+            if is_native(search.kind) {
+                let named = request.native_libraries.iter().flat_map(names_of);
+                let linked = self.linked.iter().flat_map(|name| files_of(name));
+                let paths: Vec<PathBuf> = named.chain(linked).map(|name| folder.join(name)).collect();
+                paths.iter().filter(|path| path.is_file()).try_for_each(|path| self.file(path))?;
             }
         }
         Ok(())
@@ -390,7 +416,24 @@ fn names_of(library: &NativeLibrary) -> Vec<String> {
     if library.modifiers.iter().any(|modifier| modifier == "+verbatim") {
         return vec![name.clone()];
     }
-    vec![format!("lib{name}.a"), format!("lib{name}.so"), format!("{name}.lib")]
+    files_of(name).into()
+}
+
+fn files_of(name: &str) -> [String; 3] {
+    [format!("lib{name}.a"), format!("lib{name}.so"), format!("{name}.lib")]
+}
+
+fn is_native(kind: SearchPathKind) -> bool {
+    matches!(kind, SearchPathKind::Native | SearchPathKind::All)
+}
+
+/// Whether a folder is named in which native libraries are looked for.
+fn has_native(request: &RustRequest) -> bool {
+    request.search.iter().any(|search| is_native(search.kind))
+}
+
+fn is_source(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix == "rs")
 }
 
 #[cfg(test)]
