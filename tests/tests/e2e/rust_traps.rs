@@ -53,6 +53,20 @@ fn a_macro_that_lists_a_folder() {
     });
 }
 
+/// The wrapper's own folders for temporary files are called so, and what is in them says nothing.
+#[test]
+fn a_checkout_that_is_called_like_a_scratch_folder() {
+    let Some(mut alone) = Alone::new("portable") else { return };
+    alone.checkout = with_paths(Checkout::write(alone.path("buildbee-work"), alone.path("home")), "portable");
+    let temporary = alone.path("").to_str().unwrap().trim_end_matches('/').to_owned();
+    alone.checkout.env.insert("TMPDIR".to_owned(), temporary);
+    for said in ["one", "two", "one"] {
+        alone.checkout.edit("app/pages/a.txt", &format!("{said}\n"));
+        alone.says("pages", &format!("a.txt={said}"));
+    }
+    assert_eq!(alone.build_anew(&["build"]).1, (8, 0, 0));
+}
+
 #[test]
 fn a_static_library_made_anew_in_place() {
     follows("portable", "numbers", &[("1", "(1, 1)"), ("2", "(1, 2)")], |checkout, value| {

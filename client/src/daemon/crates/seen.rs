@@ -160,6 +160,13 @@ fn written_elsewhere(log: &[u8], passed: &Passed<'_>) -> Option<PathBuf> {
     paths.find(|path| !is_systems(path) && !passed.over(path) && is_file(path))
 }
 
+/// Whether a path is in the folder that the wrapper had made for this run, below that for `temporary` files.
+pub fn is_scratch(path: &Path, temporary: &Path) -> bool {
+    let first = path.strip_prefix(temporary).ok().and_then(|rest| rest.iter().next());
+    // It is gone by now; what is there is somebody else's: a checkout may well be called so.
+    first.is_some_and(|name| name.as_bytes().starts_with(SCRATCH.as_bytes()) && !temporary.join(name).exists())
+}
+
 /// Paths that say nothing of what a result depends on.
 pub(super) struct Passed<'a> {
     plan: &'a CratePlan,
@@ -182,16 +189,12 @@ impl<'a> Passed<'a> {
     }
 
     pub(super) fn over(&self, path: &Path) -> bool {
-        let is_scratch = |path: &Path| {
-            let first = path.strip_prefix(&self.temporary).ok().and_then(|rest| rest.iter().next());
-            first.is_some_and(|name: &OsStr| name.as_encoded_bytes().starts_with(SCRATCH.as_bytes()))
-        };
         let parts = &self.plan.parts().files;
         path == self.recorder
             || self.outputs.contains(path)
             || self.session.as_deref().is_some_and(|session| path.starts_with(session))
             || self.plan.roots.real(RootKind::Sysroot).is_some_and(|sysroot| path.starts_with(sysroot))
             || parts.binary_search_by(|(part, _)| part.as_path().cmp(path)).is_ok()
-            || is_scratch(path)
+            || is_scratch(path, &self.temporary)
     }
 }

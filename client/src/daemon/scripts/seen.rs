@@ -13,7 +13,7 @@ use buildbee_proto::record::{Kind, records};
 use memchr::memmem;
 
 use super::super::crates::read_set::Seen;
-use super::super::crates::seen::{SCRATCH, above};
+use super::super::crates::seen::{above, is_scratch};
 use super::plan::{ScriptPlan, is_passed};
 use super::unsound::Unsound;
 
@@ -281,7 +281,7 @@ impl<'a> Passed<'a> {
             || path == self.plan.call.program
             || path.starts_with(&self.plan.out_dir)
             || path.starts_with(&self.out_dir)
-            || self.is_scratch(path)
+            || is_scratch(path, &self.temporary)
     }
 
     /// Whether a run may change what is at this path, in any spelling.
@@ -291,18 +291,11 @@ impl<'a> Passed<'a> {
         match fs::canonicalize(folder) {
             Ok(folder) => {
                 let real = folder.join(name);
-                (real.starts_with(&self.out_dir) && real != self.out_dir) || self.is_scratch(&real)
+                (real.starts_with(&self.out_dir) && real != self.out_dir) || is_scratch(&real, &self.temporary)
             }
             // Gone since, with a folder of the run's own.
             Err(_) => is_plain && path != self.plan.out_dir && self.over(path),
         }
-    }
-
-    /// Whether it is in the folder for temporary files that the wrapper has made for this run.
-    fn is_scratch(&self, path: &Path) -> bool {
-        let first = path.strip_prefix(&self.temporary).ok().and_then(|rest| rest.iter().next());
-        // It is gone by now; what is there is somebody else's.
-        first.is_some_and(|name| name.as_bytes().starts_with(SCRATCH.as_bytes()) && !self.temporary.join(name).exists())
     }
 }
 
