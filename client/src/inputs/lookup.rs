@@ -352,16 +352,11 @@ impl<'a> Lookups<'a> {
         self.bounded().map(|()| false)
     }
 
-    /// Notes `path` where nothing is there; whether a file is. A folder is passed over, as compilers do; that it is one is noted by a
-    /// name below it.
+    /// The same of a path.
     fn note(&mut self, path: &Path) -> Result<bool, LookupError> {
-        let Some(place) = self.look(path)? else { return Ok(false) };
-        if !self.resolver.directories().contains(&place) {
-            return Ok(true);
-        }
-        let mark = PathComponent::try_from(FOLDER_MARK).map_err(ResolveError::from)?;
-        self.absent.insert(place.join(&mark).map_err(ResolveError::from)?);
-        Ok(false)
+        let resolved = self.resolver.resolve(self.cwd, path)?;
+        let is_folder = matches!(&resolved, Resolved::Present(place) if self.resolver.directories().contains(place));
+        self.note_spot(&Spot { resolved, is_folder, is_plain: false })
     }
 
     /// Where `path` leads, if anything is there; else its absence is noted.

@@ -68,12 +68,12 @@ pub fn run(
     let Ok(signals) = Signals::take_over() else { return Ending::RunAlone("wrapper-signals") };
     let before = Printed { stdout: Vec::new(), stderr: printed_of(promise.as_ref()) };
     let told = Told { link, promise, before };
-    match attempt(told, &signals, compiler, extra, nesting, temporary_dir) {
-        Attempt::Over(ending) => ending,
-        Attempt::Abandoned(told) => match attempt(told, &signals, compiler, extra, nesting, temporary_dir) {
-            Attempt::Over(ending) => ending,
+    match run_once(told, &signals, compiler, extra, nesting, temporary_dir) {
+        Once::Over(ending) => ending,
+        Once::Abandoned(told) => match run_once(told, &signals, compiler, extra, nesting, temporary_dir) {
+            Once::Over(ending) => ending,
             // Nobody is left who could.
-            Attempt::Abandoned(_) => Ending::RunAlone("daemon-gone"),
+            Once::Abandoned(_) => Ending::RunAlone("daemon-gone"),
         },
     }
 }
@@ -97,20 +97,20 @@ struct Printed {
 }
 
 /// What becomes of a run.
-enum Attempt {
+enum Once {
     Over(Ending),
     /// The daemon had it ended, and is gone.
     Abandoned(Told),
 }
 
-fn attempt(
+fn run_once(
     told: Told,
     signals: &Signals,
     compiler: &Compiler,
     extra: &Extra,
     nesting: u32,
     temporary_dir: Option<&Path>,
-) -> Attempt {
+) -> Once {
     let start = Instant::now();
     let scratch = extra.own_temporary_dir.then(|| Scratch::make(temporary_dir.unwrap_or(Path::new("/tmp")))).flatten();
     tree_kill::adopt_orphans();
@@ -131,7 +131,7 @@ fn attempt(
     drop(command);
     let Some(child) = child else {
         // Becoming the compiler fails in the same way and says so.
-        return Attempt::Over(Ending::RunAlone("wrapper-spawn"));
+        return Once::Over(Ending::RunAlone("wrapper-spawn"));
     };
     let mut run = Run::new(child, stderr, told, signals);
     let end = run.watch();
@@ -259,7 +259,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn finish(mut self, end: &End, start: Instant, recording: Option<&Recording>) -> Attempt {
+    fn finish(mut self, end: &End, start: Instant, recording: Option<&Recording>) -> Once {
         if matches!(end, End::Exited(_)) {
             write_all(std::io::stdout(), &self.stdout.held.rest());
             write_all(std::io::stderr(), &self.stderr.held.rest());
@@ -270,8 +270,8 @@ impl<'a> Run<'a> {
             complain(&promise.complaint());
         }
         let (ending, exit_code) = match *end {
-            End::Interrupted(signal) => return Attempt::Over(Ending::Signal(signal)),
-            End::Lost => return Attempt::Over(Ending::RunAlone("wrapper-lost-status")),
+            End::Interrupted(signal) => return Once::Over(Ending::Signal(signal)),
+            End::Lost => return Once::Over(Ending::RunAlone("wrapper-lost-status")),
             End::Cancelled => (None, None),
             End::Exited(_) if broken.is_some() => (Some(Ending::Exit(BROKEN_PROMISE)), Some(BROKEN_PROMISE)),
             End::Exited(status) => {
@@ -294,10 +294,10 @@ impl<'a> Run<'a> {
             (Some(Verdict { exit_code, stdout, stderr }), _) => {
                 write_all(std::io::stdout(), unprinted(&stdout.0, &printed.stdout));
                 write_all(std::io::stderr(), unprinted(&stderr.0, &printed.stderr));
-                Attempt::Over(Ending::Exit(exit_code))
+                Once::Over(Ending::Exit(exit_code))
             }
-            (None, Some(ending)) => Attempt::Over(ending),
-            (None, None) => Attempt::Abandoned(Told { link: None, promise: self.promise, before: printed }),
+            (None, Some(ending)) => Once::Over(ending),
+            (None, None) => Once::Abandoned(Told { link: None, promise: self.promise, before: printed }),
         }
     }
 }
