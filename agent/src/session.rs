@@ -12,7 +12,7 @@ use buildbee_p2p::frames::{read_body, read_header, write_message};
 use buildbee_p2p::tasks::Tasks;
 use buildbee_proto::action::{Action, Command};
 use buildbee_proto::canonical::{Canonical, CanonicalError};
-use buildbee_proto::codec::Bytes;
+use buildbee_proto::codec::{Bytes, to_frame};
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::execute::{ActionRequest, ActionUpdate, PROGRESS_INTERVAL_MS, Stage};
@@ -26,7 +26,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 
 use crate::exchange::arriving::Arriving;
 use crate::exchange::blobs_of;
-use crate::exchange::pump::{Framing, write_blobs};
+use crate::exchange::pump::{Framing, PumpError, flush, write_blobs};
 use crate::exchange::small::{MAX_SMALL_BYTES, Small};
 use crate::executor::{Done, Executor, Job, Origin, Watch};
 use crate::flight::{Flights, Passenger};
@@ -50,6 +50,8 @@ const MAX_ARRIVING_KIB_EACH: u32 = 48 << 10;
 const UPDATE_DEADLINE: Duration = Duration::from_secs(5);
 /// How long a client may take to close its end after the last byte.
 const LINGER: Duration = Duration::from_secs(5);
+/// Outputs of one action that leave within that time on any network.
+const LITTLE_BYTES: u64 = 64 << 10;
 /// Results of ended attempts that are remembered, for clients that ask again.
 const MAX_REMEMBERED: usize = 256;
 /// What held a slot for less, and came to nothing, is not worth a line of the history.
@@ -260,11 +262,16 @@ impl Inner {
 
     async fn finish<W: AsyncWrite + Unpin>(&self, result: &SignedResult, writer: &mut W) -> bool {
         let blobs = blobs_of(&result.result);
+        let n_bytes = blobs.iter().fold(0u64, |sum, digest| sum.saturating_add(digest.size_bytes));
         let update = ActionUpdate::Finished { result: Bytes(result.to_canonical()), blobs: blobs.clone() };
-        if !send(writer, &update).await {
-            return false;
-        }
-        match write_blobs(&self.store, &self.small, blobs, Framing::Raw, writer).await {
+        let written = async {
+            let frame = to_frame(&update)?;
+            timeout(UPDATE_DEADLINE, writer.write_all(&frame)).await.map_err(|_| PumpError::Late)??;
+            write_blobs(&self.store, &self.small, blobs, Framing::Raw, writer).await?;
+            // A little leaves with the stream's end, in one packet.
+            if n_bytes > LITTLE_BYTES { flush(writer).await } else { Ok(()) }
+        };
+        match written.await {
             Ok(()) => true,
             Err(error) => {
                 tracing::debug!(action = %result.result.action.short(), %error, "outputs were not sent");
@@ -445,7 +452,9 @@ async fn send_early<W: AsyncWrite + Unpin>(store: &Store, small: &Small, early: 
         stderr: Bytes(early.stderr.clone()),
         observed: early.observed.clone().map(Bytes),
     };
-    send(writer, &update).await && write_blobs(store, small, vec![early.output], Framing::Raw, writer).await.is_ok()
+    send(writer, &update).await
+        && write_blobs(store, small, vec![early.output], Framing::Raw, writer).await.is_ok()
+        && flush(writer).await.is_ok()
 }
 
 /// Returns when nothing more comes: the client closed or dropped its end, or said what it must not say.

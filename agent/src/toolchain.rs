@@ -271,7 +271,7 @@ impl Inner {
 
     /// What is too much: more than are kept, or more than the store can spare.
     fn is_too_much(&self, held: &HashMap<ToolchainId, Held>) -> bool {
-        let n_bytes = held.values().fold(0u64, |sum, held| sum.saturating_add(held.present.tree.n_bytes()));
+        let n_bytes = held.values().fold(0u64, |sum, held| sum.saturating_add(held.present.tree.skeleton().n_bytes()));
         held.len() > MAX_TOOLCHAINS || n_bytes > self.store.usage().max_bytes / STORE_SHARE
     }
 

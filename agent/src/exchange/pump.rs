@@ -61,7 +61,7 @@ pub enum PumpError {
     Gone,
 }
 
-/// Writes `digests` from `small` or `store` to `stream` and flushes it. Not cancel-safe.
+/// Writes `digests` from `small` or `store` to `stream`; the last of it may leave with a [`flush`] only. Not cancel-safe.
 pub async fn write_blobs<W: AsyncWrite + Unpin>(
     store: &Store,
     small: &Small,
@@ -83,8 +83,12 @@ pub async fn write_blobs<W: AsyncWrite + Unpin>(
         }
         reading.await.map_err(std::io::Error::other)??;
     }
-    tokio::time::timeout(PIECE_DEADLINE, stream.flush()).await.map_err(|_| PumpError::Late)??;
     Ok(())
+}
+
+/// Has what was written leave, a piece's time at most.
+pub async fn flush<W: AsyncWrite + Unpin>(stream: &mut W) -> Result<(), PumpError> {
+    Ok(tokio::time::timeout(PIECE_DEADLINE, stream.flush()).await.map_err(|_| PumpError::Late)??)
 }
 
 fn gathered(contents: &[Content], framing: Framing) -> Result<Vec<u8>, CodecError> {

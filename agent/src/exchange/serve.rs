@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 use super::arriving::Arriving;
-use super::pump::{Framing, write_blobs};
+use super::pump::{Framing, flush, write_blobs};
 use super::small::Small;
 use crate::room::Room;
 
@@ -100,7 +100,11 @@ impl BlobServer {
             let Ok(Some(_turn)) = timeout(TURN_DEADLINE, self.turns.take(from, 1)).await else {
                 return refuse(stream, ErrorCode::Busy, Retry::OtherAgent, "too many blobs are being sent").await;
             };
-            if let Err(error) = write_blobs(&self.store, &self.small, some.to_vec(), Framing::Headers, stream).await {
+            let written = async {
+                write_blobs(&self.store, &self.small, some.to_vec(), Framing::Headers, stream).await?;
+                flush(stream).await
+            };
+            if let Err(error) = written.await {
                 tracing::debug!(peer = %from.short(), %error, "blobs were not sent");
                 return false;
             }

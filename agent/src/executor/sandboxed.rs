@@ -17,6 +17,7 @@ use buildbee_proto::observed::Observed;
 use buildbee_proto::outcome::{ActionResult, Provenance};
 use buildbee_proto::path::RelPath;
 use buildbee_sandbox::attempt::{Completed, Exit, Prepared, SandboxError};
+use buildbee_sandbox::cleanup::{CleanupError, remove_scratch};
 use buildbee_sandbox::launcher::Launcher;
 use buildbee_sandbox::spec::{Limits, SandboxSpec};
 use buildbee_store::{Pin, PutError, Store};
@@ -30,9 +31,10 @@ use crate::owner::gate::{Gate, handed_back};
 use crate::recorder::Recorder;
 use crate::standing::Early;
 use crate::toolchain::{Present, Toolchains};
+use crate::workspace::assembled::Assembled;
 use crate::workspace::collect::{Collected, collect};
 use crate::workspace::folders::{Folder, Folders};
-use crate::workspace::materialise::materialise;
+use crate::workspace::materialise::{MaterialiseError, materialise};
 use crate::workspace::tree;
 
 /// Agents that are known to hold toolchains, newest knowledge.
@@ -111,8 +113,9 @@ impl Sandboxed {
             () = watch.cancel.cancelled() => return Err(cancelled()),
             () = self.parts.gate.closed() => return Err(handed_back()),
         };
-        let folder = self.parts.folders.fresh(inputs.n_bytes());
-        let result = Box::pin(self.execute_in(&folder, job, watch, toolchain, inputs)).await;
+        // What lists a folder sees its names in the order in which they came.
+        let mut folder = self.parts.folders.fresh(inputs.skeleton(), !job.action.is_recorded());
+        let result = Box::pin(self.execute_in(&mut folder, job, watch, toolchain, inputs)).await;
         // The sandbox is gone whatever the result: it is not cancelled half way, and says so only when nothing is left of it.
         self.parts.folders.discard(folder).await;
         result
@@ -126,7 +129,7 @@ impl Sandboxed {
 
     async fn execute_in(
         &self,
-        folder: &Folder,
+        folder: &mut Folder,
         job: &Arc<Job>,
         watch: &Watch,
         toolchain: Arc<Present>,
@@ -135,16 +138,19 @@ impl Sandboxed {
         let spec = self.spec(folder, job, &toolchain);
         let (layers, upper) = (spec.layers.clone(), spec.upper());
         let (store, shared, launcher) = (self.parts.store.clone(), Arc::clone(&toolchain), self.parts.launcher.clone());
-        let (input_folder, in_memory) = (folder.inputs(), folder.in_memory);
-        let prepared = blocking(move || {
+        let place =
+            Place { inputs: folder.inputs.clone(), in_memory: folder.in_memory, stands: folder.assembled.take() };
+        let any_order = !job.action.is_recorded();
+        let (prepared, assembled) = blocking(move || {
             let failed = |error| WireError::new(ErrorCode::Storage, Retry::OtherAgent, format!("workspace: {error}"));
             std::fs::create_dir_all(&spec.scratch).map_err(failed)?;
-            // No link leads from the store's disk into memory.
-            let apart = |digest: &Digest| in_memory || shared.contents().contains(digest);
-            materialise(&store, &inputs, &apart, &input_folder)?;
-            launcher.prepare(&spec).map_err(|error| sandbox_error(&error))
+            let assembled = assemble(&store, &inputs, place, &|digest| shared.contents().contains(digest))?;
+            let prepared = launcher.prepare(&spec).map_err(|error| sandbox_error(&error));
+            Ok::<_, WireError>((prepared, assembled.filter(|_| any_order)))
         })
         .await??;
+        folder.assembled = assembled;
+        let prepared = prepared?;
         if !self.parts.gate.is_open() {
             return Err(handed_back());
         }
@@ -216,8 +222,8 @@ impl Sandboxed {
             limits.wall = limits.wall.min(Duration::from_millis(job.action.timeout_ms));
         }
         let mut spec = SandboxSpec {
-            layers: vec![folder.inputs(), toolchain.root().to_owned()],
-            scratch: folder.scratch(),
+            layers: vec![folder.inputs.clone(), toolchain.root().to_owned()],
+            scratch: folder.scratch.clone(),
             argv: command.argv.clone(),
             env: command.env.clone(),
             working_directory: command.working_directory.clone(),
@@ -236,6 +242,36 @@ impl Sandboxed {
 impl Executor for Sandboxed {
     fn run<'a>(&'a self, job: &'a Arc<Job>, watch: &'a Watch) -> Running<'a> {
         Box::pin(self.execute(job, watch))
+    }
+}
+
+/// Where inputs come to stand.
+struct Place {
+    inputs: PathBuf,
+    in_memory: bool,
+    stands: Option<Assembled>,
+}
+
+/// Has `place` hold `tree`. Contents that are `apart` are not the store's own inodes.
+fn assemble(
+    store: &Store,
+    tree: &tree::Tree,
+    place: Place,
+    apart: &dyn Fn(&Digest) -> bool,
+) -> Result<Option<Assembled>, MaterialiseError> {
+    if !place.in_memory {
+        return materialise(store, tree, apart, &place.inputs).map(|_| None);
+    }
+    // No link leads from the store's disk into memory: all are copies.
+    let Some(stands) = place.stands else { return Assembled::make(store, tree, place.inputs).map(Some) };
+    match stands.turn_into(store, tree) {
+        Err(MaterialiseError::Io { path, source }) => {
+            tracing::warn!(?path, %source, "inputs that stood are made anew");
+            let failed = |error: CleanupError| MaterialiseError::Io { path: error.path, source: error.source };
+            remove_scratch(&place.inputs).map_err(failed)?;
+            Assembled::make(store, tree, place.inputs).map(Some)
+        }
+        turned => turned.map(Some),
     }
 }
 

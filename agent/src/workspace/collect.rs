@@ -184,7 +184,8 @@ impl Ways<'_> {
 /// the layers, never by the kernel. `None` where the links lead nowhere. Counts its steps.
 fn resolve(layers: &[PathBuf], path: &RelPath, n_steps: &mut usize) -> Option<Vec<String>> {
     let mut queue: VecDeque<String> = path.components().map(str::to_owned).collect();
-    let mut way: Vec<String> = Vec::new();
+    // Each name with the folders that it stands for.
+    let mut way: Vec<(String, Vec<PathBuf>)> = Vec::new();
     let mut n_links = 0;
     while let Some(name) = queue.pop_front() {
         *n_steps += 1;
@@ -195,13 +196,17 @@ fn resolve(layers: &[PathBuf], path: &RelPath, n_steps: &mut usize) -> Option<Ve
             way.pop();
             continue;
         }
-        way.push(name);
-        let Some(target) = link_at(layers, &way) else { continue };
+        let target = match find(way.last().map_or(layers, |(_, folders)| folders), &name) {
+            Found::Folders(folders) => {
+                way.push((name, folders));
+                continue;
+            }
+            Found::Link(target) => target,
+        };
         n_links += 1;
         if n_links > MAX_LINKS {
             return None;
         }
-        way.pop();
         if target.is_absolute() {
             way.clear();
         }
@@ -211,29 +216,34 @@ fn resolve(layers: &[PathBuf], path: &RelPath, n_steps: &mut usize) -> Option<Ve
             queue.push_front(part);
         }
     }
-    Some(way)
+    Some(way.into_iter().map(|(name, _)| name).collect())
 }
 
-/// The target of the symlink that the topmost layer with something at `way` has there. Every component but the last has been seen to be
-/// no symlink, in the layer that decides; a lower layer may have one there, which the upper folder hides.
-fn link_at(layers: &[PathBuf], way: &[String]) -> Option<PathBuf> {
-    let mut layers: Vec<PathBuf> = layers.to_vec();
-    for (depth, name) in way.iter().enumerate() {
-        let last = depth + 1 == way.len();
-        let mut below = Vec::new();
-        for layer in &layers {
-            let path = layer.join(name);
-            match fs::symlink_metadata(&path) {
-                Ok(found) if found.is_dir() => below.push(path),
-                Ok(found) if last && below.is_empty() && found.is_symlink() => return fs::read_link(&path).ok(),
-                // Something that is no folder hides what lies below it.
-                Ok(_) => break,
-                Err(_) => {}
-            }
+/// What a name stands for in the merged layers.
+enum Found {
+    /// These are merged, if there are any.
+    Folders(Vec<PathBuf>),
+    /// The topmost layer that has it has a symlink there.
+    Link(PathBuf),
+}
+
+/// What `name` is in the merged `folders`, topmost first.
+fn find(folders: &[PathBuf], name: &str) -> Found {
+    let mut below = Vec::new();
+    for folder in folders {
+        let path = folder.join(name);
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_dir() => below.push(path),
+            Ok(found) if below.is_empty() && found.is_symlink() => match fs::read_link(&path) {
+                Ok(target) => return Found::Link(target),
+                Err(_) => break,
+            },
+            // Something that is no folder hides what lies below it.
+            Ok(_) => break,
+            Err(_) => {}
         }
-        layers = below;
     }
-    None
+    Found::Folders(below)
 }
 
 struct Taking<'a> {

@@ -1,84 +1,191 @@
-//! The folders of running actions: one each, in memory where that is possible, removed behind the back of whoever used it.
+//! The folders of running actions: one for what each sees, one for what it writes, in memory where that is possible, removed behind the
+//! back of whoever used them.
 //!
 //! Removing what an action left takes about as long as making it, and no client need wait for that. The removal is a task of its own with a
-//! bounded queue; where that is full, whoever has one more folder to remove does it. What a crash leaves, the next start removes. Not here:
-//! what is put into a folder.
+//! bounded queue; where that is full, whoever has one more folder to remove does it. Inputs in memory are kept for a while instead, since
+//! the next action sees nearly the same ([`Assembled`]). What a crash leaves, the next start removes. Not here: what is put into a folder.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use buildbee_p2p::tasks::Tasks;
 use buildbee_sandbox::cleanup::remove_scratch;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::assembled::Assembled;
 use super::memory::MemoryFolder;
+use super::tree::Skeleton;
 
 /// Folders that wait to be removed.
 const MAX_WAITING: usize = 64;
 /// Inputs up to this many bytes are copied into memory; larger ones are linked on the disk.
 const MAX_COPIED_BYTES: u64 = 64 << 20;
+/// Inputs that are kept: those of the last actions that ran at once, on most machines.
+const MAX_KEPT: usize = 32;
+/// Bytes of memory for all inputs that are kept, with a page for each entry.
+const MAX_KEPT_BYTES: u64 = 128 << 20;
+/// Inputs with more files and folders are not kept.
+const MAX_KEPT_ENTRIES: u64 = 20_000;
+/// Inputs that no action needed for so long are removed.
+const KEPT_FOR: Duration = Duration::from_secs(30);
+/// Folders of a tree by which the most similar inputs are chosen.
+const N_COMPARED: usize = 64;
+const PAGE_BYTES: u64 = 4096;
 
-/// Hands out names for folders, and takes them back.
+/// Hands out folders, and takes them back.
 #[derive(Debug)]
 pub struct Folders {
     disk: PathBuf,
     memory: Option<MemoryFolder>,
     next: AtomicU64,
     removals: mpsc::Sender<PathBuf>,
+    kept: Arc<Mutex<Kept>>,
 }
 
-/// The place of one action. Nothing is there at first.
+/// The place of one action.
 #[derive(Debug)]
 pub struct Folder {
-    path: PathBuf,
+    /// Of what it sees. Nothing is there at first, if nothing is [`Self::assembled`].
+    pub inputs: PathBuf,
+    /// For what it writes. Nothing is there at first.
+    pub scratch: PathBuf,
     /// Not on the store's file system.
     pub in_memory: bool,
-}
-
-impl Folder {
-    /// For its inputs.
-    pub fn inputs(&self) -> PathBuf {
-        self.path.join("inputs")
-    }
-
-    /// For what it writes.
-    pub fn scratch(&self) -> PathBuf {
-        self.path.join("scratch")
-    }
+    /// What stands at `inputs` and may serve another action.
+    pub assembled: Option<Assembled>,
 }
 
 impl Folders {
     /// Folders in `disk`, which is empty and on the store's file system, or in `memory`.
     pub fn new(disk: PathBuf, memory: Option<MemoryFolder>, tasks: &Tasks) -> Self {
         let (removals, waiting) = mpsc::channel(MAX_WAITING);
-        tasks.spawn("remove", remove_task(waiting, tasks.token()));
-        Self { disk, memory, next: AtomicU64::new(0), removals }
+        let kept = Arc::new(Mutex::new(Kept::default()));
+        tasks.spawn("remove", remove_task(waiting, Arc::clone(&kept), tasks.token()));
+        Self { disk, memory, next: AtomicU64::new(0), removals, kept }
     }
 
-    /// One that no other action has had, for inputs of `n_bytes`.
-    pub fn fresh(&self, n_bytes: u64) -> Folder {
-        let memory = self.memory.as_ref().filter(|memory| n_bytes <= MAX_COPIED_BYTES && memory.has_room());
+    /// Folders for an action that sees `tree`. Inputs that stand are chosen only if their order does not matter to it.
+    pub fn fresh(&self, tree: &Skeleton, any_order: bool) -> Folder {
+        let memory = self.memory.as_ref().filter(|memory| tree.n_bytes() <= MAX_COPIED_BYTES && memory.has_room());
         let place = memory.map_or(self.disk.as_path(), MemoryFolder::path);
-        let path = place.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
-        Folder { path, in_memory: memory.is_some() }
+        let assembled = (memory.is_some() && any_order).then(|| lock(&self.kept).take_most_similar(tree)).flatten();
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let inputs = match &assembled {
+            Some(assembled) => assembled.path().to_owned(),
+            None => place.join(format!("{number}-inputs")),
+        };
+        Folder { inputs, scratch: place.join(number.to_string()), in_memory: memory.is_some(), assembled }
     }
 
-    /// Has `folder` removed, soon. No process may be at work in it any more.
+    /// Takes back `folder`: what is not kept is removed, soon. No process may be at work in it any more.
     pub async fn discard(&self, folder: Folder) {
-        if let Err(refused) = self.removals.try_send(folder.path) {
-            remove(refused.into_inner()).await;
+        let mut unwanted = vec![folder.scratch];
+        match folder.assembled {
+            // Nobody would remove it afterwards.
+            Some(assembled) if self.removals.is_closed() => unwanted.push(assembled.path().to_owned()),
+            Some(assembled) => unwanted.extend(lock(&self.kept).keep(assembled, Instant::now())),
+            None => unwanted.push(folder.inputs),
+        }
+        for path in unwanted {
+            if let Err(refused) = self.removals.try_send(path) {
+                remove(refused.into_inner()).await;
+            }
         }
     }
 }
 
-async fn remove_task(mut waiting: mpsc::Receiver<PathBuf>, stop: CancellationToken) {
-    while let Some(Some(folder)) = stop.run_until_cancelled(waiting.recv()).await {
-        remove(folder).await;
+/// Inputs that stand, the one that was used last at the end.
+#[derive(Debug, Default)]
+struct Kept {
+    inputs: Vec<(Instant, Assembled)>,
+}
+
+impl Kept {
+    /// The inputs of which the fewest folders have to change, of equal ones those that were used last.
+    fn take_most_similar(&mut self, tree: &Skeleton) -> Option<Assembled> {
+        let n_shared = |(_, kept): &(Instant, Assembled)| tree.n_shared(kept.skeleton(), N_COMPARED);
+        let index = match self.inputs.len() {
+            0 => return None,
+            1 => 0,
+            n => (0..n).max_by_key(|index| n_shared(&self.inputs[*index]))?,
+        };
+        Some(self.inputs.remove(index).1)
+    }
+
+    /// What has to go for it.
+    fn keep(&mut self, assembled: Assembled, now: Instant) -> Vec<PathBuf> {
+        let mut unwanted = Vec::new();
+        if assembled.skeleton().n_entries() > MAX_KEPT_ENTRIES {
+            unwanted.push(assembled.path().to_owned());
+            return unwanted;
+        }
+        self.inputs.push((now, assembled));
+        while self.inputs.len() > MAX_KEPT || self.n_bytes() > MAX_KEPT_BYTES {
+            unwanted.push(self.inputs.remove(0).1.path().to_owned());
+        }
+        unwanted
+    }
+
+    fn n_bytes(&self) -> u64 {
+        let bytes = |skeleton: &Skeleton| skeleton.n_bytes() + skeleton.n_entries() * PAGE_BYTES;
+        self.inputs.iter().map(|(_, kept)| bytes(kept.skeleton())).sum()
+    }
+
+    /// When the next one has been kept for long enough.
+    fn next_end(&self) -> Option<Instant> {
+        self.inputs.first().map(|(since, _)| *since + KEPT_FOR)
+    }
+
+    /// The next one that was kept for long enough.
+    fn take_old(&mut self, now: Instant) -> Option<PathBuf> {
+        let is_old = self.next_end().is_some_and(|end| end <= now);
+        is_old.then(|| self.inputs.remove(0).1.path().to_owned())
+    }
+
+    fn take_all(&mut self) -> Vec<PathBuf> {
+        self.inputs.drain(..).map(|(_, kept)| kept.path().to_owned()).collect()
+    }
+}
+
+/// A panic of whoever held the lock leaves a list that is still one.
+fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn remove_task(mut waiting: mpsc::Receiver<PathBuf>, kept: Arc<Mutex<Kept>>, stop: CancellationToken) {
+    loop {
+        let end = lock(&kept).next_end();
+        let folder = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            folder = waiting.recv() => folder,
+            () = until(end) => lock(&kept).take_old(Instant::now()),
+        };
+        // Nothing, where what was old has found use after all.
+        if let Some(folder) = folder {
+            remove(folder).await;
+        } else if waiting.is_closed() {
+            break;
+        }
     }
     waiting.close();
     while let Some(folder) = waiting.recv().await {
         remove(folder).await;
+    }
+    let left = lock(&kept).take_all();
+    for folder in left {
+        remove(folder).await;
+    }
+}
+
+async fn until(end: Option<Instant>) {
+    match end {
+        Some(end) => sleep_until(end).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -90,54 +197,5 @@ async fn remove(folder: PathBuf) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::time::Duration;
-
-    use super::*;
-
-    fn make(folders: &Folders) -> Folder {
-        let folder = folders.fresh(0);
-        fs::create_dir_all(folder.scratch().join("upper")).unwrap();
-        fs::write(folder.scratch().join("upper/t.o"), "object").unwrap();
-        folder
-    }
-
-    #[tokio::test]
-    async fn discarded_folders_go() {
-        let dir = tempfile::tempdir().unwrap();
-        let folders = Folders::new(dir.path().to_owned(), None, &Tasks::new());
-        let (gone, kept) = (make(&folders), make(&folders));
-        let place = gone.path.clone();
-        folders.discard(gone).await;
-        while place.exists() {
-            tokio::task::yield_now().await;
-        }
-        assert!(kept.path.exists());
-    }
-
-    #[tokio::test]
-    async fn what_waits_at_the_end_goes_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let tasks = Tasks::new();
-        let folders = Folders::new(dir.path().to_owned(), None, &tasks);
-        // More than can wait.
-        for _ in 0..2 * MAX_WAITING {
-            folders.discard(make(&folders)).await;
-        }
-        tasks.stop(Duration::from_secs(60)).await;
-        folders.discard(make(&folders)).await;
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
-
-    #[tokio::test]
-    async fn large_inputs_stay_on_the_disk() {
-        let dir = tempfile::tempdir().unwrap();
-        let Ok(Some(memory)) = MemoryFolder::make(std::path::Path::new(super::super::memory::SHARED_MEMORY)) else {
-            return eprintln!("skipped: no memory that is shared");
-        };
-        let folders = Folders::new(dir.path().to_owned(), Some(memory), &Tasks::new());
-        assert!(!folders.fresh(MAX_COPIED_BYTES + 1).in_memory);
-        assert!(folders.fresh(MAX_COPIED_BYTES + 1).inputs().starts_with(dir.path()));
-    }
-}
+#[path = "folders_tests.rs"]
+mod tests;

@@ -8,6 +8,7 @@
 //! ([`Twin`]); so it is here. One of them has the store's inode, the others are copies or links to copies.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{self, DirBuilder, File, FileTimes, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use buildbee_proto::digest::Digest;
 use buildbee_proto::error::{ErrorCode, Retry, WireError};
-use buildbee_proto::tree::{FileNode, Twin};
+use buildbee_proto::tree::{FileNode, SymlinkNode, Twin};
 use buildbee_store::{LinkError, ReadError, Store};
 use nix::errno::Errno;
 use thiserror::Error;
@@ -66,23 +67,51 @@ impl From<MaterialiseError> for WireError {
     }
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> MaterialiseError {
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> MaterialiseError {
     |source| match source.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENAMETOOLONG) => MaterialiseError::TooLong(path.to_owned()),
         _ => MaterialiseError::Io { path: path.to_owned(), source },
     }
 }
 
-/// Makes `destination`, which must not exist, of `tree`. Contents that are `apart` get an inode of their own: those that the program also
-/// sees in another layer, and all where `destination` is not on the store's file system. Touches the disk.
+/// Makes `destination`, which must not exist, of `tree`, and tells where it made inodes. Contents that are `apart` get an inode of their
+/// own: those that the program also sees in another layer, and all where `destination` is not on the store's file system. Touches the disk.
 pub fn materialise(
     store: &Store,
     tree: &Tree,
     apart: &dyn Fn(&Digest) -> bool,
     destination: &Path,
-) -> Result<(), MaterialiseError> {
-    let mut making = Making { store, tree, apart, copies: HashMap::new(), copies_left_bytes: MAX_COPIED_BYTES };
-    making.directory(&tree.root(), destination)
+) -> Result<Copies, MaterialiseError> {
+    let mut making = Making::new(store, tree, apart, Copies::default());
+    making.directory(&tree.root(), destination)?;
+    Ok(making.copies)
+}
+
+/// Where each inode that is not the store's stands, by content, executability and number. As bounded as the tree is.
+#[derive(Debug, Default)]
+pub struct Copies(HashMap<(Digest, bool, u32), Vec<PathBuf>>);
+
+impl Copies {
+    fn inode(node: &FileNode) -> (Digest, bool, u32) {
+        (node.digest, node.executable, node.twin.inode)
+    }
+
+    fn place(&self, node: &FileNode) -> Option<&PathBuf> {
+        self.0.get(&Self::inode(node)).and_then(|places| places.first())
+    }
+
+    fn add(&mut self, node: &FileNode, path: &Path) {
+        self.0.entry(Self::inode(node)).or_default().push(path.to_owned());
+    }
+
+    /// `path` is not there any more.
+    pub(super) fn forget(&mut self, node: &FileNode, path: &Path) {
+        let Entry::Occupied(mut places) = self.0.entry(Self::inode(node)) else { return };
+        places.get_mut().retain(|place| place != path);
+        if places.get().is_empty() {
+            places.remove();
+        }
+    }
 }
 
 enum Source<'a> {
@@ -90,17 +119,22 @@ enum Source<'a> {
     Store(File),
 }
 
-struct Making<'a> {
+/// A folder on its way to being a tree.
+pub(super) struct Making<'a> {
     store: &'a Store,
-    tree: &'a Tree,
+    pub(super) tree: &'a Tree,
     apart: &'a dyn Fn(&Digest) -> bool,
-    /// Where each inode that is not the store's was made, by content, executability and number. As bounded as the tree is.
-    copies: HashMap<(Digest, bool, u32), PathBuf>,
+    pub(super) copies: Copies,
     copies_left_bytes: u64,
 }
 
-impl Making<'_> {
-    fn directory(&mut self, digest: &Digest, path: &Path) -> Result<(), MaterialiseError> {
+impl<'a> Making<'a> {
+    pub(super) fn new(store: &'a Store, tree: &'a Tree, apart: &'a dyn Fn(&Digest) -> bool, copies: Copies) -> Self {
+        Self { store, tree, apart, copies, copies_left_bytes: MAX_COPIED_BYTES }
+    }
+
+    /// Makes `path`, which must not exist, with all that is below it.
+    pub(super) fn directory(&mut self, digest: &Digest, path: &Path) -> Result<(), MaterialiseError> {
         let tree = self.tree;
         let directory = tree.directory(digest).ok_or(MaterialiseError::Lost(*digest))?;
         DirBuilder::new().mode(0o700).create(path).map_err(at(path))?;
@@ -111,14 +145,17 @@ impl Making<'_> {
             self.directory(&child.digest, &path.join(child.name.as_str()))?;
         }
         for link in &directory.symlinks {
-            let path = path.join(link.name.as_str());
-            symlink(&link.target, &path).map_err(at(&path))?;
+            Self::symlink(link, &path.join(link.name.as_str()))?;
         }
         // Last, and not by the umask: what the program sees must not depend on who started this process.
         fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE)).map_err(at(path))
     }
 
-    fn file(&mut self, node: &FileNode, path: &Path) -> Result<(), MaterialiseError> {
+    pub(super) fn symlink(node: &SymlinkNode, path: &Path) -> Result<(), MaterialiseError> {
+        symlink(&node.target, path).map_err(at(path))
+    }
+
+    pub(super) fn file(&mut self, node: &FileNode, path: &Path) -> Result<(), MaterialiseError> {
         if node.twin != Twin::default() || (self.apart)(&node.digest) || self.tree.content(&node.digest).is_some() {
             return self.inode_apart(node, path);
         }
@@ -131,12 +168,11 @@ impl Making<'_> {
     }
 
     fn inode_apart(&mut self, node: &FileNode, path: &Path) -> Result<(), MaterialiseError> {
-        let inode = (node.digest, node.executable, node.twin.inode);
-        if let Some(made) = self.copies.get(&inode) {
-            return fs::hard_link(made, path).map_err(at(path));
+        match self.copies.place(node) {
+            Some(made) => fs::hard_link(made, path).map_err(at(path))?,
+            None => self.copy(node, path)?,
         }
-        self.copy(node, path)?;
-        self.copies.insert(inode, path.to_owned());
+        self.copies.add(node, path);
         Ok(())
     }
 
@@ -165,7 +201,7 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use buildbee_proto::canonical::Canonical;
-    use buildbee_proto::tree::{Directory, DirectoryNode, SymlinkNode};
+    use buildbee_proto::tree::{Directory, DirectoryNode};
     use buildbee_store::{Durability, Options};
 
     use super::super::tree::load_present;
@@ -250,8 +286,7 @@ mod tests {
         assert_eq!((look("a.h").nlink(), look("a.h").ino(), look("a.h").mtime()), (2, look("b.h").ino(), seconds[0]));
 
         let short = |copies_left_bytes| {
-            let mut making =
-                Making { store: &store, tree: &tree, apart: &|_| false, copies: HashMap::new(), copies_left_bytes };
+            let mut making = Making { copies_left_bytes, ..Making::new(&store, &tree, &|_| false, Copies::default()) };
             making.directory(&tree.root(), &dir.path().join(copies_left_bytes.to_string()))
         };
         assert!(short(8).is_ok(), "two copies of four bytes");

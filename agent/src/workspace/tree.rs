@@ -75,19 +75,17 @@ impl From<TreeError> for WireError {
     }
 }
 
-/// A tree that is wholly in the store or in memory, and stays there while this lives.
+/// The directories of a tree. They keep no content.
 #[derive(Debug)]
-pub struct Tree {
+pub struct Skeleton {
     root: Digest,
-    directories: HashMap<Digest, Arc<Directory>>,
-    files: Vec<Digest>,
-    /// Files that may not be in the store.
-    contents: HashMap<Digest, Content>,
+    directories: HashMap<Digest, Directory>,
+    /// Files, folders and symlinks, each counted as often as it stands there.
+    n_entries: u64,
     n_bytes: u64,
-    pins: Vec<Pin>,
 }
 
-impl Tree {
+impl Skeleton {
     /// Its root directory.
     pub fn root(&self) -> Digest {
         self.root
@@ -95,7 +93,49 @@ impl Tree {
 
     /// One of its directories.
     pub fn directory(&self, digest: &Digest) -> Option<&Directory> {
-        self.directories.get(digest).map(Arc::as_ref)
+        self.directories.get(digest)
+    }
+
+    /// Of at most `n` of these directories, how many are `other`'s too.
+    pub fn n_shared(&self, other: &Self, n: usize) -> usize {
+        self.directories.keys().take(n).filter(|digest| other.directories.contains_key(digest)).count()
+    }
+
+    /// Files, folders and symlinks, each counted as often as it stands there.
+    pub fn n_entries(&self) -> u64 {
+        self.n_entries
+    }
+
+    /// Bytes of all files, each counted as often as it stands there.
+    pub fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+}
+
+/// A tree that is wholly in the store or in memory, and stays there while this lives.
+#[derive(Debug)]
+pub struct Tree {
+    skeleton: Arc<Skeleton>,
+    files: Vec<Digest>,
+    /// Files that may not be in the store.
+    contents: HashMap<Digest, Content>,
+    pins: Vec<Pin>,
+}
+
+impl Tree {
+    /// Its directories.
+    pub fn skeleton(&self) -> &Arc<Skeleton> {
+        &self.skeleton
+    }
+
+    /// Its root directory.
+    pub fn root(&self) -> Digest {
+        self.skeleton.root
+    }
+
+    /// One of its directories.
+    pub fn directory(&self, digest: &Digest) -> Option<&Directory> {
+        self.skeleton.directory(digest)
     }
 
     /// Its distinct files, in order.
@@ -106,11 +146,6 @@ impl Tree {
     /// The content of a file that may not be in the store.
     pub fn content(&self, digest: &Digest) -> Option<&[u8]> {
         self.contents.get(digest).map(AsRef::as_ref)
-    }
-
-    /// Bytes of all its files, each counted as often as it stands there.
-    pub fn n_bytes(&self) -> u64 {
-        self.n_bytes
     }
 
     /// The blobs it keeps from being evicted.
@@ -151,11 +186,11 @@ pub async fn load(
         })
         .await??;
     }
-    let (files, n_bytes) = gathering.measure()?;
+    let (files, skeleton) = gathering.measured()?;
     pins.push(store.pin(files.iter().copied()));
     let (contents, missing) = contents(store, small, &files);
     fetcher.fetch(&missing, sources).await?;
-    Ok(Tree { root, directories: gathering.directories, files, contents, n_bytes, pins })
+    Ok(Tree { skeleton: Arc::new(skeleton), files, contents, pins })
 }
 
 /// The tree below `root` if the store or `small` has all of it. Touches the disk.
@@ -187,13 +222,13 @@ fn load_read(
             gathering.absorb(digest, &bytes)?;
         }
     }
-    let (files, n_bytes) = gathering.measure()?;
+    let (files, skeleton) = gathering.measured()?;
     pins.push(store.pin(files.iter().copied()));
     let (contents, missing) = contents(store, small, &files);
     if !missing.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Tree { root, directories: gathering.directories, files, contents, n_bytes, pins }))
+    Ok(Some(Tree { skeleton: Arc::new(skeleton), files, contents, pins }))
 }
 
 /// What of `files` is in memory alone, and what is nowhere.
@@ -220,7 +255,7 @@ fn read(store: &Store, small: &Small, digest: &Digest) -> Result<Content, TreeEr
 #[derive(Debug)]
 struct Gathering {
     root: Digest,
-    directories: HashMap<Digest, Arc<Directory>>,
+    directories: HashMap<Digest, Directory>,
     asked: HashSet<Digest>,
     next: Vec<Digest>,
     n_bytes: u64,
@@ -266,15 +301,15 @@ impl Gathering {
                 self.next.push(child.digest);
             }
         }
-        self.directories.insert(digest, Arc::new(directory));
+        self.directories.insert(digest, directory);
         if self.asked.len() > MAX_TREE_ENTRIES {
             return self.refused("too many directories");
         }
         Ok(())
     }
 
-    /// The distinct files and the bytes of all files, once the whole tree is known to be of a reasonable size.
-    fn measure(&self) -> Result<(Vec<Digest>, u64), TreeError> {
+    /// The distinct files, and all directories, once the whole tree is known to be of a reasonable size.
+    fn measured(self) -> Result<(Vec<Digest>, Skeleton), TreeError> {
         let mut known = HashMap::new();
         let size = self.unfold(&self.root, 0, &mut known)?;
         if size.entries > MAX_TREE_ENTRIES as u64 {
@@ -291,7 +326,8 @@ impl Gathering {
         let mut files: Vec<Digest> = nodes().map(|file| file.digest).collect();
         files.sort_unstable();
         files.dedup();
-        Ok((files, size.bytes))
+        let Self { root, directories, .. } = self;
+        Ok((files, Skeleton { root, directories, n_entries: size.entries, n_bytes: size.bytes }))
     }
 
     /// What `digest` unfolds to. Recursion ends at [`MAX_PATH_DEPTH`], however the directories name each other.
@@ -344,7 +380,7 @@ mod tests {
                 gathering.absorb(digest, &known[&digest].to_canonical())?;
             }
         }
-        gathering.measure().map(|(files, _)| files)
+        gathering.measured().map(|(files, _)| files)
     }
 
     /// `n_levels` directories, each naming the next `n_children` times; one file at the bottom.

@@ -297,10 +297,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Packed<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_emptied(cx))?;
+        ready!(self.poll_sent(cx))?;
         if !self.outgoing.ended {
             self.outgoing.ended = true;
-            self.outgoing.block = vec![0; WORD_BYTES];
+            let gathered = std::mem::take(&mut self.outgoing.gathered);
+            if !gathered.is_empty() {
+                (self.outgoing.block, self.outgoing.sent) = pack(self.effort, &self.worth, gathered);
+            }
+            // With the last block: a write of its own would be a packet of its own.
+            self.outgoing.block.extend([0; WORD_BYTES]);
             ready!(self.poll_sent(cx))?;
         }
         Pin::new(&mut self.inner).poll_shutdown(cx)

@@ -135,3 +135,37 @@ async fn a_block_is_what_it_says() {
         assert_eq!(read(&bytes).await.unwrap_err().kind(), io::ErrorKind::InvalidData, "{head}");
     }
 }
+
+/// Takes what is written, and counts the writes.
+#[derive(Default)]
+struct Writes(Vec<Vec<u8>>);
+
+impl AsyncWrite for Writes {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.push(bytes.to_vec());
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[tokio::test]
+async fn the_last_block_and_the_end_are_one_write() {
+    for (parts, n_writes) in [(&[][..], 1), (&[&b"one"[..], b"two"], 1)] {
+        let mut stream = Packed::new(Effort::Usual, always(), Writes::default());
+        for part in parts {
+            stream.write_all(part).await.unwrap();
+        }
+        stream.shutdown().await.unwrap();
+        assert!(stream.write_all(b"more").await.is_err());
+        let writes = stream.inner.0;
+        assert_eq!(writes.len(), n_writes);
+        assert_eq!(read(&writes.concat()).await.unwrap(), parts.concat());
+    }
+}
