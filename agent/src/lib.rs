@@ -36,6 +36,7 @@ pub mod flight;
 pub mod join;
 pub mod lease;
 pub mod nix_cache;
+pub mod nix_sources;
 pub mod owner;
 pub mod recorder;
 pub mod room;

@@ -12,6 +12,7 @@ use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::limits::{MAX_BLOB_BYTES, MAX_DIRECTORY_BYTES, MAX_PATH_DEPTH, MAX_TREE_ENTRIES};
 use buildbee_proto::tree::Directory;
 use buildbee_store::{Pin, ReadError, Store};
+use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::task::JoinError;
 
@@ -119,12 +120,42 @@ impl Tree {
     }
 }
 
+/// Where files of a tree may be had besides from peers. It stores what it has, checked, and says nothing of what it has not.
+pub trait Elsewhere: Send + Sync + std::fmt::Debug {
+    /// Asked for the `missing` files of the tree below `root` before peers are.
+    fn near<'a>(
+        &'a self,
+        root: Digest,
+        known: &'a HashMap<Digest, Arc<Directory>>,
+        missing: &'a [Digest],
+    ) -> BoxFuture<'a, ()>;
+    /// Asked for what no peer has.
+    fn far<'a>(
+        &'a self,
+        root: Digest,
+        known: &'a HashMap<Digest, Arc<Directory>>,
+        missing: &'a [Digest],
+    ) -> BoxFuture<'a, ()>;
+}
+
 /// The tree below `root`: what is missing is fetched. Cancel-safe: what came so far stays in the store, unpinned.
 pub async fn load(
     store: &Store,
     small: &Small,
     fetcher: &Fetcher,
     sources: &Sources,
+    root: Digest,
+) -> Result<Tree, TreeError> {
+    load_from(store, small, fetcher, sources, None, root).await
+}
+
+/// The same, with what is had `elsewhere`.
+pub async fn load_from(
+    store: &Store,
+    small: &Small,
+    fetcher: &Fetcher,
+    sources: &Sources,
+    elsewhere: Option<&dyn Elsewhere>,
     root: Digest,
 ) -> Result<Tree, TreeError> {
     // Mostly all of it is there, sent along or from the action before: one look, not one for each level.
@@ -154,7 +185,20 @@ pub async fn load(
     let (files, n_bytes) = gathering.measure()?;
     pins.push(store.pin(files.iter().copied()));
     let (contents, missing) = contents(store, small, &files);
-    fetcher.fetch(&missing, sources).await?;
+    let known = &gathering.directories;
+    if let Some(elsewhere) = elsewhere {
+        elsewhere.near(root, known, &missing).await;
+    }
+    match (fetcher.fetch(&missing, sources).await, elsewhere) {
+        (Err(FetchError::Store(error)), _) => return Err(FetchError::Store(error).into()),
+        (Err(error), Some(elsewhere)) => {
+            elsewhere.far(root, known, &store.missing(&missing)).await;
+            if !store.missing(&missing).is_empty() {
+                return Err(error.into());
+            }
+        }
+        (fetched, _) => fetched?,
+    }
     Ok(Tree { root, directories: gathering.directories, files, contents, n_bytes, pins })
 }
 
