@@ -14,6 +14,7 @@
 //! | [`workspace`] | trees to folders, outputs to blobs |
 //! | [`toolchain`] | toolchains as folders |
 //! | [`exchange`] | blobs and results between peers |
+//! | [`nix_sources`] | store paths from elsewhere than peers |
 //! | [`flight`] | runs shared by all who ask meanwhile |
 //! | [`standing`] | how far a run is |
 //! | [`room`] | no peer takes all of anything |

@@ -191,11 +191,10 @@ pub async fn load_from(
     }
     match (fetcher.fetch(&missing, sources).await, elsewhere) {
         (Err(FetchError::Store(error)), _) => return Err(FetchError::Store(error).into()),
-        (Err(error), Some(elsewhere)) => {
+        (Err(_), Some(elsewhere)) => {
             elsewhere.far(root, known, &store.missing(&missing)).await;
-            if !store.missing(&missing).is_empty() {
-                return Err(error.into());
-            }
+            // It had ended with the first that could not be had: others may still come from peers.
+            fetcher.fetch(&missing, sources).await?;
         }
         (fetched, _) => fetched?,
     }
