@@ -428,7 +428,7 @@ impl Settings {
                 None => None,
             },
             nix_root: arguments.nix_root.or(file.nix_root).unwrap_or_else(|| PathBuf::from("/")),
-            nix_caches: all("nix_caches", file.nix_caches, MAX_CACHES, cache)?,
+            nix_caches: all("nix_caches", file.nix_caches, MAX_CACHES, http::cache)?,
             nix_keys: all("nix_keys", file.nix_keys, MAX_KEYS, TrustedKey::from_str)?,
             nix_hook: file.nix_hook.unwrap_or_default(),
             sandbox: arguments.sandbox.or(file.sandbox).unwrap_or_else(beside),
@@ -545,14 +545,6 @@ fn all<T, E: fmt::Display>(
         return Err(ConfigError::Value { key, value: values.len().to_string(), error });
     }
     values.iter().map(|value| parse(key, value, &one)).collect()
-}
-
-fn cache(text: &str) -> Result<Uri, String> {
-    let example = "a cache is like \"http://cache:8080\"";
-    if !text.contains("://") {
-        return Err(example.to_owned());
-    }
-    http::joined(&Uri::default(), text).map_err(|_| format!("{example}; https is not spoken here"))
 }
 
 /// What it offers is everybody's who can connect.

@@ -58,6 +58,15 @@ pub fn joined(base: &Uri, location: &str) -> Result<Uri, GetError> {
     if url.scheme_str() == Some("http") && url.host().is_some() { Ok(url) } else { Err(bad()) }
 }
 
+/// The URL of a cache, as its owner writes it.
+pub fn cache(text: &str) -> Result<Uri, String> {
+    let example = "a cache is like \"http://cache:8080\"";
+    if !text.contains("://") {
+        return Err(example.to_owned());
+    }
+    joined(&Uri::default(), text).map_err(|_| format!("{example}; https is not spoken here"))
+}
+
 /// The answer to `GET url`, redirects followed; `None` where there is no such thing.
 pub async fn get(url: &Uri, tasks: &Tasks) -> Result<Option<Response<Incoming>>, GetError> {
     let mut url = url.clone();
@@ -112,6 +121,8 @@ mod tests {
         assert_eq!(of("nar/x.nar").as_deref(), Some("http://cache:8080/nix/nar/x.nar"));
         assert_eq!(of("/nar/x.nar").as_deref(), Some("http://cache:8080/nar/x.nar"));
         assert_eq!(of("http://other/x").as_deref(), Some("http://other/x"));
+        assert!(cache("cache:8080").is_err() && cache("https://cache").unwrap_err().contains("https"));
+        assert!(cache("http://[::1]:8080/nix").is_ok());
         for odd in ["https://cache/x", "file:///etc/passwd", "http://", "a b"] {
             assert_eq!(of(odd), None, "{odd}");
         }
