@@ -16,18 +16,22 @@ use std::time::Duration;
 use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_NAME_BYTES, MAX_SLOTS_PER_AGENT};
 use buildbee_proto::settings_file::{Complaint, line_of_key};
 use buildbee_sandbox::spec::Limits;
+use hyper::Uri;
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::cli::{PlaceArguments, ServeArguments};
+use crate::nix_sources::description::TrustedKey;
+use crate::nix_sources::http;
+use crate::nix_sources::sources::{MAX_CACHES, MAX_KEYS, NixSettings};
 use crate::owner::hours::Hours;
 
 /// Every key of the settings file with its meaning and default.
 pub const ANNOTATED: &str = include_str!("../../packaging/config/agent.toml");
 /// The keys of the settings file, for hints.
 const KEYS: &str = "action_memory, action_processes, action_timeout, advertise, blocked, bwrap, cache_size, claim_after, daily_cpu, \
-                    hand_back_after, hours, idle_after, listen, logind, mdns, memory_reserve, mode, name, nix_cache, nix_root, \
-                    on_battery, owner_file, repair_after, sandbox, scrub_every, slots, state_dir, system_root";
+                    hand_back_after, hours, idle_after, listen, logind, mdns, memory_reserve, mode, name, nix_cache, nix_caches, nix_hook, \
+                    nix_keys, nix_root, on_battery, owner_file, repair_after, sandbox, scrub_every, slots, state_dir, system_root";
 /// The folder of the agent that is a service of this machine.
 pub const SERVICE_STATE_DIR: &str = "/var/lib/buildbee-agent";
 /// The fixed port of agents.
@@ -118,6 +122,12 @@ pub struct Settings {
     pub nix_cache: Option<SocketAddr>,
     /// Root folder of the system whose Nix store is shared.
     pub nix_root: PathBuf,
+    /// Binary caches that have what no peer has.
+    pub nix_caches: Vec<Uri>,
+    /// Whose signatures on what they say are good.
+    pub nix_keys: Vec<TrustedKey>,
+    /// The command that makes store paths be there; empty: none.
+    pub nix_hook: Vec<String>,
     /// The program buildbee-sandbox.
     pub sandbox: PathBuf,
     /// The program bwrap.
@@ -184,6 +194,12 @@ struct FileSettings {
     nix_cache: Option<String>,
     /// Default "/".
     nix_root: Option<PathBuf>,
+    /// Default: none.
+    nix_caches: Option<Vec<String>>,
+    /// Default: none.
+    nix_keys: Option<Vec<String>>,
+    /// Default: none.
+    nix_hook: Option<Vec<String>>,
     /// Default: `buildbee-sandbox` beside this program.
     sandbox: Option<PathBuf>,
     /// Default: `bwrap` in PATH.
@@ -412,6 +428,9 @@ impl Settings {
                 None => None,
             },
             nix_root: arguments.nix_root.or(file.nix_root).unwrap_or_else(|| PathBuf::from("/")),
+            nix_caches: all("nix_caches", file.nix_caches, MAX_CACHES, http::cache)?,
+            nix_keys: all("nix_keys", file.nix_keys, MAX_KEYS, TrustedKey::from_str)?,
+            nix_hook: file.nix_hook.unwrap_or_default(),
             sandbox: arguments.sandbox.or(file.sandbox).unwrap_or_else(beside),
             bwrap: file.bwrap.unwrap_or_else(|| machine.find_bwrap()),
             limits,
@@ -423,6 +442,16 @@ impl Settings {
         };
         settings.check()?;
         Ok(settings)
+    }
+
+    /// Where toolchains out of Nix's store are had besides from peers.
+    pub fn nix_sources(&self) -> NixSettings {
+        NixSettings {
+            root: self.nix_root.clone(),
+            caches: self.nix_caches.clone(),
+            keys: self.nix_keys.clone(),
+            hook: self.nix_hook.clone(),
+        }
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -501,6 +530,21 @@ fn limits(
         processes: processes.unwrap_or(DEFAULT_ACTION_PROCESSES),
         ..Limits::default()
     })
+}
+
+/// The values of a list, each parsed.
+fn all<T, E: fmt::Display>(
+    key: &'static str,
+    values: Option<Vec<String>>,
+    n_most: usize,
+    one: impl Fn(&str) -> Result<T, E>,
+) -> Result<Vec<T>, ConfigError> {
+    let values = values.unwrap_or_default();
+    if values.len() > n_most {
+        let error = format!("at most {n_most} are possible");
+        return Err(ConfigError::Value { key, value: values.len().to_string(), error });
+    }
+    values.iter().map(|value| parse(key, value, &one)).collect()
 }
 
 /// What it offers is everybody's who can connect.
@@ -623,6 +667,8 @@ mod tests {
             ("idle_after = \"long\"\n", 1, "idle_after"),
             ("hours = \"nights\"\n", 1, "hours"),
             ("memory_reserve = \"much\"\n", 1, "memory_reserve"),
+            ("nix_caches = [\"https://cache\"]\n", 1, "nix_caches"),
+            ("nix_keys = [\"cache-1:short\"]\n", 1, "nix_keys"),
         ] {
             let error = resolve(&["--config", "/c.toml"], Some(text), &machine()).unwrap_err().to_string();
             assert!(error.starts_with(&format!("/c.toml:{line}: {key}: ")) && error.contains("\nhint: "), "{error}");

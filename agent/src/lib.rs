@@ -14,6 +14,7 @@
 //! | [`workspace`] | trees to folders, outputs to blobs |
 //! | [`toolchain`] | toolchains as folders |
 //! | [`exchange`] | blobs and results between peers |
+//! | [`nix_sources`] | store paths from elsewhere than peers |
 //! | [`flight`] | runs shared by all who ask meanwhile |
 //! | [`standing`] | how far a run is |
 //! | [`room`] | no peer takes all of anything |
@@ -36,6 +37,7 @@ pub mod flight;
 pub mod join;
 pub mod lease;
 pub mod nix_cache;
+pub mod nix_sources;
 pub mod owner;
 pub mod recorder;
 pub mod room;

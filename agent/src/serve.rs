@@ -53,6 +53,7 @@ use crate::nix_cache::ask::Askers;
 use crate::nix_cache::database::Database;
 use crate::nix_cache::http;
 use crate::nix_cache::serve::StorePathServer;
+use crate::nix_sources::sources::NixSources;
 use crate::owner::core::{Core as OwnerCore, Phase, Policy};
 use crate::owner::gate::Gate;
 use crate::owner::history::{History, ToWrite, history_task};
@@ -194,9 +195,8 @@ impl Agent {
         let (node, inbound) = node::start(network(settings, &state, &identity, &enrolment)).await?;
         let tasks = Tasks::new();
         let slots = slots(settings, node.peer())?;
-        let ring = Box::new(RingSlots(slots.clone()));
         let (phase, gate) = Gate::new();
-        let making = Making { store: store.clone(), tasks: tasks.clone(), gate: gate.clone(), changed: ring };
+        let making = making(settings, &store, &tasks, (gate.clone(), &slots));
         let toolchains = Toolchains::open(&state.toolchains(), making).map_err(at)?;
         let addresses = addresses(settings, &node);
         let (announcer, to_announce) = announcer();
@@ -403,6 +403,18 @@ impl Agent {
         if tokio::time::timeout(CLOSE_GRACE, self.node.shutdown()).await.is_err() {
             tracing::debug!("connections did not close in time");
         }
+    }
+}
+
+/// What toolchains are made with.
+fn making(settings: &Settings, store: &Store, tasks: &Tasks, (gate, slots): (Gate, &Slots)) -> Making {
+    let elsewhere = NixSources::new(settings.nix_sources(), store.clone(), tasks.clone());
+    Making {
+        store: store.clone(),
+        tasks: tasks.clone(),
+        gate,
+        changed: Box::new(RingSlots(slots.clone())),
+        elsewhere: Some(Box::new(elsewhere)),
     }
 }
 

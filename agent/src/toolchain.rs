@@ -5,7 +5,7 @@
 //! nothing else would show what a disk or a loss of power has done to it meanwhile. While a toolchain is held its blobs are pinned, so that
 //! it can be handed on to other agents.
 //! What is being made is made to its end, though the action that asked for it may be done elsewhere by then: the next one needs it too.
-//! Not here: Nix; which toolchain an action needs.
+//! Not here: where files of Nix store paths are had besides from peers (`nix_sources`); which toolchain an action needs.
 //!
 //! On disk: `toolchains/<hex>-<size>/{root/, description}`; names that start with a dot are being made or removed.
 
@@ -30,7 +30,7 @@ use crate::exchange::small::Small;
 use crate::flight::{Flights, Passenger};
 use crate::owner::gate::{Gate, handed_back};
 use crate::workspace::materialise::materialise;
-use crate::workspace::tree::{self, Tree};
+use crate::workspace::tree::{self, Elsewhere, Tree};
 
 /// Toolchains kept as folders; the least recently used go first.
 pub const MAX_TOOLCHAINS: usize = 32;
@@ -90,6 +90,8 @@ pub struct Making {
     pub gate: Gate,
     /// Told what comes and goes.
     pub changed: Box<dyn Changed>,
+    /// Where files are had besides from peers.
+    pub elsewhere: Option<Box<dyn Elsewhere>>,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,7 @@ struct Inner {
     held: Mutex<HashMap<ToolchainId, Held>>,
     clock: AtomicU64,
     changed: Box<dyn Changed>,
+    elsewhere: Option<Box<dyn Elsewhere>>,
 }
 
 /// Told when a toolchain came or went.
@@ -118,10 +121,10 @@ struct Held {
 impl Toolchains {
     /// Opens `dir`, making it if need be: takes up what is good there and removes the rest. Touches the disk.
     pub fn open(dir: &Path, making: Making) -> io::Result<Self> {
-        let Making { store, tasks, gate, changed } = making;
+        let Making { store, tasks, gate, changed, elsewhere } = making;
         fs::create_dir_all(dir)?;
         let held = Mutex::default();
-        let inner = Inner { dir: dir.to_owned(), store, held, clock: AtomicU64::new(0), changed };
+        let inner = Inner { dir: dir.to_owned(), store, held, clock: AtomicU64::new(0), changed, elsewhere };
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             match inner.take_up(&path) {
@@ -319,7 +322,8 @@ impl Inner {
     ) -> Made {
         let mut n_lost = 0;
         let made = loop {
-            let tree = Box::pin(tree::load(&self.store, &Small::default(), fetcher, sources, toolchain.root)).await?;
+            let (small, root, elsewhere) = (Small::default(), toolchain.root, self.elsewhere.as_deref());
+            let tree = Box::pin(tree::load_from(&self.store, &small, fetcher, sources, elsewhere, root)).await?;
             let (inner, toolchain) = (Arc::clone(self), toolchain.clone());
             // Runs to its end even if nobody waits any more: the folder it leaves is a good one.
             let made = tokio::task::spawn_blocking(move || inner.build_and_hold(id, &toolchain, tree));
@@ -403,8 +407,13 @@ mod tests {
 
         fn open(&self) -> Toolchains {
             let gate = Gate::new().1;
-            let making =
-                Making { store: self.store.clone(), tasks: self.tasks.clone(), gate, changed: Box::new(Nobody) };
+            let making = Making {
+                store: self.store.clone(),
+                tasks: self.tasks.clone(),
+                gate,
+                changed: Box::new(Nobody),
+                elsewhere: None,
+            };
             Toolchains::open(&self.folder(), making).unwrap()
         }
 

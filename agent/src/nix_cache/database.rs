@@ -1,4 +1,4 @@
-//! This machine's own store, looked up in its register, which is read in place: an agent starts no programs. Blocks.
+//! This machine's own store, looked up in its register, which is read in place: Nix is not run for it. Blocks.
 //!
 //! The register is a database with a write-ahead log, which only its owner can follow: read as a file that does not change, it may lack
 //! the paths of the last moments, or seem damaged for one. Either is as if the path were not here.

@@ -12,6 +12,7 @@ use buildbee_proto::error::{ErrorCode, Retry, WireError};
 use buildbee_proto::limits::{MAX_BLOB_BYTES, MAX_DIRECTORY_BYTES, MAX_PATH_DEPTH, MAX_TREE_ENTRIES};
 use buildbee_proto::tree::Directory;
 use buildbee_store::{Pin, ReadError, Store};
+use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::task::JoinError;
 
@@ -96,6 +97,11 @@ impl Skeleton {
         self.directories.get(digest)
     }
 
+    /// All of them.
+    pub fn directories(&self) -> &HashMap<Digest, Directory> {
+        &self.directories
+    }
+
     /// Of at most `n` of these directories, how many are `other`'s too.
     pub fn n_shared(&self, other: &Self, n: usize) -> usize {
         self.directories.keys().take(n).filter(|digest| other.directories.contains_key(digest)).count()
@@ -154,12 +160,42 @@ impl Tree {
     }
 }
 
+/// Where files of a tree may be had besides from peers. It stores what it has, checked, and says nothing of what it has not.
+pub trait Elsewhere: Send + Sync + std::fmt::Debug {
+    /// Asked for the `missing` files of the tree below `root` before peers are.
+    fn near<'a>(
+        &'a self,
+        root: Digest,
+        known: &'a HashMap<Digest, Directory>,
+        missing: &'a [Digest],
+    ) -> BoxFuture<'a, ()>;
+    /// Asked for what no peer has.
+    fn far<'a>(
+        &'a self,
+        root: Digest,
+        known: &'a HashMap<Digest, Directory>,
+        missing: &'a [Digest],
+    ) -> BoxFuture<'a, ()>;
+}
+
 /// The tree below `root`: what is missing is fetched. Cancel-safe: what came so far stays in the store, unpinned.
 pub async fn load(
     store: &Store,
     small: &Small,
     fetcher: &Fetcher,
     sources: &Sources,
+    root: Digest,
+) -> Result<Tree, TreeError> {
+    load_from(store, small, fetcher, sources, None, root).await
+}
+
+/// The same, with what is had `elsewhere`.
+pub async fn load_from(
+    store: &Store,
+    small: &Small,
+    fetcher: &Fetcher,
+    sources: &Sources,
+    elsewhere: Option<&dyn Elsewhere>,
     root: Digest,
 ) -> Result<Tree, TreeError> {
     // Mostly all of it is there, sent along or from the action before: one look, not one for each level.
@@ -189,7 +225,18 @@ pub async fn load(
     let (files, skeleton) = gathering.measured()?;
     pins.push(store.pin(files.iter().copied()));
     let (contents, missing) = contents(store, small, &files);
-    fetcher.fetch(&missing, sources).await?;
+    if let Some(elsewhere) = elsewhere {
+        elsewhere.near(root, skeleton.directories(), &missing).await;
+    }
+    match (fetcher.fetch(&missing, sources).await, elsewhere) {
+        (Err(FetchError::Store(error)), _) => return Err(FetchError::Store(error).into()),
+        (Err(_), Some(elsewhere)) => {
+            elsewhere.far(root, skeleton.directories(), &store.missing(&missing)).await;
+            // It had ended with the first that could not be had: others may still come from peers.
+            fetcher.fetch(&missing, sources).await?;
+        }
+        (fetched, _) => fetched?,
+    }
     Ok(Tree { skeleton: Arc::new(skeleton), files, contents, pins })
 }
 

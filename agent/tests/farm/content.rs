@@ -93,6 +93,16 @@ pub(crate) fn toolchain(store: &Store) -> Toolchain {
     toolchain
 }
 
+/// A shell with its libraries.
+pub(crate) fn shell(store: &Store) -> Content {
+    let put = |path: &Path| store.put_file(path).unwrap();
+    let shell = "/usr/bin/dash";
+    let links = Content::default().symlink("/lib", "usr/lib").symlink("/lib64", "usr/lib64");
+    let content = links.file(Path::new(shell), put(Path::new(shell)), true);
+    let all = libraries(shell);
+    all.iter().fold(content, |content, library| content.file(&merged(library), put(library), true))
+}
+
 fn asked(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()

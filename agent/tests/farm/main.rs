@@ -9,6 +9,7 @@ mod farm;
 mod first;
 mod hostile;
 mod large;
+mod nix_sources;
 mod owner;
 mod process;
 mod recorded;

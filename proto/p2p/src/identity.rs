@@ -159,6 +159,11 @@ pub fn verify<T: Canonical>(signer: PeerId, value: &T, signature: &Signature) ->
     ed25519::PublicKey::try_from_bytes(&signer.0).is_ok_and(|key| key.verify(&value.to_canonical(), &signature.0))
 }
 
+/// Whether `signature` over `bytes` was made by `signer`: for what others than the farm have signed.
+pub fn verify_bytes(signer: PeerId, bytes: &[u8], signature: &[u8]) -> bool {
+    ed25519::PublicKey::try_from_bytes(&signer.0).is_ok_and(|key| key.verify(bytes, signature))
+}
+
 /// Whether the farm's key signed the value.
 pub fn verify_signed<T: Canonical>(farm: PeerId, signed: &Signed<T>) -> bool {
     verify(farm, &signed.value, &signed.signature)
