@@ -88,8 +88,8 @@ fn a_colleague_finds_them(farm: &Farm) {
         with_paths(Checkout::write(farm.path("another/and longer/place"), farm.path("another home")), "portable");
     look_around(&second);
     let (_, counts) = build_anew(&colleague, &second);
-    // All but the application: one of its macros asks where it stands. And the crate above the one with a macro, perhaps: whether the macro's text went
-    // along depends on whether that one's dependency file was there when the other began.
+    // All but the application: one of its macros asks where it stands, so its result is one of real paths. And now and then (seen where an
+    // agent was busy) a leaf, for whose very action there is a result: neither the look-up nor the claim finds it, why is not known.
     let (cached, remote, local) = counts;
     assert!(
         cached + remote == N_CRATES && local == 0 && (1..=2).contains(&remote),

@@ -251,11 +251,20 @@ impl Gathering<'_> {
                 self.linked.extend(linked);
             }
             let exports = |text: &[u8]| memmem::find(text, EXPORTS_MACROS).is_some();
-            if path.is_absolute() && self.memory.files.macros.of(path, &hashed.digest, exports).unwrap_or_default() {
+            let is_looked_for = path.is_absolute() && self.is_known_by_path(path);
+            if is_looked_for && self.memory.files.macros.of(path, &hashed.digest, exports).unwrap_or_default() {
                 self.file(path)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether rustc may look for a dependency's source where it is here. Metadata that was made with names holds the name; if this crate has no
+    /// place for that folder (a member of the workspace has none for the cargo home), the real one would tell agents whose home it is, for
+    /// nothing, and no colleague would have the same action. Should rustc look there all the same, the verdict sees it.
+    fn is_known_by_path(&self, path: &Path) -> bool {
+        let roots = &self.plan.roots;
+        !roots.are_placed() || roots.iter().any(|(_, real, _)| path.starts_with(real))
     }
 
     /// Stems of the crates that a library needs, by the metadata beside it where there is some: a library can be large.
