@@ -134,7 +134,7 @@ impl Identity {
     /// `value` with this identity's signature.
     pub fn signed<T: Canonical>(&self, value: T) -> Signed<T> {
         let signature = self.sign(&value);
-        Signed { value, signature }
+        Signed { value, signature, warrant: None }
     }
 
     /// A result with this identity's signature. It verifies only if its provenance names this peer.
@@ -159,9 +159,9 @@ pub fn verify<T: Canonical>(signer: PeerId, value: &T, signature: &Signature) ->
     ed25519::PublicKey::try_from_bytes(&signer.0).is_ok_and(|key| key.verify(&value.to_canonical(), &signature.0))
 }
 
-/// Whether the farm's key signed the value.
+/// Whether the farm's own key signed the value. See [`crate::delegation`] for what others may sign.
 pub fn verify_signed<T: Canonical>(farm: PeerId, signed: &Signed<T>) -> bool {
-    verify(farm, &signed.value, &signed.signature)
+    signed.warrant.is_none() && verify(farm, &signed.value, &signed.signature)
 }
 
 /// Whether the peer that a result's provenance names signed it.
