@@ -1,7 +1,6 @@
 //! Fixed values of the content model.
 
 use buildbee_proto::action::{Action, Command};
-use buildbee_proto::delegation::{Delegation, Warrant};
 use buildbee_proto::digest::{Digest, DigestFunction};
 use buildbee_proto::double::Double;
 use buildbee_proto::entry::EntryName;
@@ -195,11 +194,6 @@ pub(crate) fn signed<T>(value: T) -> Signed<T> {
     Signed { value, signature: Signature([30; 64]), warrant: None }
 }
 
-pub(crate) fn warrant() -> Warrant {
-    let delegation = Delegation { farm: peer(24), signer: peer(31), issued_at: 1_000, expires_at: 2_000 };
-    Warrant { delegation, signature: Signature([32; 64]) }
-}
-
 pub(crate) fn samples() -> Vec<Sample> {
     let mut samples = vec![
         content("Directory", &directory()),
@@ -224,8 +218,6 @@ pub(crate) fn samples() -> Vec<Sample> {
         content("Roster", &roster()),
         content("Signed Roster", &signed(roster())),
         content("Signed Membership", &signed(membership(Role::Agent))),
-        content("Signed Membership warranted", &Signed { warrant: Some(warrant()), ..signed(membership(Role::Agent)) }),
-        content("Warrant", &warrant()),
     ];
     for role in [Role::Coordinator, Role::Agent, Role::Client] {
         samples.push(content(&format!("Membership {role}"), &membership(role)));
