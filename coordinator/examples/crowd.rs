@@ -131,7 +131,7 @@ struct Served {
 
 fn roster(version: u64, members: Vec<(PeerId, Role)>) -> Arc<Signed<Roster>> {
     let value = Roster { farm: PeerId([7; 32]), version, members, revoked: vec![] };
-    Arc::new(Signed { value, signature: Signature([7; 64]) })
+    Arc::new(Signed { value, signature: Signature([7; 64]), warrant: None })
 }
 
 type Arrived = (u32, u8, Vec<u8>);

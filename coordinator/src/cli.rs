@@ -59,6 +59,8 @@ pub enum KeyCommand {
     Export(KeyExportArgs),
     /// Make the coordinator of a farm again, in an empty state folder. Nobody has to join again: members bring the list of members back.
     Import(KeyImportArgs),
+    /// Have the coordinator, which must not run, sign with another key for some time, and remove the farm's own from its state folder.
+    Delegate(KeyDelegateArgs),
 }
 
 /// Options of `key export`.
@@ -66,6 +68,16 @@ pub enum KeyCommand {
 pub struct KeyExportArgs {
     /// A file that does not exist yet, or "-" for standard output.
     pub file: PathBuf,
+}
+
+/// Options of `key delegate`.
+#[derive(Clone, Debug, Args)]
+pub struct KeyDelegateArgs {
+    /// What `key export` wrote, or "-" for standard input. All members must know of delegation: upgrade them first.
+    pub file: PathBuf,
+    /// For how long the other key may sign: memberships end with it, so give the file again (also while it lasts) before it is over; a week to a year.
+    #[arg(long = "for", value_name = "TIME", default_value = "180d", value_parser = delegation)]
+    pub signs_for: Duration,
 }
 
 /// Options of `key import`.
@@ -152,6 +164,16 @@ pub struct MembersArgs {
     pub json: bool,
 }
 
+/// Shortest time to delegate for: members need days to come by for new memberships.
+const MIN_DELEGATION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// Longest. Members believe a little more.
+const MAX_DELEGATION: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+fn delegation(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if (MIN_DELEGATION..=MAX_DELEGATION).contains(&time) { Ok(time) } else { Err("must be 7d to 366d".to_owned()) }
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(duration) if duration < Duration::from_secs(1) => Err("must be at least 1s".to_owned()),
@@ -181,6 +203,9 @@ mod tests {
         assert_eq!(cli.sources.state_dir, Some(PathBuf::from("/a")));
         assert!(Cli::try_parse_from(["x", "invite", "--expires", "soon"]).is_err());
         assert!(Cli::try_parse_from(["x", "invite", "--uses", "0"]).is_err());
+        assert!(Cli::try_parse_from(["x", "key", "delegate", "f", "--for", "6d"]).is_err());
+        assert!(Cli::try_parse_from(["x", "key", "delegate", "f", "--for", "400d"]).is_err());
+        assert!(Cli::try_parse_from(["x", "key", "delegate", "f"]).is_ok());
         assert!(Cli::try_parse_from(["x", "invite", "--expires", "0s"]).is_err());
     }
 }

@@ -92,7 +92,13 @@ impl CommandError {
             | Self::Addresses { .. }
             | Self::Log { .. }
             | Self::Ticket(_)
-            | Self::Farm(FarmError::Revoke(_) | FarmError::NoKey | FarmError::Occupied { .. }) => EXIT_USER,
+            | Self::Farm(
+                FarmError::Revoke(_)
+                | FarmError::NoKey
+                | FarmError::KeyElsewhere
+                | FarmError::OtherKey { .. }
+                | FarmError::Occupied { .. },
+            ) => EXIT_USER,
             Self::Farm(_) | Self::Serve(_) | Self::Output(_) | Self::Random(_) | Self::KeyFile { .. } => {
                 EXIT_ENVIRONMENT
             }
@@ -202,6 +208,9 @@ pub async fn serve(settings: &Settings, args: &ServeArgs, notes: &mut impl Write
         addresses: settings.addresses.clone(),
         members: farm.to_meet()?,
     };
+    if let Some(until) = farm.signs_until() {
+        tracing::info!("the farm's key is elsewhere; this coordinator may sign until {}", date(until));
+    }
     if farm.is_recovering()? {
         tracing::warn!("this farm's list of members is gone; it comes back from the first member that calls");
     }
@@ -242,7 +251,7 @@ fn note_new_farm(farm: &Farm, state_dir: &Path, notes: &mut impl Write) -> io::R
 }
 
 /// A moment as people and scripts read it.
-fn date(at: UnixSeconds) -> String {
+pub(crate) fn date(at: UnixSeconds) -> String {
     // The formatter panics beyond the year 9999.
     const LAST: UnixSeconds = 253_402_300_799;
     let moment = UNIX_EPOCH.checked_add(Duration::from_secs(at.min(LAST)));

@@ -1,4 +1,4 @@
-//! `key export` and `key import`: the farm's key outlives the coordinator's disk.
+//! `key export`, `key import` and `key delegate`: the farm's key outlives the coordinator's disk.
 //!
 //! Not here: the text ([`crate::membership::key_file`]), and how the list of members comes back ([`crate::membership::recovery`]).
 
@@ -9,9 +9,9 @@ use std::path::Path;
 
 use buildbee_proto::limits::MAX_ADDRESSES_PER_PEER;
 
-use crate::cli::{KeyExportArgs, KeyImportArgs};
+use crate::cli::{KeyDelegateArgs, KeyExportArgs, KeyImportArgs};
 use crate::clock::unix_now;
-use crate::commands::CommandError;
+use crate::commands::{CommandError, date};
 use crate::config::Settings;
 use crate::membership::farm::{Farm, FarmError};
 use crate::membership::key_file::{Keys, MAX_KEY_FILE_BYTES};
@@ -38,7 +38,7 @@ pub fn export(
         file => Some(OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(failed)?),
     };
     let farm = Farm::open(&settings.state_dir, unix_now())?;
-    let text = farm.keys().to_text();
+    let text = farm.keys()?.to_text();
     match file {
         Some(mut file) => file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?,
         None => out.write_all(text.as_bytes()).and_then(|()| out.flush())?,
@@ -48,6 +48,36 @@ pub fn export(
         "this is the secret key of farm {}: whoever has it can let anybody in. It is not encrypted; keep it where nobody else can \
          read it, and not on this machine's disk alone",
         farm.id().short()
+    )?;
+    Ok(())
+}
+
+/// `key delegate`.
+pub fn delegate(
+    settings: &Settings,
+    args: &KeyDelegateArgs,
+    input: &mut impl Read,
+    notes: &mut impl Write,
+) -> Result<(), CommandError> {
+    let hint = "name the file that `buildbee-coordinator key export` wrote";
+    let text = read(&args.file, input, notes).map_err(|source| CommandError::KeyFile {
+        file: args.file.clone(),
+        source,
+        hint,
+    })?;
+    let keys = Keys::from_text(&text).ok_or(FarmError::NoKey)?;
+    let now = unix_now();
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let expires_at = now.saturating_add(args.signs_for.as_secs());
+    let farm = Farm::delegate(&settings.state_dir, &keys, &name, now, expires_at)?;
+    writeln!(
+        notes,
+        "the coordinator of farm {} signs with a key of its own until {}, and the farm's key is no longer in {}; keep {} away from this \
+         machine, and give it to this command again before then",
+        farm.id().short(),
+        date(expires_at),
+        settings.state_dir.display(),
+        args.file.display(),
     )?;
     Ok(())
 }

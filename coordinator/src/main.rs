@@ -65,6 +65,9 @@ fn run(cli: &Cli) -> Result<(), CommandError> {
         Command::Revoke(args) => commands::revoke(&settings, args, &mut notes),
         Command::Members(args) => commands::members(&settings, args, &mut out),
         Command::Key(KeyCommand::Export(args)) => keys::export(&settings, args, &mut out, &mut notes),
+        Command::Key(KeyCommand::Delegate(args)) => {
+            keys::delegate(&settings, args, &mut io::stdin().lock(), &mut notes)
+        }
         Command::Key(KeyCommand::Import(args)) => keys::import(&settings, args, &mut io::stdin().lock(), &mut notes),
     }
 }

@@ -75,7 +75,7 @@ impl RosterLog {
             from: held,
             to: current.value.version,
             standings: changed.into_iter().map(|peer| current.value.standing(peer)).collect(),
-            signature: Bytes(current.signature.0.to_vec()),
+            signature: Bytes(current.seal()),
         })
     }
 }
@@ -94,7 +94,7 @@ mod tests {
         };
         let members = members.map(|n| (peer(n), Role::Agent)).collect();
         let value = Roster { farm: peer(9_999), version, members, revoked: vec![] };
-        Arc::new(Signed { value, signature: Signature([u8::try_from(version % 251).unwrap(); 64]) })
+        Arc::new(Signed { value, signature: Signature([u8::try_from(version % 251).unwrap(); 64]), warrant: None })
     }
 
     #[test]

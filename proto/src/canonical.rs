@@ -88,6 +88,19 @@ pub(crate) fn parts(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
     out.bytes
 }
 
+/// What `read` makes of canonical parts without a tag, which must be read to their end.
+pub(crate) fn from_parts<T>(
+    bytes: &[u8],
+    read: impl FnOnce(&mut Reader<'_>) -> Result<T, CanonicalError>,
+) -> Result<T, CanonicalError> {
+    let mut input = Reader { bytes, at: 0 };
+    let value = read(&mut input)?;
+    match bytes.len() - input.at {
+        0 => Ok(value),
+        n => Err(CanonicalError::Trailing(n)),
+    }
+}
+
 /// Appends canonical parts.
 #[derive(Debug)]
 pub struct Writer {
@@ -181,6 +194,11 @@ impl<'a> Reader<'a> {
         let part = self.bytes.get(self.at..end).ok_or(CanonicalError::Truncated(self.at))?;
         self.at = end;
         Ok(part)
+    }
+
+    /// Whether everything was read.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.at == self.bytes.len()
     }
 
     /// Bytes of a fixed length.

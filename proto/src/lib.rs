@@ -19,6 +19,7 @@ pub mod canonical;
 pub mod chunk;
 pub mod codec;
 pub mod control;
+pub mod delegation;
 pub mod digest;
 pub mod double;
 pub mod entry;

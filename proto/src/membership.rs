@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 
 use thiserror::Error;
 
-use crate::canonical::{Canonical, CanonicalError, Reader, Writer, check_ascending};
+use crate::canonical::{Canonical, CanonicalError, Reader, Writer, check_ascending, from_parts, parts};
+use crate::delegation::Warrant;
 use crate::digest::hex;
 use crate::limits::{MAX_ADDRESSES_PER_PEER, MAX_HELLO_FRAME, MAX_MEMBERS, MAX_NAME_BYTES, MAX_TICKET_USES};
 use crate::peer::{PeerId, Role, Signature};
@@ -186,13 +187,15 @@ impl Canonical for Roster {
     }
 }
 
-/// A value with the farm's signature over its canonical encoding. Decoding does not check the signature.
+/// A value with the farm's signature, or that of a key that signs for it, over its canonical encoding. Decoding does not check the signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Signed<T> {
     /// What was signed.
     pub value: T,
-    /// By the farm's key.
+    /// By the farm's key, or by the one that signs for it.
     pub signature: Signature,
+    /// That the latter may. `None`: the farm's own key signed.
+    pub warrant: Option<Warrant>,
 }
 
 impl<T: Canonical> Canonical for Signed<T> {
@@ -202,7 +205,7 @@ impl<T: Canonical> Canonical for Signed<T> {
     fn encode(&self, out: &mut Writer) {
         out.raw(&T::TAG);
         self.value.encode(out);
-        out.raw(&self.signature.0);
+        self.encode_seal(out);
     }
 
     fn decode(input: &mut Reader<'_>) -> Result<Self, CanonicalError> {
@@ -210,7 +213,40 @@ impl<T: Canonical> Canonical for Signed<T> {
         if found != T::TAG {
             return Err(CanonicalError::Tag { expected: T::TAG, found });
         }
-        Ok(Self { value: T::decode(input)?, signature: Signature(input.array()?) })
+        let value = T::decode(input)?;
+        Self::decode_sealed(value, input)
+    }
+}
+
+impl<T> Signed<T> {
+    /// The signature, and the warrant behind it if there is one: without one, the bytes are those of versions that know of none.
+    pub fn seal(&self) -> Vec<u8> {
+        parts(|out| self.encode_seal(out))
+    }
+
+    /// `value` with a [`seal`](Self::seal). Nothing is checked.
+    pub fn with_seal(value: T, seal: &[u8]) -> Result<Self, CanonicalError> {
+        from_parts(seal, |input| Self::decode_sealed(value, input))
+    }
+
+    fn encode_seal(&self, out: &mut Writer) {
+        out.raw(&self.signature.0);
+        if let Some(warrant) = &self.warrant {
+            out.raw(&Warrant::TAG);
+            warrant.encode(out);
+        }
+    }
+
+    fn decode_sealed(value: T, input: &mut Reader<'_>) -> Result<Self, CanonicalError> {
+        let signature = Signature(input.array()?);
+        if input.is_at_end() {
+            return Ok(Self { value, signature, warrant: None });
+        }
+        let found = input.array::<4>()?;
+        if found != Warrant::TAG {
+            return Err(CanonicalError::Tag { expected: Warrant::TAG, found });
+        }
+        Ok(Self { value, signature, warrant: Some(Warrant::decode(input)?) })
     }
 }
 

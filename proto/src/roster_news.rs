@@ -14,7 +14,7 @@ use crate::canonical::{Canonical as _, CanonicalError};
 use crate::codec::Bytes;
 use crate::limits::{MAX_MEMBERS, MAX_ROSTER_CHANGES};
 use crate::membership::{Roster, Signed};
-use crate::peer::{PeerId, Role, Signature};
+use crate::peer::{PeerId, Role};
 
 /// A newer roster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub struct RosterChange {
     /// Everybody who stands differently. At most `MAX_ROSTER_CHANGES`.
     #[serde(deserialize_with = "bounded::list::<_, _, MAX_ROSTER_CHANGES>")]
     pub standings: Vec<Standing>,
-    /// The farm's signature of what comes of it: 64 bytes.
+    /// The farm's signature of what comes of it: 64 bytes, and the warrant of the key that signs for the farm if there is one.
     pub signature: Bytes,
 }
 
@@ -83,7 +83,6 @@ impl RosterChange {
     fn applied(&self, held: Option<&Signed<Roster>>) -> Result<Signed<Roster>, NewsError> {
         let other = NewsError::OtherVersion { from: self.from, held: held.map_or(0, |held| held.value.version) };
         let held = &held.filter(|held| held.value.version == self.from).ok_or(other)?.value;
-        let signature = Signature(self.signature.0.as_slice().try_into().map_err(|_| NewsError::Bounds)?);
         let mut members: BTreeMap<PeerId, Role> = held.members.iter().copied().collect();
         let mut revoked: BTreeSet<PeerId> = held.revoked.iter().copied().collect();
         for standing in &self.standings {
@@ -101,7 +100,8 @@ impl RosterChange {
             return Err(NewsError::Bounds);
         }
         let (members, revoked) = (members.into_iter().collect(), revoked.into_iter().collect());
-        Ok(Signed { value: Roster { farm: held.farm, version: self.to, members, revoked }, signature })
+        let value = Roster { farm: held.farm, version: self.to, members, revoked };
+        Signed::with_seal(value, &self.signature.0).map_err(|_| NewsError::Bounds)
     }
 }
 
@@ -131,6 +131,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::peer::Signature;
 
     fn roster(version: u64, members: &BTreeMap<u8, bool>, revoked: &BTreeSet<u8>) -> Roster {
         let peer = |n: &u8| PeerId([*n; 32]);
@@ -161,9 +162,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_change_makes_exactly_the_newer_roster(older in any_roster(3), newer in any_roster(9)) {
-            let held = Signed { value: older.clone(), signature: Signature([1; 64]) };
+            let held = Signed { value: older.clone(), signature: Signature([1; 64]), warrant: None };
             let made = change(&older, &newer).resolve(Some(&held)).unwrap();
-            prop_assert_eq!(made.to_canonical(), Signed { value: newer, signature: Signature([7; 64]) }.to_canonical());
+            prop_assert_eq!(made.to_canonical(), Signed { value: newer, signature: Signature([7; 64]), warrant: None }.to_canonical());
         }
     }
 
@@ -171,13 +172,13 @@ mod tests {
     fn a_change_of_another_roster_is_none() {
         let members: BTreeMap<u8, bool> = [(1, true), (2, false)].into();
         let (older, newer) = (roster(3, &members, &BTreeSet::new()), roster(4, &members, &[2].into()));
-        let held = Signed { value: newer.clone(), signature: Signature([1; 64]) };
+        let held = Signed { value: newer.clone(), signature: Signature([1; 64]), warrant: None };
         let news = change(&older, &newer);
         assert_eq!(news.resolve(Some(&held)), Err(NewsError::OtherVersion { from: 3, held: 4 }));
         assert_eq!(news.resolve(None), Err(NewsError::OtherVersion { from: 3, held: 0 }));
         let RosterNews::Change(mut short) = news else { panic!("a change") };
         short.signature = Bytes(vec![7; 63]);
-        let held = Signed { value: older, signature: Signature([1; 64]) };
+        let held = Signed { value: older, signature: Signature([1; 64]), warrant: None };
         assert_eq!(RosterNews::Change(short).resolve(Some(&held)), Err(NewsError::Bounds));
     }
 }

@@ -3,22 +3,32 @@
 //! Every change reads the list, changes it and writes it back under the folder's lock, so several processes may do so at once. The list
 //! (`members.json`) is written before the roster (`roster.bin`); a crash between the two is made good by the next [`Farm::open`].
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use buildbee_p2p::identity::{Identity, IdentityError, verify_signed};
-use buildbee_proto::canonical::Canonical as _;
+use buildbee_p2p::delegation::{SignatureError, Signer, verify_ever, verify_for};
+use buildbee_p2p::identity::{Identity, IdentityError};
+use buildbee_proto::canonical::Canonical;
 use buildbee_proto::limits::MAX_MEMBERS;
 use buildbee_proto::membership::{Membership, Roster, Signed, Ticket, UnixSeconds};
 use buildbee_proto::peer::{PeerId, Role};
 use thiserror::Error;
 
 use super::key_file::Keys;
+use super::mandate::{MAX_MANDATE_BYTES, Mandate};
 use super::register::{EnrolError, FORMAT, Member, Register, RevokeError};
 use crate::state_dir::{StateDir, StateError, StateLock};
 
+/// Permission bits of group and others.
+const OTHERS: u32 = 0o077;
 const FARM_KEY: &str = "farm.key";
 const PEER_KEY: &str = "node.key";
+/// What lets another key sign, where the farm's own is kept elsewhere. It counts only where the farm's key is not.
+pub(super) const MANDATE: &str = "mandate.bin";
+/// For how long a member of a farm whose key is elsewhere gets no other membership, in seconds: none would hold for longer than the warrant.
+const WARRANTED_RENEWAL_SECONDS: UnixSeconds = 24 * 60 * 60;
 pub(super) const REGISTER: &str = "members.json";
 pub(super) const ROSTER: &str = "roster.bin";
 /// Where the coordinator listens, or listened last, for `invite`. Plain text; worth nothing if lost.
@@ -70,6 +80,33 @@ pub enum FarmError {
         "this is no farm's key, or a part of it is missing\nhint: give the whole file that `buildbee-coordinator key export` wrote"
     )]
     NoKey,
+    /// The farm's own key is not here.
+    #[error(
+        "the farm's key is not on this machine: `key delegate` took it away\nhint: it is in the file that `buildbee-coordinator key export` wrote before"
+    )]
+    KeyElsewhere,
+    /// The warrant of the key that signs has ended.
+    #[error(
+        "this coordinator may no longer sign for its farm (since {expires_at} seconds of Unix time)\nhint: buildbee-coordinator key delegate FILE, with the farm's key"
+    )]
+    WarrantOver {
+        /// When.
+        expires_at: UnixSeconds,
+    },
+    /// The key that signs can't be used.
+    #[error("file {} is damaged\nhint: buildbee-coordinator key delegate FILE, with the farm's key, or key import FILE into an empty state folder", file.display())]
+    BadMandate {
+        /// Which file.
+        file: PathBuf,
+    },
+    /// The key is another farm's or coordinator's.
+    #[error("state folder {} is not that of the coordinator of farm {}\nhint: name its folder with --state-dir, or make it again: buildbee-coordinator key import FILE", folder.display(), farm.short())]
+    OtherKey {
+        /// The folder.
+        folder: PathBuf,
+        /// The key's farm.
+        farm: PeerId,
+    },
     /// There is a farm in the folder already.
     #[error(
         "state folder {} holds farm {} already\nhint: name another one with --state-dir, or move that one away",
@@ -93,7 +130,9 @@ pub enum FarmError {
 #[derive(Debug)]
 pub struct Farm {
     state: StateDir,
-    key: Identity,
+    signer: Signer,
+    /// By the farm's key, if that is elsewhere.
+    own: Option<Signed<Membership>>,
     identity: Identity,
     is_new: bool,
 }
@@ -121,10 +160,19 @@ impl Farm {
     pub fn open(folder: &Path, now: UnixSeconds) -> Result<Self, FarmError> {
         let state = StateDir::open(folder)?;
         let _lock = state.lock()?;
-        let is_new = !state.file(FARM_KEY).exists();
-        let key = Identity::load_or_create(&state.file(FARM_KEY))?;
+        // The farm's key, where it is: a delegation that was cut short left both.
+        let is_delegated = !state.file(FARM_KEY).exists() && state.file(MANDATE).exists();
+        let is_new = !state.file(FARM_KEY).exists() && !is_delegated;
         let identity = Identity::load_or_create(&state.file(PEER_KEY))?;
-        let farm = Self { state, key, identity, is_new };
+        let (signer, own) = if is_delegated {
+            let damaged = || FarmError::BadMandate { file: state.file(MANDATE) };
+            let (key, mandate) = read_mandate(&state)?.ok_or_else(damaged)?;
+            (mandate.signer(key, &identity).ok_or_else(damaged)?, Some(mandate.membership))
+        } else {
+            (Signer::own(Identity::load_or_create(&state.file(FARM_KEY))?), None)
+        };
+        let farm = Self { state, signer, own, identity, is_new };
+        farm.check_time(now)?;
         farm.mend(now)?;
         Ok(farm)
     }
@@ -138,10 +186,12 @@ impl Farm {
             return Ok(());
         }
         let roster = register.roster(self.id());
-        if stored.as_ref().is_some_and(|stored| stored.value == roster) && is_listed {
+        let warrant = self.signer.warrant();
+        let is_current = |stored: &Signed<Roster>| stored.value == roster && stored.warrant.as_ref() == warrant;
+        if stored.as_ref().is_some_and(is_current) && is_listed {
             return Ok(());
         }
-        if let Some(stored) = stored.filter(|stored| stored.value != roster) {
+        if let Some(stored) = stored.filter(|stored| !is_current(stored)) {
             // Members may hold the stored one already: what follows must be newer than both.
             let newest = stored.value.version.max(register.roster_version);
             register.roster_version = newest.saturating_add(1);
@@ -159,7 +209,7 @@ impl Farm {
 
     /// The farm's public key: its name.
     pub fn id(&self) -> PeerId {
-        self.key.peer()
+        self.signer.farm()
     }
 
     /// Whether it was made by this very [`open`](Self::open).
@@ -179,7 +229,10 @@ impl Farm {
 
     /// This coordinator's own membership.
     pub fn own_membership(&self, name: &str, now: UnixSeconds) -> Signed<Membership> {
-        self.key.signed(Membership {
+        if let Some(own) = &self.own {
+            return own.clone();
+        }
+        self.signer.signed(Membership {
             farm: self.id(),
             peer: self.identity.peer(),
             role: Role::Coordinator,
@@ -191,12 +244,82 @@ impl Farm {
 
     /// A ticket to join this farm with. Farm and coordinator are filled in; the nonce must be random.
     pub fn invite(&self, ticket: Ticket) -> Signed<Ticket> {
-        self.key.signed(Ticket { farm: self.id(), coordinator: self.identity.peer(), ..ticket })
+        self.signer.signed(Ticket { farm: self.id(), coordinator: self.identity.peer(), ..ticket })
     }
 
     /// The farm's secrets, to be kept elsewhere.
-    pub fn keys(&self) -> Keys {
-        Keys { farm: self.key.clone(), coordinator: self.identity.clone() }
+    pub fn keys(&self) -> Result<Keys, FarmError> {
+        let farm = self.signer.own_key().ok_or(FarmError::KeyElsewhere)?.clone();
+        Ok(Keys { farm, coordinator: self.identity.clone() })
+    }
+
+    /// Until when this coordinator may sign, if the farm's own key is elsewhere.
+    pub fn signs_until(&self) -> Option<UnixSeconds> {
+        self.signer.warrant().map(|warrant| warrant.delegation.expires_at)
+    }
+
+    fn check_time(&self, now: UnixSeconds) -> Result<(), FarmError> {
+        match self.signs_until() {
+            Some(expires_at) if now > expires_at => Err(FarmError::WarrantOver { expires_at }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the farm stands behind a ticket or a roster now.
+    fn verify<T: Canonical>(&self, signed: &Signed<T>, now: UnixSeconds) -> Result<(), FarmError> {
+        let roster = if signed.warrant.is_some() { self.read_roster()? } else { None };
+        let verdict = verify_for(self.id(), signed, roster.as_ref().map(|roster| &roster.value), now);
+        verdict.map_err(|error| match error {
+            SignatureError::Forged => EnrolError::Forged.into(),
+            _ => EnrolError::Expired.into(),
+        })
+    }
+
+    /// A member's membership: it ends with the warrant.
+    fn signed_membership(&self, mut membership: Membership) -> Signed<Membership> {
+        membership.expires_at = membership.expires_at.min(self.signs_until().unwrap_or(u64::MAX));
+        self.signer.signed(membership)
+    }
+
+    /// Whether another membership would be worth the write.
+    fn gives_more(&self, issued_at: UnixSeconds, now: UnixSeconds) -> bool {
+        self.signer.warrant().is_none_or(|warrant| {
+            issued_at < warrant.delegation.issued_at || now >= issued_at.saturating_add(WARRANTED_RENEWAL_SECONDS)
+        })
+    }
+
+    /// Has a new key sign for the farm of `keys` until `expires_at`, and removes the farm's own key from the folder, whose coordinator must not
+    /// run. Blocks on the disk.
+    pub fn delegate(
+        folder: &Path,
+        keys: &Keys,
+        name: &str,
+        now: UnixSeconds,
+        expires_at: UnixSeconds,
+    ) -> Result<Self, FarmError> {
+        let state = StateDir::open(folder)?;
+        let lock = state.lock()?;
+        let _nobody_serves_it = state.serve()?;
+        let other = || FarmError::OtherKey { folder: folder.to_owned(), farm: keys.farm.peer() };
+        let farm_key = state.file(FARM_KEY);
+        let held = if farm_key.exists() {
+            Identity::load_or_create(&farm_key)?.peer()
+        } else {
+            read_mandate(&state)?.ok_or_else(other)?.1.warrant.delegation.farm
+        };
+        let peer_key = state.file(PEER_KEY);
+        let is_same = peer_key.exists() && Identity::load_or_create(&peer_key)?.peer() == keys.coordinator.peer();
+        if held != keys.farm.peer() || !is_same {
+            return Err(other());
+        }
+        let signer = Identity::generate();
+        let mandate = Mandate::new(&keys.farm, &signer, &keys.coordinator, name, now, expires_at);
+        // In one file with its key: no crash leaves one without the other.
+        state.replace(MANDATE, &mandate.to_file(&signer))?;
+        // What it takes to go on is on the disk.
+        state.remove(FARM_KEY)?;
+        drop(lock);
+        Self::open(folder, now)
     }
 
     /// Makes the farm of `keys` anew in a folder without one, or with one that never had a member; its members bring the list back, unless
@@ -211,7 +334,14 @@ impl Farm {
         let state = StateDir::open(folder)?;
         let lock = state.lock()?;
         let (farm_key, peer_key) = (state.file(FARM_KEY), state.file(PEER_KEY));
-        let farm = Self { key: keys.farm.clone(), identity: keys.coordinator.clone(), is_new: false, state };
+        let (signer, identity) = (Signer::own(keys.farm.clone()), keys.coordinator.clone());
+        let farm = Self { signer, own: None, identity, is_new: false, state };
+        // A farm whose key is elsewhere is one.
+        if !farm_key.exists()
+            && let Some((_, mandate)) = read_mandate(&farm.state)?
+        {
+            return Err(FarmError::Occupied { folder: folder.to_owned(), farm: mandate.warrant.delegation.farm });
+        }
         if farm_key.exists() {
             let held = Identity::load_or_create(&farm_key)?.peer();
             let register = farm.read_register()?;
@@ -232,7 +362,7 @@ impl Farm {
         // The key last: without it there is no farm.
         farm.write_register(&Register::lost(has_members, now))?;
         farm.identity.keep(&peer_key)?;
-        farm.key.keep(&farm_key)?;
+        keys.farm.keep(&farm_key)?;
         farm.mend(now)?;
         drop(lock);
         Ok(farm)
@@ -251,9 +381,11 @@ impl Farm {
     /// Takes over what a roster of this farm, shown by a member, says and the list does not: the new roster, if there was anything.
     /// Blocks on the disk.
     pub fn merge(&self, shown: &Signed<Roster>, now: UnixSeconds) -> Result<Option<Signed<Roster>>, FarmError> {
-        if shown.value.farm != self.id() || !verify_signed(self.id(), shown) {
+        if shown.value.farm != self.id() {
             return Err(EnrolError::Forged.into());
         }
+        self.verify(shown, now)?;
+        self.check_time(now)?;
         let _lock = self.state.lock()?;
         let mut register = self.register(now)?;
         if register.merge(&shown.value, now) { self.write(&register).map(Some) } else { Ok(None) }
@@ -268,12 +400,14 @@ impl Farm {
         renew: bool,
         now: UnixSeconds,
     ) -> Result<Vouched, FarmError> {
+        self.check_time(now)?;
         let _lock = self.state.lock()?;
         let mut register = self.register(now)?;
         let before = register.roster_version;
         let adopted = register.adopt(peer, role, name, now);
-        let membership = if renew { register.renew(self.id(), peer, now) } else { None };
-        let membership = membership.map(|membership| self.key.signed(membership));
+        let is_worth_it = register.get(peer).is_some_and(|member| self.gives_more(member.issued_at, now));
+        let membership = if renew && is_worth_it { register.renew(self.id(), peer, now) } else { None };
+        let membership = membership.map(|membership| self.signed_membership(membership));
         if !adopted && membership.is_none() {
             return Ok(Vouched::default());
         }
@@ -283,7 +417,7 @@ impl Farm {
 
     /// Calls a ticket of this farm back. Blocks on the disk.
     pub fn revoke_ticket(&self, ticket: &Signed<Ticket>, now: UnixSeconds) -> Result<(), FarmError> {
-        if ticket.value.farm != self.id() || !verify_signed(self.id(), ticket) {
+        if ticket.value.farm != self.id() || !verify_ever(self.id(), ticket) {
             return Err(RevokeError::ForeignTicket.into());
         }
         let _lock = self.state.lock()?;
@@ -303,14 +437,13 @@ impl Farm {
         if ticket.value.farm != self.id() {
             return Err(EnrolError::OtherFarm { expected: self.id(), found: ticket.value.farm }.into());
         }
-        if !verify_signed(self.id(), ticket) {
-            return Err(EnrolError::Forged.into());
-        }
+        self.verify(ticket, now)?;
+        self.check_time(now)?;
         let _lock = self.state.lock()?;
         let mut register = self.register(now)?;
         let membership = register.enrol(&ticket.value, peer, name, now)?;
         let roster = self.write(&register)?;
-        Ok(Enrolled { membership: self.key.signed(membership), roster })
+        Ok(Enrolled { membership: self.signed_membership(membership), roster })
     }
 
     /// Sends a member away, named by peer id or name. Blocks on the disk.
@@ -331,7 +464,7 @@ impl Farm {
     pub fn read_roster(&self) -> Result<Option<Signed<Roster>>, FarmError> {
         let Some(bytes) = self.state.read(ROSTER, MAX_ROSTER_BYTES)? else { return Ok(None) };
         let roster = Signed::<Roster>::from_canonical(&bytes).ok();
-        Ok(roster.filter(|roster| roster.value.farm == self.id() && verify_signed(self.id(), roster)))
+        Ok(roster.filter(|roster| roster.value.farm == self.id() && verify_ever(self.id(), roster)))
     }
 
     /// Writes down where the coordinator listens.
@@ -381,8 +514,19 @@ impl Farm {
     /// Writes the list, then the roster that follows from it. The lock is held by the caller.
     fn write(&self, register: &Register) -> Result<Signed<Roster>, FarmError> {
         self.write_register(register)?;
-        let roster = self.key.signed(register.roster(self.id()));
+        let roster = self.signer.signed(register.roster(self.id()));
         self.state.replace(ROSTER, &roster.to_canonical())?;
         Ok(roster)
     }
+}
+
+/// The key that signs and what lets it, if there are any.
+fn read_mandate(state: &StateDir) -> Result<Option<(Identity, Mandate)>, FarmError> {
+    let Some(bytes) = state.read(MANDATE, MAX_MANDATE_BYTES)? else { return Ok(None) };
+    let file = state.file(MANDATE);
+    let mode = fs::metadata(&file).map_err(|source| StateError::File { file: file.clone(), source })?.mode() & 0o7777;
+    if mode & OTHERS != 0 {
+        return Err(IdentityError::Mode { file, mode }.into());
+    }
+    Mandate::from_file(&bytes).map(Some).ok_or_else(|| FarmError::BadMandate { file: state.file(MANDATE) })
 }

@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use buildbee_p2p::delegation::verify_for;
 use buildbee_p2p::identity::{Identity, verify_signed};
 use buildbee_proto::membership::{Signed, Ticket, UnixSeconds};
 use buildbee_proto::peer::{PeerId, Role};
 
-use super::farm::{Enrolled, Farm, FarmError, REGISTER, ROSTER};
+use super::farm::{Enrolled, Farm, FarmError, MANDATE, REGISTER, ROSTER};
 use super::key_file::Keys;
 use super::register::EnrolError;
 
@@ -153,7 +154,7 @@ fn a_farm_whose_folder_is_gone_comes_back_from_its_keys_and_a_member() {
     let old = first.read_roster().unwrap().unwrap();
     first.revoke(&PeerId([3; 32]).to_string(), NOW).unwrap();
     let shown = first.read_roster().unwrap().unwrap();
-    let (text, id, peer) = (first.keys().to_text(), first.id(), first.identity().peer());
+    let (text, id, peer) = (first.keys().unwrap().to_text(), first.id(), first.identity().peer());
     let (unused, later) = (ticket(&first, 9), NOW + 10);
     drop((first, folder));
 
@@ -191,26 +192,98 @@ fn keys_are_imported_into_an_empty_folder_only() {
     for farm in [&first, &other] {
         farm.enrol(&ticket(farm, 1), PeerId([1; 32]), "x", NOW).unwrap();
     }
-    let error = Farm::import(elsewhere.path(), &first.keys(), true, &[], NOW).unwrap_err();
+    let error = Farm::import(elsewhere.path(), &first.keys().unwrap(), true, &[], NOW).unwrap_err();
     assert!(matches!(&error, FarmError::Occupied { farm, .. } if *farm == other.id()), "{error}");
-    let error = Farm::import(folder.path(), &first.keys(), true, &[], NOW).unwrap_err();
+    let error = Farm::import(folder.path(), &first.keys().unwrap(), true, &[], NOW).unwrap_err();
     assert!(error.to_string().contains("\nhint: "), "{error}");
     // Somebody waits in vain for members, and says that there are none.
     let empty = tempfile::tempdir().unwrap();
-    Farm::import(empty.path(), &first.keys(), true, &[], NOW).unwrap();
-    let again = Farm::import(empty.path(), &first.keys(), false, &[], NOW).unwrap();
+    Farm::import(empty.path(), &first.keys().unwrap(), true, &[], NOW).unwrap();
+    let again = Farm::import(empty.path(), &first.keys().unwrap(), false, &[], NOW).unwrap();
     assert!(again.read_roster().unwrap().unwrap().value.members.is_empty());
     again.enrol(&ticket(&again, 1), PeerId([1; 32]), "x", NOW).unwrap();
-    assert!(Farm::import(empty.path(), &first.keys(), false, &[], NOW).is_err(), "it has members now");
+    assert!(Farm::import(empty.path(), &first.keys().unwrap(), false, &[], NOW).is_err(), "it has members now");
     // What installing the coordinator left is in nobody's way, unless it runs.
     let fresh = tempfile::tempdir().unwrap();
     let unused = farm(fresh.path());
     let serving = unused.serve().unwrap();
-    assert!(Farm::import(fresh.path(), &first.keys(), true, &[], NOW).is_err());
+    assert!(Farm::import(fresh.path(), &first.keys().unwrap(), true, &[], NOW).is_err());
     drop(serving);
     let meet = ["desk-7:7471".to_owned(), "desk-8:7471".to_owned()];
-    Farm::import(fresh.path(), &first.keys(), true, &meet, NOW).unwrap();
+    Farm::import(fresh.path(), &first.keys().unwrap(), true, &meet, NOW).unwrap();
     let again = farm(fresh.path());
     assert_eq!((again.id(), again.to_meet().unwrap()), (first.id(), meet.to_vec()));
     assert!(again.is_recovering().unwrap() && first.to_meet().unwrap().is_empty());
+}
+
+#[test]
+fn a_coordinator_goes_on_without_the_farms_key_for_some_time() {
+    const DAY: UnixSeconds = 24 * 60 * 60;
+    let folder = tempfile::tempdir().unwrap();
+    let first = farm(folder.path());
+    let (keys, id, peer) = (first.keys().unwrap(), first.id(), first.identity().peer());
+    let before = first.enrol(&ticket(&first, 1), PeerId([1; 32]), "desk-1", NOW).unwrap();
+    let end = NOW + 30 * DAY;
+    let farm = Farm::delegate(folder.path(), &keys, "box", NOW, end).unwrap();
+    assert!(!folder.path().join("farm.key").exists());
+    assert_eq!((farm.id(), farm.identity().peer(), farm.signs_until()), (id, peer, Some(end)));
+    assert!(!farm.is_new());
+    assert!(matches!(farm.keys(), Err(FarmError::KeyElsewhere)));
+    assert!(verify_signed(id, &farm.own_membership("box", NOW)), "by the farm's key itself");
+    let roster = farm.read_roster().unwrap().unwrap();
+    assert!(roster.warrant.is_some() && roster.value.version > before.roster.value.version);
+    assert_eq!(roster.value.members, before.roster.value.members);
+
+    // Tickets from before count, memberships end with the warrant.
+    let late = farm.enrol(&ticket(&first, 2), PeerId([2; 32]), "desk-2", NOW).unwrap();
+    assert_eq!(late.membership.value.expires_at, end);
+    let new = farm.enrol(&ticket(&farm, 3), PeerId([3; 32]), "desk-3", NOW).unwrap();
+    assert!(verify_for(id, &new.membership, Some(&new.roster.value), NOW).is_ok());
+    let renew = |farm: &Farm, now| farm.vouch(PeerId([3; 32]), Role::Client, "desk-3", true, now).unwrap().membership;
+    assert!(renew(&farm, NOW + 3_600).is_none(), "it would hold no longer");
+    assert!(renew(&farm, NOW + DAY).is_some(), "an answer may have been lost");
+
+    // Again before it is over, by another key; what the one before signed goes on.
+    let again = Farm::delegate(folder.path(), &keys, "box", NOW + 20 * DAY, end + 20 * DAY).unwrap();
+    assert!(again.read_roster().unwrap().unwrap().value.version > new.roster.value.version);
+    assert_eq!(renew(&again, NOW + 20 * DAY + 1).unwrap().value.expires_at, end + 20 * DAY);
+    let error = Farm::open(folder.path(), end + 20 * DAY + 1).unwrap_err();
+    assert!(matches!(error, FarmError::WarrantOver { .. }), "{error}");
+    assert!(Farm::delegate(folder.path(), &keys, "box", end + 21 * DAY, end + 40 * DAY).is_ok(), "never too late");
+}
+
+#[test]
+fn a_signing_key_that_others_may_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let keys = farm(folder.path()).keys().unwrap();
+    Farm::delegate(folder.path(), &keys, "box", NOW, NOW + 30 * 24 * 60 * 60).unwrap();
+    let file = folder.path().join(MANDATE);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    assert!(matches!(
+        Farm::open(folder.path(), NOW),
+        Err(FarmError::Identity(buildbee_p2p::identity::IdentityError::Mode { .. }))
+    ));
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(Farm::open(folder.path(), NOW).is_ok());
+}
+
+#[test]
+fn a_delegation_is_for_the_folder_of_its_farm() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (own, other) = (farm(folder.path()), farm(elsewhere.path()));
+    let end = NOW + 1_000_000;
+    let refused = Farm::delegate(folder.path(), &other.keys().unwrap(), "box", NOW, end).unwrap_err();
+    assert!(matches!(refused, FarmError::OtherKey { .. }) && refused.to_string().contains("\nhint: "));
+    assert!(folder.path().join("farm.key").exists(), "nothing was done");
+    let serving = own.serve().unwrap();
+    assert!(Farm::delegate(folder.path(), &own.keys().unwrap(), "box", NOW, end).is_err(), "it runs");
+    drop(serving);
+    Farm::delegate(folder.path(), &own.keys().unwrap(), "box", NOW, end).unwrap();
+    let occupied = Farm::import(folder.path(), &other.keys().unwrap(), true, &[], NOW).unwrap_err();
+    assert!(matches!(occupied, FarmError::Occupied { .. }), "{occupied}");
+    fs::write(folder.path().join(MANDATE), "x").unwrap();
+    assert!(matches!(Farm::open(folder.path(), NOW), Err(FarmError::BadMandate { .. })));
+    assert!(!folder.path().join("farm.key").exists(), "no new farm in its place");
 }

@@ -8,6 +8,7 @@ pub mod farm;
 #[cfg(test)]
 mod farm_tests;
 pub mod key_file;
+pub mod mandate;
 pub mod recovery;
 pub mod register;
 #[cfg(test)]

@@ -154,3 +154,29 @@ async fn a_coordinator_whose_folder_came_from_a_backup_learns_what_it_forgot() {
     assert!(roster.version > newest.value.version);
     coordinator.stop().await;
 }
+
+#[tokio::test]
+async fn members_from_before_and_after_a_delegation_follow_a_coordinator_without_the_farms_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let coordinator = start(folder.path(), anywhere()).await;
+    let agent = Member::join(folder.path(), &coordinator, Role::Agent, "desk").await;
+    let keys = Farm::open(folder.path(), unix_now()).unwrap().keys().unwrap();
+    coordinator.stop().await;
+    let end = unix_now() + 1_000_000;
+    Farm::delegate(folder.path(), &keys, "box", unix_now(), end).unwrap();
+
+    let coordinator = start(folder.path(), anywhere()).await;
+    let peer = agent.enrolment.coordinator;
+    agent.node.connect(peer, &coordinator.addresses(), WITHIN).await.unwrap();
+    let client = Member::join(folder.path(), &coordinator, Role::Client, "laptop").await;
+    assert!(client.enrolment.membership.warrant.is_some());
+    let farm = Farm::open(folder.path(), unix_now()).unwrap();
+    let roster = farm.read_roster().unwrap().unwrap();
+    assert!(agent.node.set_roster(roster.clone()).unwrap());
+    assert!(!agent.node.set_roster(roster.clone()).unwrap(), "no news twice");
+    farm.revoke("laptop", unix_now()).unwrap();
+    let newest = farm.read_roster().unwrap().unwrap();
+    assert!(agent.node.hear_roster(newest).unwrap());
+    assert!(!agent.node.hear_roster(roster).unwrap(), "an older one");
+    coordinator.stop().await;
+}

@@ -160,3 +160,32 @@ fn a_key_that_others_can_read_is_refused() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("hint: chmod 600"), "{}", text(&output.stderr));
 }
+
+#[tokio::test]
+async fn the_farms_key_can_be_taken_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("safe.key");
+    let key = key.to_str().unwrap();
+    assert!(run(folder.path(), &["key", "export", key]).status.success());
+    let serving = Serving::start(folder.path());
+    let output = run(folder.path(), &["key", "delegate", key]);
+    assert_eq!(output.status.code(), Some(1), "it runs");
+    assert!(text(&output.stderr).contains("hint: stop that one"), "{}", text(&output.stderr));
+    let farm = serving.ready["farm"].clone();
+    serving.stop(Signal::SIGTERM);
+    let output = run(folder.path(), &["key", "delegate", key, "--for", "30d"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(!folder.path().join("state/farm.key").exists());
+    let output = run(folder.path(), &["key", "export", "-"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty() && text(&output.stderr).contains("\nhint: "), "{}", text(&output.stderr));
+
+    let serving = Serving::start(folder.path());
+    assert_eq!(serving.ready["farm"], farm);
+    let invited = run(folder.path(), &["invite", "--role", "agent"]);
+    let ticket = Signed::<Ticket>::from_text(text(&invited.stdout)).unwrap();
+    let enrolment = join(&Identity::generate(), &ticket, "desk-7", WITHIN, unix_now()).await.unwrap();
+    assert_eq!(enrolment.membership.value.farm.to_string(), farm.as_str().unwrap());
+    assert!(enrolment.membership.warrant.is_some());
+    serving.stop(Signal::SIGTERM);
+}

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use buildbee_proto::canonical::Canonical as _;
 use buildbee_proto::membership::{Membership, Roster, Signed, UnixSeconds};
-use buildbee_proto::peer::PeerId;
+use buildbee_proto::peer::{PeerId, Role};
 use thiserror::Error;
 
-use crate::identity::verify_signed;
+use crate::delegation::{SignatureError, verify_for};
 
 /// For how long after its end a membership still counts, in seconds: clocks of an office differ by some minutes.
-const EXPIRY_TOLERANCE: UnixSeconds = 10 * 60;
+pub(crate) const EXPIRY_TOLERANCE: UnixSeconds = 10 * 60;
 /// How far in the future a membership may begin, in seconds: a board without a battery can wake up in yesterday.
-const ISSUE_TOLERANCE: UnixSeconds = 24 * 60 * 60;
+pub(crate) const ISSUE_TOLERANCE: UnixSeconds = 24 * 60 * 60;
 
 /// What is wrong with a membership.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -31,6 +31,12 @@ pub enum AdmissionError {
     /// The farm's key did not sign it.
     #[error("the membership's signature does not hold")]
     Forged,
+    /// The key that signed it does not sign for the farm now.
+    #[error("the membership does not count: {0}")]
+    Signer(SignatureError),
+    /// The key that signed it may not sign that.
+    #[error("the key that signed the membership may not: it is a coordinator's, or outlives the key's warrant")]
+    BeyondWarrant,
     /// It names another peer than the one that shows it.
     #[error("the membership is of another peer ({})", named.short())]
     OtherPeer {
@@ -82,8 +88,16 @@ impl Gate {
         if signed.value.farm != self.farm {
             return Err(AdmissionError::OtherFarm { found: signed.value.farm });
         }
-        if !verify_signed(self.farm, &signed) {
-            return Err(AdmissionError::Forged);
+        let roster = self.roster.as_ref().map(|roster| &roster.value);
+        verify_for(self.farm, &signed, roster, now).map_err(|error| match error {
+            SignatureError::Forged => AdmissionError::Forged,
+            other => AdmissionError::Signer(other),
+        })?;
+        if let Some(warrant) = &signed.warrant {
+            // Whoever steals a signer must not become a coordinator, nor make memberships that outlive the warrant.
+            if signed.value.role == Role::Coordinator || signed.value.expires_at > warrant.delegation.expires_at {
+                return Err(AdmissionError::BeyondWarrant);
+            }
         }
         let membership = signed.value;
         if membership.peer != shown_by {
@@ -109,7 +123,7 @@ pub(crate) fn has_expired(membership: &Membership, now: UnixSeconds) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use buildbee_proto::peer::Role;
+    use buildbee_proto::delegation::{Delegation, Warrant};
     use proptest::prelude::*;
 
     use super::*;
@@ -166,6 +180,28 @@ mod tests {
         let strict = Gate { farm: farm.peer(), roster: Some(Arc::new(farm.signed(revoked))) };
         let bytes = farm.signed(good).to_canonical();
         assert_eq!(strict.check(&bytes, peer, NOW), Err(AdmissionError::Revoked));
+    }
+
+    #[test]
+    fn a_signer_makes_neither_coordinators_nor_what_outlives_it() {
+        let (farm, signer) = (Identity::generate(), Identity::generate());
+        let peer = Identity::generate().peer();
+        let (issued_at, expires_at) = (NOW - 200, NOW + 100);
+        let delegation = Delegation { farm: farm.peer(), signer: signer.peer(), issued_at, expires_at };
+        let warrant = Warrant { signature: farm.sign(&delegation), delegation };
+        let check = |value: Membership, revoked: Vec<PeerId>| {
+            let roster = Roster { farm: farm.peer(), version: 1, members: vec![], revoked };
+            let gate = Gate { farm: farm.peer(), roster: Some(Arc::new(farm.signed(roster))) };
+            gate.check_signed(Signed { warrant: Some(warrant.clone()), ..signer.signed(value) }, peer, NOW)
+        };
+        let good = membership(&farm, peer);
+        assert_eq!(check(good.clone(), vec![]), Ok(good.clone()));
+        let coordinator = Membership { role: Role::Coordinator, ..good.clone() };
+        assert_eq!(check(coordinator, vec![]), Err(AdmissionError::BeyondWarrant));
+        let longer = Membership { expires_at: NOW + 101, ..good.clone() };
+        assert_eq!(check(longer, vec![]), Err(AdmissionError::BeyondWarrant));
+        let revoked = check(good, vec![signer.peer()]);
+        assert_eq!(revoked, Err(AdmissionError::Signer(SignatureError::Revoked)));
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Identity {
     /// `value` with this identity's signature.
     pub fn signed<T: Canonical>(&self, value: T) -> Signed<T> {
         let signature = self.sign(&value);
-        Signed { value, signature }
+        Signed { value, signature, warrant: None }
     }
 
     /// A result with this identity's signature. It verifies only if its provenance names this peer.
@@ -164,9 +164,9 @@ pub fn verify_bytes(signer: PeerId, bytes: &[u8], signature: &[u8]) -> bool {
     ed25519::PublicKey::try_from_bytes(&signer.0).is_ok_and(|key| key.verify(bytes, signature))
 }
 
-/// Whether the farm's key signed the value.
+/// Whether the farm's own key signed the value. See [`crate::delegation`] for what others may sign.
 pub fn verify_signed<T: Canonical>(farm: PeerId, signed: &Signed<T>) -> bool {
-    verify(farm, &signed.value, &signed.signature)
+    signed.warrant.is_none() && verify(farm, &signed.value, &signed.signature)
 }
 
 /// Whether the peer that a result's provenance names signed it.

@@ -25,9 +25,10 @@ use crate::address::{self, AddressError};
 use crate::admission::{AdmissionError, Gate};
 use crate::behaviour::{Abilities, Behaviour, swarm};
 use crate::carrier::Carrier;
+use crate::delegation::verify_for;
 use crate::enrolment::Enrolment;
 use crate::frames::{FrameError, read_message, write_message};
-use crate::identity::{Identity, from_libp2p, to_libp2p, verify_signed};
+use crate::identity::{Identity, from_libp2p, to_libp2p};
 use crate::peer_stream::PeerStream;
 use crate::tasks::Tasks;
 
@@ -110,7 +111,7 @@ pub async fn join(
     now: UnixSeconds,
 ) -> Result<Enrolment, JoinError> {
     let value = &ticket.value;
-    if !verify_signed(value.farm, ticket) {
+    if verify_for(value.farm, ticket, None, now).is_err() {
         return Err(JoinError::BadSignature);
     }
     if now > value.expires_at {

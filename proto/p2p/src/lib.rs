@@ -28,6 +28,7 @@ mod behaviour;
 mod carrier;
 mod complaints;
 mod connection_limits;
+pub mod delegation;
 pub mod difference;
 pub mod enrolment;
 mod event_loop;

@@ -13,7 +13,7 @@ use buildbee_proto::canonical::Canonical as _;
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::error::WireError;
 use buildbee_proto::limits::{MAX_ADDRESSES_PER_PEER, MAX_MEMBERS};
-use buildbee_proto::membership::{Membership, Roster, Signed};
+use buildbee_proto::membership::{Membership, Roster, Signed, UnixSeconds};
 use buildbee_proto::peer::PeerId;
 use buildbee_proto::version::Protocol;
 use libp2p::core::transport::ListenerId;
@@ -24,8 +24,9 @@ use crate::address;
 pub use crate::address::AddressError;
 pub use crate::admission::AdmissionError;
 use crate::admission::Gate;
+use crate::delegation::{SignatureError, verify_ever, verify_for};
 use crate::event_loop::{self, Command};
-use crate::identity::{Identity, verify_signed};
+use crate::identity::Identity;
 pub use crate::inbound::{Inbound, InboundStream, Sender};
 pub use crate::peer_stream::PeerStream;
 pub use crate::peer_table::{ConnectedPeer, PeerTable};
@@ -204,6 +205,9 @@ pub enum RosterError {
     /// The farm's key did not sign it.
     #[error("the roster's signature does not hold")]
     Forged,
+    /// The key that signed it does not sign for the farm now.
+    #[error("the roster does not count: {0}")]
+    Signer(#[from] SignatureError),
 }
 
 struct Shared {
@@ -253,7 +257,28 @@ pub(crate) fn check_roster(farm: PeerId, roster: &Signed<Roster>) -> Result<(), 
     if roster.value.farm != farm {
         return Err(RosterError::OtherFarm { expected: farm, found: roster.value.farm });
     }
-    if verify_signed(farm, roster) { Ok(()) } else { Err(RosterError::Forged) }
+    if verify_ever(farm, roster) && is_within_warrant(roster) { Ok(()) } else { Err(RosterError::Forged) }
+}
+
+/// A version of a signer's is a moment of its time at most: else a stolen one could sign the last roster that there will ever be.
+fn is_within_warrant(roster: &Signed<Roster>) -> bool {
+    roster.warrant.as_ref().is_none_or(|warrant| roster.value.version <= warrant.delegation.expires_at)
+}
+
+fn revokes_signer(held: &Roster, roster: &Signed<Roster>) -> bool {
+    let signer = roster.warrant.as_ref().map(|warrant| warrant.delegation.signer);
+    signer.is_some_and(|signer| held.revoked.binary_search(&signer).is_ok())
+}
+
+/// Whether the roster is this farm's, and its signer may sign now, as far as `held` tells.
+fn check_news(
+    farm: PeerId,
+    roster: &Signed<Roster>,
+    held: Option<&Roster>,
+    now: UnixSeconds,
+) -> Result<(), RosterError> {
+    check_roster(farm, roster)?;
+    Ok(verify_for(farm, roster, held, now)?)
 }
 
 impl Node {
@@ -349,8 +374,13 @@ impl Node {
 
     /// Takes a roster if the farm signed it and it is newer than the one held; then disconnects whom it revokes. Whether it was taken.
     pub fn set_roster(&self, roster: Signed<Roster>) -> Result<bool, RosterError> {
-        check_roster(self.0.membership.farm, &roster)?;
+        let held = self.roster();
+        check_news(self.0.membership.farm, &roster, held.as_deref().map(|held| &held.value), event_loop::unix_now())?;
         Ok(self.0.roster.send_if_modified(|held| {
+            // One that came meanwhile may have revoked this one's signer.
+            if held.as_ref().is_some_and(|held| revokes_signer(&held.value, &roster)) {
+                return false;
+            }
             let newer = held.as_ref().is_none_or(|held| roster.value.version > held.value.version);
             if newer {
                 *held = Some(Arc::new(roster));

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use buildbee_p2p::delegation::Signer;
 use buildbee_p2p::identity::Identity;
 use buildbee_p2p::node::{ConnectError, NodeConfig, OpenError, RosterError, Sender, start};
 use buildbee_p2p::testbed::{Farm, farm};
+use buildbee_proto::delegation::{Delegation, Warrant};
 use buildbee_proto::peer::Role;
 use buildbee_proto::version::Protocol;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -241,6 +243,29 @@ async fn a_revoked_peer_is_disconnected_and_stays_out() {
     assert_eq!(coordinator.node.set_roster(forged), Err(RosterError::Forged));
     let other = empty_farm();
     assert!(matches!(coordinator.node.set_roster(other.roster(9, vec![])), Err(RosterError::OtherFarm { .. })));
+}
+
+#[tokio::test]
+async fn rosters_of_a_signer_count_within_its_time_and_until_it_is_revoked() {
+    const DAY: u64 = 24 * 60 * 60;
+    let farm = farm(1).await.unwrap();
+    let node = &farm.members[0].node;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let signed = |key: &Identity, version, issued_at, expires_at| {
+        let delegation = Delegation { farm: farm.key.peer(), signer: key.peer(), issued_at, expires_at };
+        let warrant = Warrant { signature: farm.key.sign(&delegation), delegation };
+        Signer::warranted(key.clone(), warrant).unwrap().signed(farm.roster(version, vec![]).value)
+    };
+    let (thief, next) = (Identity::generate(), Identity::generate());
+    let over = signed(&thief, 1_000, now - 20 * DAY, now - 2 * DAY);
+    assert!(matches!(node.set_roster(over), Err(RosterError::Signer(_))));
+    let end = now + 20 * DAY;
+    assert_eq!(node.set_roster(signed(&thief, end + 1, now, end)), Err(RosterError::Forged), "no last roster of all");
+    assert_eq!(node.set_roster(signed(&thief, end, now, end)), Ok(true));
+    assert_eq!(node.hear_roster(signed(&thief, end - 1, now, end)), Ok(false), "an older one");
+    assert_eq!(node.set_roster(farm.roster(end + 1, vec![thief.peer()])), Ok(true));
+    assert!(matches!(node.set_roster(signed(&thief, end + 2, now, end + 9)), Err(RosterError::Signer(_))));
+    assert_eq!(node.set_roster(signed(&next, end + 2, now, end + 9)), Ok(true));
 }
 
 #[tokio::test]

@@ -191,7 +191,7 @@ pub(crate) fn roster() -> Roster {
 }
 
 pub(crate) fn signed<T>(value: T) -> Signed<T> {
-    Signed { value, signature: Signature([30; 64]) }
+    Signed { value, signature: Signature([30; 64]), warrant: None }
 }
 
 pub(crate) fn samples() -> Vec<Sample> {

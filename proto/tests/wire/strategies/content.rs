@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use buildbee_proto::action::{Action, Command};
+use buildbee_proto::delegation::{Delegation, MAX_DELEGATION_SECONDS, Warrant};
 use buildbee_proto::digest::{Digest, DigestFunction};
 use buildbee_proto::double::Double;
 use buildbee_proto::hint::{Hint, Hints};
@@ -253,5 +254,12 @@ pub(crate) fn roster() -> impl Strategy<Value = Roster> {
 }
 
 pub(crate) fn signed<T: std::fmt::Debug>(value: impl Strategy<Value = T>) -> impl Strategy<Value = Signed<T>> {
-    (value, signature()).prop_map(|(value, signature)| Signed { value, signature })
+    let times = (any::<u32>(), 1..=MAX_DELEGATION_SECONDS);
+    let warrant = (peer(), peer(), times, signature()).prop_map(|(farm, signer, (issued_at, seconds), signature)| {
+        let issued_at = u64::from(issued_at);
+        let delegation = Delegation { farm, signer, issued_at, expires_at: issued_at + seconds };
+        Warrant { delegation, signature }
+    });
+    let warrant = proptest::option::of(warrant);
+    (value, signature(), warrant).prop_map(|(value, signature, warrant)| Signed { value, signature, warrant })
 }
