@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use buildbee_tests::cargo::{self, Built, Checkout};
-use buildbee_tests::client::Client;
+use buildbee_tests::client::{Client, plain};
 use buildbee_tests::farm::{Farm, Options};
 use buildbee_tests::network::skipped;
 use buildbee_tests::programs;
@@ -99,6 +99,39 @@ fn a_colleague_finds_them(farm: &Farm) {
     assert_eq!(second.says()["variable"], "nothing");
 }
 
+/// In a sandbox, too, clippy goes up to the top from each package's folder, and finds no settings. They count where somebody has them.
+fn clippy_of_agents_holds_elsewhere(farm: &Farm, checkout: &Checkout) {
+    if !plain("cargo").args(["clippy", "--version"]).output().is_ok_and(|output| output.status.success()) {
+        return skipped("there is no clippy here");
+    }
+    let clippy = |checkout: &Checkout| {
+        checkout.clean();
+        farm.laptop.zero();
+        let built = checkout.build(Some(&farm.laptop), &["clippy"]);
+        (farm.laptop.compiles(), built.messages)
+    };
+    let ((_, remote, local), messages) = clippy(checkout);
+    let reasons = farm.laptop.json(&["stats"])["reasons"].clone();
+    assert_eq!((local, &reasons["real-paths"]), (0, &1.into()), "all but the application's: {reasons}");
+    let second = Checkout::write(farm.path("another/and longer/checkout"), farm.path("home of that"));
+    let second = with_paths(second, "portable");
+    look_around(&second);
+    let (counts, elsewhere) = clippy(&second);
+    assert_eq!(counts, (remote - 1, 1, 0), "{}", farm.laptop.json(&["explain"]));
+    let warns = |messages: &[String]| messages.iter().any(|message| message.contains("unused_variables"));
+    assert!(warns(&messages) && warns(&elsewhere), "{elsewhere:?}");
+
+    // One that is found counts, wherever it stands, for what an agent makes from nothing, too.
+    fs::write(farm.path("another/clippy.toml"), "too-many-arguments-threshold = 1\n").unwrap();
+    let many = "pub const WORD: &str = \"one\";\npub fn sum(one: u8, other: u8) -> u8 { one + other }\n";
+    second.edit("leaf/src/part.rs", many);
+    let (_, messages) = clippy(&second);
+    assert!(messages.iter().any(|message| message.contains("too_many_arguments")), "{messages:?}");
+    fs::remove_file(farm.path("another/clippy.toml")).unwrap();
+    let (_, messages) = clippy(&second);
+    assert!(!messages.iter().any(|message| message.contains("too_many_arguments")), "{messages:?}");
+}
+
 #[test]
 fn crates_are_compiled_by_agents() {
     if !cargo::is_here() {
@@ -154,6 +187,8 @@ fn crates_are_compiled_by_agents() {
     scripts_of_agents(&alone, laptop, &mut checkout);
 
     a_colleague_finds_them(&farm);
+
+    clippy_of_agents_holds_elsewhere(&farm, &checkout);
 
     // An agent dies while it compiles: other flags, so that all crates are made anew.
     checkout.env.insert("CARGO_ENCODED_RUSTFLAGS".to_owned(), "--cfg\x1fshout".to_owned());

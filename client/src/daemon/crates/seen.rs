@@ -109,7 +109,7 @@ impl CratePlan {
     }
 
     /// The folders that a search from the workspace to the top goes through, but for those that have a place.
-    fn way_up(&self) -> BTreeSet<&Path> {
+    pub(super) fn way_up(&self) -> BTreeSet<&Path> {
         let workspace = self.roots.real(RootKind::Workspace).filter(|_| self.roots.are_placed());
         let above = self.above();
         workspace.into_iter().flat_map(|folder| folder.ancestors().skip(1)).filter(|it| above.contains(it)).collect()

@@ -1,9 +1,9 @@
 //! Whether what an agent made of a crate is what a run here would have left: by what its compiler was seen to ask for, compared with what is here.
 //! And keeps it, if it is. Blocks.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env::split_paths;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,16 +58,21 @@ impl CratePlan {
     pub fn verdict(&self, given: &CrateJob, made: &Hit) -> Result<Seen, Objection> {
         let observed =
             observed(made).ok_or_else(|| objection("inputs-unseen", "the agent did not see what it read"))?;
-        if self.roots.are_placed() && looks_above(&observed) {
+        let missed = self.missed_on_way_up(&observed);
+        if self.roots.are_placed() && looks_above(&observed, &missed) {
             return Err(objection(REAL_PATHS, "it looked into the folder that its folders stand in"));
         }
         let result = &made.signed.result;
         let texts = result.outputs.iter().filter(|file| is_dep_info(&file.path));
         let spoken = texts.flat_map(|file| spoken(made.content(&file.digest))).collect();
         let uncounted = |unkept: Unkept| objection(unkept.code(), unkept.to_string());
-        let seen = self.counting(self.at_home(given, observed), spoken, true).map_err(uncounted)?;
+        let seen = self.counting(self.at_home(given, observed, &missed), spoken, true).map_err(uncounted)?;
         if self.roots.are_placed() && (seen.above || self.asks_for_places(&seen)) {
             return Err(objection(REAL_PATHS, "it asks where its folders are"));
+        }
+        if let Some(path) = self.found_above(&seen) {
+            // In a sandbox a search finds it where both have their real places.
+            return Err(objection(REAL_PATHS, format!("it would have found {}", path.display())));
         }
         self.nothing_lacking(given, &seen)?;
         for file in result.outputs.iter().filter(|file| !is_dep_info(&file.path)) {
@@ -95,14 +100,11 @@ impl CratePlan {
                 lacking.env.insert(name.clone());
             }
         }
-        let spelling = self.spelling();
-        let on_way_up = spelling.above().into_iter().flatten();
-        let above = on_way_up.flat_map(|folder| seen.absent_above.iter().map(move |name| folder.join(name)));
-        for path in seen.absent.iter().cloned().chain(above).filter(|path| self.would_find(path)) {
+        for path in seen.absent.iter().filter(|path| self.would_find(path)) {
             lacks("undeclared-file", format!("it looked for {}, which the agent did not have", path.display()));
-            match fs::metadata(&path) {
-                Ok(meta) if meta.is_file() => lacking.files.insert(path),
-                Ok(meta) if meta.is_dir() => lacking.listed.insert(path),
+            match fs::metadata(path) {
+                Ok(meta) if meta.is_file() => lacking.files.insert(path.clone()),
+                Ok(meta) if meta.is_dir() => lacking.listed.insert(path.clone()),
                 _ => false,
             };
         }
@@ -111,6 +113,31 @@ impl CratePlan {
             lacking.listed.insert(path.clone());
         }
         first.map_or(Ok(()), |why| Err(Objection { why, lacking }))
+    }
+
+    /// Names that a search from the workspace's place to the top did not find there, and would have looked for here in each folder above the
+    /// workspace: clippy's for its settings.
+    fn missed_on_way_up(&self, observed: &Observed) -> BTreeSet<OsString> {
+        if self.way_up().is_empty() {
+            return BTreeSet::new();
+        }
+        let spelling = self.spelling();
+        // A search from a folder that a symlink leads to goes up elsewhere. Sandboxes have folders in place of such symlinks.
+        let is_no_symlink = |place: &Path| {
+            let real = spelling.reals().path(place);
+            fs::canonicalize(&real).is_ok_and(|found| found == real)
+        };
+        let mut missed = names_missed_on_way_up(observed);
+        missed.retain(|_, folders| folders.iter().all(|place| is_no_symlink(place)));
+        missed.into_keys().collect()
+    }
+
+    /// What a search to the top, in vain there, would have found here.
+    fn found_above(&self, seen: &Seen) -> Option<PathBuf> {
+        let spelling = self.spelling();
+        let on_way_up = spelling.above().into_iter().flatten();
+        let mut above = on_way_up.flat_map(|folder| seen.absent_above.iter().map(move |name| folder.join(name)));
+        above.find(|path| self.would_find(path))
     }
 
     fn is_set(&self, name: &String) -> bool {
@@ -130,8 +157,8 @@ impl CratePlan {
     }
 
     /// What was observed in a sandbox, in real spelling, without what is only there. A double's own files are there, which are not among this
-    /// machine's: what it found and was not given is one of those.
-    fn at_home(&self, given: &CrateJob, observed: Observed) -> Observed {
+    /// machine's: what it found and was not given is one of those. The names that were `missed` were looked for on this machine's way up.
+    fn at_home(&self, given: &CrateJob, observed: Observed, missed: &BTreeSet<OsString>) -> Observed {
         let spelling = self.spelling();
         let passed = Passed::of(self, Path::new(""));
         let moved = |places: Vec<RelPath>| -> Vec<RelPath> {
@@ -151,19 +178,24 @@ impl CratePlan {
             found
         };
         // Where the double's linker looks for its own is nothing of this machine's.
-        let absent = |places: Vec<RelPath>| -> Vec<RelPath> {
+        let not_doubles = |places: Vec<RelPath>| -> Vec<RelPath> {
             let mut absent = moved(places);
             if self.is_for_doubles_host() {
                 absent.retain(|path| self.roots.iter().any(|(_, real, _)| path.to_absolute().starts_with(real)));
             }
             absent
         };
+        let way_up = self.way_up();
+        let above = way_up.iter().flat_map(|folder| missed.iter().map(|name| folder.join(name)));
+        let above = above.filter_map(|path| RelPath::from_absolute(&path).ok());
+        // The top is on both ways up, and a name counts once a folder.
+        let absent: BTreeSet<RelPath> = not_doubles(observed.absent).into_iter().chain(above).collect();
         Observed {
             files: found(observed.files),
             seen: found(observed.seen),
             links: found(observed.links),
-            absent: absent(observed.absent),
-            listed: absent(observed.listed),
+            absent: absent.into_iter().collect(),
+            listed: not_doubles(observed.listed),
             ..observed
         }
     }
@@ -219,8 +251,28 @@ fn observed(made: &Hit) -> Option<Observed> {
     Observed::from_canonical(made.content(&digest)).ok()
 }
 
-/// Whether a question was about something beside the roots: where those stand here, there may be something.
-fn looks_above(observed: &Observed) -> bool {
+/// Names that were looked for, in vain, at the workspace's place and in each folder above it, so by a search that came by there; and the folders at
+/// and below that place which it came by. None that were looked for below another place too: whoever does that may mean the way up from there.
+fn names_missed_on_way_up(observed: &Observed) -> BTreeMap<OsString, BTreeSet<PathBuf>> {
+    let workspace = Path::new(RootKind::Workspace.place());
+    let mut missed: BTreeMap<OsString, BTreeSet<PathBuf>> = BTreeMap::new();
+    for path in observed.absent.iter().map(RelPath::to_absolute) {
+        if let (Some(folder), Some(name)) = (path.parent(), path.file_name()) {
+            missed.entry(name.to_owned()).or_default().insert(folder.to_owned());
+        }
+    }
+    missed.retain(|_, folders| {
+        workspace.ancestors().all(|folder| folders.contains(folder))
+            && folders.iter().all(|folder| folder.starts_with(workspace) || workspace.starts_with(folder))
+    });
+    for folders in missed.values_mut() {
+        folders.retain(|folder| folder.starts_with(workspace));
+    }
+    missed
+}
+
+/// Whether a question was about something beside the roots, but for names `missed` on the way up: where those stand here, there may be something.
+fn looks_above(observed: &Observed, missed: &BTreeSet<OsString>) -> bool {
     let roots = [RootKind::Workspace, RootKind::CargoHome, RootKind::Target, RootKind::Sysroot];
     let is_beside = |path: &RelPath| {
         let path = path.to_absolute();
@@ -229,7 +281,11 @@ fn looks_above(observed: &Observed) -> bool {
             && !path.starts_with(AGENTS)
             && !roots.iter().any(|root| path.starts_with(root.place()))
     };
-    observed.absent.iter().chain(&observed.files).any(is_beside)
+    let is_missed = |path: &RelPath| {
+        let path = path.to_absolute();
+        path.parent() == Some(Path::new(PLACE)) && path.file_name().is_some_and(|name| missed.contains(name))
+    };
+    observed.absent.iter().filter(|path| !is_missed(path)).chain(&observed.files).any(is_beside)
         || observed.listed.iter().any(|path| path.to_absolute() == Path::new(PLACE))
 }
 
@@ -239,4 +295,37 @@ fn lists_the_same(given: &CrateJob, folder: &Path) -> io::Result<bool> {
     let names: BTreeSet<&OsStr> = below.collect();
     let mut names: Vec<Vec<u8>> = names.into_iter().map(|name| name.as_encoded_bytes().to_vec()).collect();
     Ok(names_of(folder)? == names_digest(&mut names))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looked_for(absent: &[&str]) -> Observed {
+        let absent = absent.iter().map(|path| RelPath::from_absolute(Path::new(path)).unwrap()).collect();
+        Observed { absent, ..Observed::default() }
+    }
+
+    #[test]
+    fn a_search_from_the_workspace_to_the_top_is_told_from_other_looks_above() {
+        let search = ["/buildbee.d/workspace/a/x", "/buildbee.d/workspace/x", "/buildbee.d/x", "/x"];
+        let observed = looked_for(&search);
+        let missed = names_missed_on_way_up(&observed);
+        let folders = ["/buildbee.d/workspace", "/buildbee.d/workspace/a"].map(PathBuf::from);
+        assert_eq!(missed, [("x".into(), folders.into())].into());
+        assert!(!looks_above(&observed, &missed.into_keys().collect()));
+        assert!(looks_above(&observed, &BTreeSet::new()));
+
+        for left_out in &search[1..] {
+            let some: Vec<&str> = search.into_iter().filter(|path| path != left_out).collect();
+            assert!(names_missed_on_way_up(&looked_for(&some)).is_empty(), "no search without {left_out}");
+        }
+        for more in ["/buildbee.d/cargo/registry/x", "/buildbee.d/target/x", "/usr/x"] {
+            let all = [&search[..], &[more]].concat();
+            assert!(names_missed_on_way_up(&looked_for(&all)).is_empty(), "perhaps one from {more}");
+        }
+        let observed = looked_for(&[&search[..], &["/buildbee.d/y"]].concat());
+        let missed = names_missed_on_way_up(&observed).into_keys().collect();
+        assert!(looks_above(&observed, &missed), "another name");
+    }
 }
