@@ -31,7 +31,7 @@ const MAX_KEPT_BYTES: u64 = 128 << 20;
 /// Inputs with more files and folders are not kept.
 const MAX_KEPT_ENTRIES: u64 = 20_000;
 /// Inputs that no action needed for so long are removed.
-const KEPT_FOR: Duration = Duration::from_secs(30);
+const KEPT_FOR: Duration = Duration::from_secs(5);
 /// Folders of a tree by which the most similar inputs are chosen.
 const N_COMPARED: usize = 64;
 const PAGE_BYTES: u64 = 4096;
