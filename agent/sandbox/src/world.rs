@@ -78,7 +78,7 @@ impl World {
 }
 
 /// Makes a user namespace with all rights over the `others` and the same user and group in it, and no mount that gets out.
-fn become_owner(others: CloneFlags) -> Result<(), StepFailure> {
+pub(crate) fn become_owner(others: CloneFlags) -> Result<(), StepFailure> {
     let (uid, gid) = (geteuid(), getegid());
     unshare(CloneFlags::CLONE_NEWUSER | others).map_err(step(Step::Namespaces))?;
     write_map("/proc/self/setgroups", "deny").map_err(step(Step::IdMaps))?;
