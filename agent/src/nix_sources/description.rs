@@ -15,6 +15,8 @@ use thiserror::Error;
 pub const MAX_ARCHIVE_BYTES: u64 = 8 << 30;
 /// Bytes of the hash in a path's name.
 const NAME_HASH_BYTES: usize = 20;
+/// Characters of a hash as Nix writes it: 32 bytes, five bits each.
+const HASH_TEXT_BYTES: usize = 52;
 const STORE: &str = "/nix/store/";
 
 /// How an archive is packed.
@@ -116,9 +118,11 @@ fn parse(text: &str, name: &str) -> Result<Description, DescriptionError> {
 }
 
 fn hash(text: &str) -> Option<[u8; 32]> {
-    // What it does not know it may not return from.
-    let plain = text.len() == 52 && text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    from_nix_base32(text).filter(|_| plain)?.try_into().ok()
+    // Of most other lengths it panics.
+    if text.len() != HASH_TEXT_BYTES {
+        return None;
+    }
+    from_nix_base32(text)?.try_into().ok()
 }
 
 /// Whether one of `keys` signed it.
@@ -261,6 +265,14 @@ CA: fixed:r:sha256:04zwf782yjwnh3q6hz5izfd6jyip8kgw6g6yj43fiqhbyhdd0dqw
         assert_eq!(base64("aGVsbG8=").as_deref(), Some(&b"hello"[..]));
         assert_eq!(base64("aGVsbA==").as_deref(), Some(&b"hell"[..]));
         assert_eq!(base64(""), Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_hash_of_another_length_is_refused() {
+        for n in 0..2 * HASH_TEXT_BYTES {
+            assert_eq!(hash(&"z".repeat(n)), None, "{n}");
+            assert_eq!(hash(&"0".repeat(n)).is_some(), n == HASH_TEXT_BYTES, "{n}");
+        }
     }
 
     proptest! {
