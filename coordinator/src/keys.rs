@@ -52,6 +52,14 @@ pub fn export(
     Ok(())
 }
 
+/// The keys in a file that `key export` wrote.
+fn exported(file: &Path, input: &mut impl Read, notes: &mut impl Write) -> Result<Keys, CommandError> {
+    let hint = "name the file that `buildbee-coordinator key export` wrote";
+    let failed = |source| CommandError::KeyFile { file: file.to_owned(), source, hint };
+    let text = read(file, input, notes).map_err(failed)?;
+    Ok(Keys::from_text(&text).ok_or(FarmError::NoKey)?)
+}
+
 /// `key delegate`.
 pub fn delegate(
     settings: &Settings,
@@ -59,13 +67,7 @@ pub fn delegate(
     input: &mut impl Read,
     notes: &mut impl Write,
 ) -> Result<(), CommandError> {
-    let hint = "name the file that `buildbee-coordinator key export` wrote";
-    let text = read(&args.file, input, notes).map_err(|source| CommandError::KeyFile {
-        file: args.file.clone(),
-        source,
-        hint,
-    })?;
-    let keys = Keys::from_text(&text).ok_or(FarmError::NoKey)?;
+    let keys = exported(&args.file, input, notes)?;
     let now = unix_now();
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
     let expires_at = now.saturating_add(args.signs_for.as_secs());
@@ -89,13 +91,7 @@ pub fn import(
     input: &mut impl Read,
     notes: &mut impl Write,
 ) -> Result<(), CommandError> {
-    let hint = "name the file that `buildbee-coordinator key export` wrote";
-    let text = read(&args.file, input, notes).map_err(|source| CommandError::KeyFile {
-        file: args.file.clone(),
-        source,
-        hint,
-    })?;
-    let keys = Keys::from_text(&text).ok_or(FarmError::NoKey)?;
+    let keys = exported(&args.file, input, notes)?;
     if let Some(address) = args.members.iter().find(|address| !crate::offer::is_address(address)) {
         return Err(CommandError::Address { address: address.clone() });
     }

@@ -140,13 +140,13 @@ impl Sandboxed {
         let (store, shared, launcher) = (self.parts.store.clone(), Arc::clone(&toolchain), self.parts.launcher.clone());
         let place =
             Place { inputs: folder.inputs.clone(), in_memory: folder.in_memory, stands: folder.assembled.take() };
-        let any_order = !job.action.is_recorded();
+        let stays = folder.stays;
         let (prepared, assembled) = blocking(move || {
             let failed = |error| WireError::new(ErrorCode::Storage, Retry::OtherAgent, format!("workspace: {error}"));
             std::fs::create_dir_all(&spec.scratch).map_err(failed)?;
             let assembled = assemble(&store, &inputs, place, &|digest| shared.contents().contains(digest))?;
             let prepared = launcher.prepare(&spec).map_err(|error| sandbox_error(&error));
-            Ok::<_, WireError>((prepared, assembled.filter(|_| any_order)))
+            Ok::<_, WireError>((prepared, assembled.filter(|_| stays)))
         })
         .await??;
         folder.assembled = assembled;

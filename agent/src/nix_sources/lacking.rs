@@ -1,13 +1,11 @@
 //! Which files of which store paths are not there. Pure.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use buildbee_proto::digest::Digest;
 use buildbee_proto::store_path::{STORE_HASH_LENGTH, is_store_hash};
-use buildbee_proto::tree::Directory;
 
-/// Directories by digest.
-pub type Directories = HashMap<Digest, Directory>;
+use crate::workspace::tree::Directories;
 
 /// A store path of which files are not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +61,7 @@ fn files_below(directories: &Directories, top: Digest, missing: &HashSet<&Digest
 #[cfg(test)]
 pub(super) mod tests {
     use buildbee_proto::canonical::Canonical;
-    use buildbee_proto::tree::{DirectoryNode, FileNode, Twin};
+    use buildbee_proto::tree::{Directory, DirectoryNode, FileNode, Twin};
 
     use super::*;
 

@@ -11,9 +11,9 @@ use hyper::Uri;
 use tokio::time::{Instant, timeout};
 
 use super::description::TrustedKey;
-use super::lacking::{Directories, Lacking, lacking};
+use super::lacking::{Lacking, lacking};
 use super::{caches, folder, hook};
-use crate::workspace::tree::Elsewhere;
+use crate::workspace::tree::{Directories, Elsewhere};
 
 /// How long this machine's own store may take; what is not copied by then comes from elsewhere.
 const FOLDER_DEADLINE: Duration = Duration::from_secs(60);

@@ -55,7 +55,9 @@ pub struct Folder {
     pub scratch: PathBuf,
     /// Not on the store's file system.
     pub in_memory: bool,
-    /// What stands at `inputs` and may serve another action.
+    /// Its inputs may serve another action.
+    pub stays: bool,
+    /// What stands at `inputs`, if it [`stays`](Self::stays).
     pub assembled: Option<Assembled>,
 }
 
@@ -72,13 +74,14 @@ impl Folders {
     pub fn fresh(&self, tree: &Skeleton, any_order: bool) -> Folder {
         let memory = self.memory.as_ref().filter(|memory| tree.n_bytes() <= MAX_COPIED_BYTES && memory.has_room());
         let place = memory.map_or(self.disk.as_path(), MemoryFolder::path);
-        let assembled = (memory.is_some() && any_order).then(|| lock(&self.kept).take_most_similar(tree)).flatten();
+        let stays = memory.is_some() && any_order;
+        let assembled = stays.then(|| lock(&self.kept).take_most_similar(tree)).flatten();
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let inputs = match &assembled {
             Some(assembled) => assembled.path().to_owned(),
             None => place.join(format!("{number}-inputs")),
         };
-        Folder { inputs, scratch: place.join(number.to_string()), in_memory: memory.is_some(), assembled }
+        Folder { inputs, scratch: place.join(number.to_string()), in_memory: memory.is_some(), stays, assembled }
     }
 
     /// Takes back `folder`: what is not kept is removed, soon. No process may be at work in it any more.

@@ -76,11 +76,14 @@ impl From<TreeError> for WireError {
     }
 }
 
+/// Directories by digest.
+pub type Directories = HashMap<Digest, Directory>;
+
 /// The directories of a tree. They keep no content.
 #[derive(Debug)]
 pub struct Skeleton {
     root: Digest,
-    directories: HashMap<Digest, Directory>,
+    directories: Directories,
     /// Files, folders and symlinks, each counted as often as it stands there.
     n_entries: u64,
     n_bytes: u64,
@@ -98,7 +101,7 @@ impl Skeleton {
     }
 
     /// All of them.
-    pub fn directories(&self) -> &HashMap<Digest, Directory> {
+    pub fn directories(&self) -> &Directories {
         &self.directories
     }
 
@@ -163,19 +166,9 @@ impl Tree {
 /// Where files of a tree may be had besides from peers. It stores what it has, checked, and says nothing of what it has not.
 pub trait Elsewhere: Send + Sync + std::fmt::Debug {
     /// Asked for the `missing` files of the tree below `root` before peers are.
-    fn near<'a>(
-        &'a self,
-        root: Digest,
-        known: &'a HashMap<Digest, Directory>,
-        missing: &'a [Digest],
-    ) -> BoxFuture<'a, ()>;
+    fn near<'a>(&'a self, root: Digest, known: &'a Directories, missing: &'a [Digest]) -> BoxFuture<'a, ()>;
     /// Asked for what no peer has.
-    fn far<'a>(
-        &'a self,
-        root: Digest,
-        known: &'a HashMap<Digest, Directory>,
-        missing: &'a [Digest],
-    ) -> BoxFuture<'a, ()>;
+    fn far<'a>(&'a self, root: Digest, known: &'a Directories, missing: &'a [Digest]) -> BoxFuture<'a, ()>;
 }
 
 /// The tree below `root`: what is missing is fetched. Cancel-safe: what came so far stays in the store, unpinned.
@@ -302,7 +295,7 @@ fn read(store: &Store, small: &Small, digest: &Digest) -> Result<Content, TreeEr
 #[derive(Debug)]
 struct Gathering {
     root: Digest,
-    directories: HashMap<Digest, Directory>,
+    directories: Directories,
     asked: HashSet<Digest>,
     next: Vec<Digest>,
     n_bytes: u64,
