@@ -71,6 +71,8 @@ pub enum Class {
     DepFile,
     /// `-MT`, `-MQ`, `-MP`: say what is in the dependency file.
     DepDetail,
+    /// `-D`, `-U`: a macro is defined, or is not.
+    Macro,
     /// `-x`.
     Language,
     /// `-march=` and its kin: local if the value asks the machine.
@@ -199,8 +201,8 @@ pub static ROWS: &[Row] = &[
     clang("-ObjC", Alone, Local(Why::UnknownLanguage)),
     clang("-ObjC++", Alone, Local(Why::UnknownLanguage)),
     // Macros and includes.
-    both("-D", JoinedOrSeparate, PassThrough),
-    both("-U", JoinedOrSeparate, PassThrough),
+    both("-D", JoinedOrSeparate, Class::Macro),
+    both("-U", JoinedOrSeparate, Class::Macro),
     gcc("-A", JoinedOrSeparate, PassThrough),
     both("-undef", Alone, PassThrough),
     both("-H", Alone, PassThrough),

@@ -13,6 +13,7 @@ use super::reason::{Reason, ReasonKind};
 use super::request::{CompileRequest, CompilerFamily, Decision, DepFile, Invocation, NamedInput, SearchDirectory};
 use super::response_file::{self, ReadFile};
 use super::terminal;
+use super::time_words::TimeWords;
 
 /// Decides where a command runs. Pure but for `read`, which is called for `@file` arguments only. What asks the machine is local.
 pub fn decide(invocation: &Invocation<'_>, read: &ReadFile<'_>) -> Decision {
@@ -37,7 +38,8 @@ fn request(
     if let Some(argument) = argv.iter().find(|argument| argument.contains('\0')) {
         return Err(Reason::about(ReasonKind::UnknownOption, argument.replace('\0', "\u{fffd}")));
     }
-    check_macros(&argv, environment::time_is_fixed(invocation))?;
+    let fixed_words = environment::fixed_words(invocation) | parsed.redefined;
+    check_macros(&argv, fixed_words)?;
     let (source, Written { language, is_header }) = source(&parsed, stage, invocation)?;
     let seeded = parsed.random_seed || invocation.family == CompilerFamily::Clang;
     let reproducible = (seeded || !parsed.randomised) && !parsed.has_headings && !is_header;
@@ -88,7 +90,7 @@ fn request(
         stderr_is_terminal: false,
         terminal: explicit.terminal,
         reproducible,
-        time_is_fixed: environment::time_is_fixed(invocation),
+        fixed_words,
         here_only,
     })
 }
@@ -113,8 +115,9 @@ fn arguments(invocation: &Invocation<'_>, read: &ReadFile<'_>, native: &ReadNati
         stage = check_mode(&mut parsed)?;
     }
     if let Some(whole) = environment::with_added(&Invocation { argv: &argv, ..*invocation })? {
-        check_macros(&whole, environment::time_is_fixed(invocation))?;
-        let mut whole = parse(&whole, invocation.family);
+        let spelled = whole;
+        let mut whole = parse(&spelled, invocation.family);
+        check_macros(&spelled, environment::fixed_words(invocation) | whole.redefined)?;
         stage = check_mode(&mut whole)?;
         // What the wrapper adds it adds again when it is asked, and the key has the variables.
         whole.include_arguments = parsed.include_arguments;
@@ -141,10 +144,9 @@ fn check_mode(parsed: &mut Parsed) -> Result<Stage, Reason> {
 
 /// What a macro of the command line brings in stands in no file that the include scanner reads. Any argument counts: it may be a macro's
 /// value.
-fn check_macros(argv: &[String], time_is_fixed: bool) -> Result<(), Reason> {
+fn check_macros(argv: &[String], fixed_words: TimeWords) -> Result<(), Reason> {
     let with = |words: &[&str]| argv.iter().find(|argument| words.iter().any(|word| argument.contains(word)));
-    let clock: &[&str] = if time_is_fixed { &["__TIMESTAMP__"] } else { &["__DATE__", "__TIME__", "__TIMESTAMP__"] };
-    if let Some(argument) = with(clock) {
+    if let Some(argument) = argv.iter().find(|argument| !TimeWords::in_text(argument).without(fixed_words).is_empty()) {
         return Err(Reason::about(ReasonKind::TimeMacros, argument));
     }
     match with(&["__has_include", "__has_embed", ".incbin", ".include ", "GCC dependency"]) {

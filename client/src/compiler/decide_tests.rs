@@ -54,6 +54,20 @@ fn code(family: CompilerFamily, line: &str) -> &'static str {
 }
 
 #[test]
+fn words_for_the_time_may_be_common_macros() {
+    for (line, expected) in [
+        ("-c x.c -D__TIME__=1 -DBUILT=__DATE__", "time-macros"),
+        ("-c x.c -Wp,-D__TIME__=1 -D BUILT=__TIME__", "time-macros"),
+        ("-c x.c -D__DATE__=1 -DBUILT=__DATE__", "distributed"),
+        ("-c x.c -U __DATE__ -D BUILT=__DATE__", "distributed"),
+    ] {
+        for family in FAMILIES {
+            assert_eq!(code(family, line), expected, "{line}");
+        }
+    }
+}
+
+#[test]
 fn reasons() {
     for (line, expected) in [
         ("", "not-a-compile"),

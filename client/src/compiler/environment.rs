@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use super::language::Language;
 use super::reason::{Reason, ReasonKind};
 use super::request::{CompilerFamily, Invocation, SearchDirectory, SearchKind};
+use super::time_words::TimeWords;
 
 /// A locale that every toolchain has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,10 +167,14 @@ pub(super) fn get<'a>(env: &'a [(String, String)], name: &str) -> Option<&'a str
     env.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
-/// Whether `SOURCE_DATE_EPOCH` says what time it is. gcc obeys it; clang does so since 16 only.
-pub(super) fn time_is_fixed(invocation: &Invocation<'_>) -> bool {
+/// What `SOURCE_DATE_EPOCH` says the time for. gcc obeys it; clang does so since 16 only.
+pub(super) fn fixed_words(invocation: &Invocation<'_>) -> TimeWords {
     let epoch = get(invocation.env, "SOURCE_DATE_EPOCH");
-    invocation.family == CompilerFamily::Gcc && epoch.is_some_and(|value| value.parse::<u32>().is_ok())
+    if invocation.family == CompilerFamily::Gcc && epoch.is_some_and(|value| value.parse::<u32>().is_ok()) {
+        TimeWords::DATE | TimeWords::TIME
+    } else {
+        TimeWords::default()
+    }
 }
 
 /// Fails if a variable of [`FORBIDDEN`] is set.

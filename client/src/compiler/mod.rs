@@ -22,6 +22,7 @@ pub mod request;
 pub mod response_file;
 mod sub_arguments;
 mod terminal;
+pub mod time_words;
 
 #[cfg(test)]
 mod arg_table_tests;

@@ -10,6 +10,7 @@ use super::reason::{Reason, ReasonKind};
 use super::request::{CompilerFamily, DepFile, DepKind, NamedInput, SearchDirectory, SearchKind};
 use super::sub_arguments;
 use super::terminal::Diagnostics;
+use super::time_words::TimeWords;
 
 /// An argument that is a file.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub(super) struct Parsed {
     pub(super) explicit_inputs: Vec<PathBuf>,
     pub(super) search_directories: Vec<SearchDirectory>,
     pub(super) diagnostics: Diagnostics,
+    /// Words that are common macros here, or none.
+    pub(super) redefined: TimeWords,
     /// An option's meaning depends on this machine's processor.
     pub(super) asks_machine: bool,
     /// gcc puts a random number into the object.
@@ -127,6 +130,7 @@ impl Parsed {
             explicit_inputs: Vec::new(),
             search_directories: Vec::new(),
             diagnostics: Diagnostics::default(),
+            redefined: TimeWords::default(),
             asks_machine: false,
             randomised: false,
             random_seed: false,
@@ -166,6 +170,10 @@ impl Parsed {
             Class::Language => {
                 self.explicit_language = (spelled.value != "none").then(|| language::from_option(spelled.value));
                 self.keep_for_key(spelled);
+            }
+            Class::Macro => {
+                self.redefined |= TimeWords::redefined_by(spelled.value);
+                self.keep_for_both(spelled);
             }
             Class::Search(kind) => self.search(kind, spelled),
             Class::IncludeFile => {

@@ -6,6 +6,7 @@ use super::environment::CommonLocale;
 use super::language::Language;
 use super::outputs::Output;
 use super::reason::{Reason, ReasonKind};
+use super::time_words::TimeWords;
 
 /// Which command line the compiler understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -203,8 +204,8 @@ pub struct CompileRequest {
     pub terminal: Option<Vec<(String, String)>>,
     /// Why no other machine may run it, though its result can be kept.
     pub here_only: Option<Reason>,
-    /// Whether `__DATE__` and `__TIME__` come to the same at every hour.
-    pub time_is_fixed: bool,
+    /// Words that come to the same at every hour.
+    pub fixed_words: TimeWords,
     /// Whether two runs of the command leave the same bytes. gcc puts a random number into objects for coverage, profiles and link time
     /// optimisation unless `-frandom-seed=` is given, and its assembler puts the name of a temporary file into the headings of listings.
     /// A result made elsewhere holds another one, just as a second local run's would.

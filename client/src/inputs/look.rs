@@ -163,7 +163,7 @@ impl<'a> Look<'a> {
         place: RelPath,
         (hashed, scan): (Hashed, Arc<Scan>),
     ) -> Result<Arc<Scan>, DiscoverError> {
-        if scan.timestamp || (scan.time_macros && !self.request.time_is_fixed) {
+        if !scan.time_words.without(self.request.fixed_words).is_empty() {
             return Err(DiscoverError::TimeMacros(spelled.to_owned()));
         }
         if scan.embeds {

@@ -10,6 +10,7 @@ use memchr::memmem::Finder;
 use memchr::{memchr, memchr_iter, memchr2, memchr3_iter};
 
 use super::aliases::Word;
+use crate::compiler::time_words::TimeWords;
 
 /// How an include names its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,10 +50,8 @@ pub struct Scan {
     pub renames: Vec<(Word, Word)>,
     /// What directives call with something else than a literal name, sorted.
     pub calls: Vec<Word>,
-    /// `__TIME__` or `__DATE__` stand in the text.
-    pub time_macros: bool,
-    /// `__TIMESTAMP__` does: the time of the source file.
-    pub timestamp: bool,
+    /// Words for the time that stand in the text.
+    pub time_words: TimeWords,
     /// `__FILE__` or one of its kin stands in the text.
     pub own_name: bool,
     /// A name in `includes` or `probes` is absolute or has `..` in it.
@@ -63,9 +62,7 @@ pub struct Scan {
 
 /// Finders of words, made once: a header is looked through for each of them.
 struct Words {
-    /// What stands for the time of the compile.
-    time: [Finder<'static>; 2],
-    timestamp: Finder<'static>,
+    time: [(Finder<'static>, TimeWords); 3],
     /// What a compiler replaces by the name under which it opened a file.
     own_name: [Finder<'static>; 4],
     has_embed: Finder<'static>,
@@ -77,8 +74,7 @@ struct Words {
 const HAS_INCLUDE: &[u8] = b"__has_include";
 
 static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
-    time: ["__TIME__", "__DATE__"].map(Finder::new),
-    timestamp: Finder::new("__TIMESTAMP__"),
+    time: TimeWords::ALL.map(|(word, one)| (Finder::new(word), one)),
     own_name: ["__FILE__", "__BASE_FILE__", "__builtin_FILE", "__builtin_source_location"].map(Finder::new),
     has_embed: Finder::new("__has_embed"),
     has_include: Finder::new(HAS_INCLUDE),
@@ -106,8 +102,9 @@ pub fn scan(text: &[u8]) -> Scan {
 
 fn look(text: &[u8], found: &mut Scan) {
     let words = &*WORDS;
-    found.time_macros |= words.time.iter().any(|word| is_in(word, text));
-    found.timestamp |= is_in(&words.timestamp, text);
+    for (_, one) in words.time.iter().filter(|(word, _)| is_in(word, text)) {
+        found.time_words |= *one;
+    }
     found.own_name |= words.own_name.iter().any(|word| is_in(word, text));
     found.embeds |= is_in(&words.has_embed, text) || reads_unseen(text);
     for at in memchr3_iter(b'#', b'%', b'?', text) {
@@ -458,10 +455,10 @@ mod tests {
 
     #[test]
     fn what_depends_on_more_than_files_is_told() {
-        assert!(scan(b"const char *t = __TIME__;").time_macros);
-        assert!(scan(b"const char *t = __TI\\\nME__;").time_macros);
-        assert!(!scan(b"int a_TIME_b;").time_macros);
-        assert!(scan(b"const char *t = __TIMESTAMP__;").timestamp);
+        assert_eq!(scan(b"const char *t = __TIME__;").time_words, TimeWords::TIME);
+        assert_eq!(scan(b"const char *t = __TI\\\nME__ __DATE__;").time_words, TimeWords::TIME | TimeWords::DATE);
+        assert!(scan(b"int a_TIME_b;").time_words.is_empty());
+        assert_eq!(scan(b"const char *t = __TIMESTAMP__;").time_words, TimeWords::TIMESTAMP);
         assert!(scan(b"const char *f = __FILE__;").own_name);
         assert!(!scan(b"const char *f = __FILE_NAME__;").own_name);
         for text in [

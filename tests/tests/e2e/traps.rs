@@ -54,6 +54,8 @@ fn inputs_that_no_include_names() {
         same_and_counted(&farm, &folder, line, CACHED);
     }
 
+    words_for_the_time(&farm);
+
     let probing = "#define NAME \"maybe.h\"\n#define FOLDER <sub/maybe.h>\n#if __has_include(NAME)\nint one;\n#endif\n\
                    #if __has_include(FOLDER)\nint two;\n#endif\nint x;\n";
     let folder = project(&farm, "probes", &[("x.c", probing), ("inc/other.h", "")]);
@@ -91,6 +93,18 @@ fn inputs_that_no_include_names() {
             !compiler.contains("CC") || with.files.get("x.o") != without.files.get("x.o"),
             "{make} changed nothing"
         );
+    }
+}
+
+/// Bazel says what they are on every command line. Nothing brings the first meaning back: else the second run would differ from the first.
+fn words_for_the_time(farm: &Farm) {
+    let asking = "#pragma push_macro(\"__TIME__\")\n#include \"undone.h\"\n#pragma pop_macro(\"__TIME__\")\n\
+                  const char *x[] = {__DATE__, __TIME__, __TIMESTAMP__};\n";
+    let undone = "#undef __TIME__\nenum { __TIME__ = 2 };\nint two = __TIME__;\n";
+    let folder = project(farm, "clock", &[("x.c", asking), ("undone.h", undone)]);
+    for compiler in ["$CC", "$CLANG"] {
+        let redefined = "-D__DATE__='\"redacted\"' -D __TIME__='\"never\"' -D__TIMESTAMP__=__DATE__";
+        remote_then_cached(farm, &folder, &format!("{compiler} -Wno-builtin-macro-redefined {redefined} -c x.c"));
     }
 }
 
