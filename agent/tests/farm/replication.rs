@@ -16,7 +16,7 @@ use buildbee_proto::canonical::Canonical;
 use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::exchange::{CacheReply, CacheRequest};
-use buildbee_proto::limits::{MAX_ANNOUNCED_BYTES, MIN_CHUNKED_BYTES};
+use buildbee_proto::limits::MAX_ANNOUNCED_BYTES;
 use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance, SignedResult};
 use buildbee_proto::path::RelPath;
 use buildbee_proto::peer::Role;
@@ -36,8 +36,8 @@ const SIGKILL: i32 = 9;
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Results whose blobs come along.
 const N_SMALL: u8 = 3;
-/// What those have to be fetched for that come after them: at once, and by chunks.
-const FETCHED_BYTES: [usize; 2] = [3 * MAX_ANNOUNCED_BYTES, MIN_CHUNKED_BYTES as usize + 77];
+/// Outputs of those that come after them, whose blobs have to be fetched: as a whole, and by chunks.
+const FETCHED_BYTES: [usize; 2] = [3 * MAX_ANNOUNCED_BYTES, (5 << 20) + 77];
 /// Disks drawn after each loss of power; with the last of them the agent goes on.
 const N_DRAWS: u64 = 3;
 /// What a store may have on disk besides what it counts: heads and dead parts of packs, its notes on the order of use.
