@@ -42,7 +42,7 @@ impl Tls {
     /// Trusts `roots` alone.
     #[cfg(test)]
     pub fn trusting(roots: Vec<CertificateDer<'static>>) -> Self {
-        Self(Arc::new(OnceLock::from(configured(roots, || String::new()))))
+        Self(Arc::new(OnceLock::from(configured(roots, String::new))))
     }
 
     /// Greets `host` on `stream`, and checks its certificate.
