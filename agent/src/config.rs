@@ -667,7 +667,7 @@ mod tests {
             ("idle_after = \"long\"\n", 1, "idle_after"),
             ("hours = \"nights\"\n", 1, "hours"),
             ("memory_reserve = \"much\"\n", 1, "memory_reserve"),
-            ("nix_caches = [\"https://cache\"]\n", 1, "nix_caches"),
+            ("nix_caches = [\"ftp://cache\"]\n", 1, "nix_caches"),
             ("nix_keys = [\"cache-1:short\"]\n", 1, "nix_keys"),
         ] {
             let error = resolve(&["--config", "/c.toml"], Some(text), &machine()).unwrap_err().to_string();

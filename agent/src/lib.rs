@@ -18,7 +18,6 @@
 //! | [`flight`] | runs shared by all who ask meanwhile |
 //! | [`standing`] | how far a run is |
 //! | [`room`] | no peer takes all of anything |
-//! | `fault` | where tests end it |
 //! | [`doctor`] | can this machine lend? |
 //! | [`state`] | the agent's own folder |
 //!
@@ -32,7 +31,6 @@ pub mod doctor;
 pub mod doubles;
 pub mod exchange;
 pub mod executor;
-pub mod fault;
 pub mod flight;
 pub mod join;
 pub mod lease;

@@ -156,6 +156,12 @@ fn what_toolchains_look_like() {
     /usr/bin/gcc: desk had it
     /usr/bin/gcc: rack has it, after 1.5 s
     ");
+    let warmed =
+        json!({ "program": "/r/rustc --target x", "without_linker": "no cc", "agents": { "desk": {"had_it": true} } });
+    insta::assert_snapshot!(toolchain::warmed(&of(warmed)), @r"
+    /r/rustc --target x: programs and macros will be linked here, for want of a linker: no cc
+    /r/rustc --target x: desk had it
+    ");
     let verified = json!({ "toolchains": [
         {"program": "/usr/bin/gcc", "files": 2, "bytes": 2048, "n_changed": 0, "changed": []},
         {"program": "/opt/cc", "files": 2, "bytes": 0, "n_changed": 1, "changed": ["/opt/cc: gone"]},

@@ -237,6 +237,30 @@ pub enum AdminCall {
         #[serde(deserialize_with = "bounded::text::<_, MAX_SEARCH_BYTES>")]
         search: String,
     },
+    /// Have every agent make a rustc and its linker present.
+    ToolchainWarmRust {
+        /// The compiler's path, or that of rustup's stand-in.
+        #[serde(deserialize_with = "bounded::text::<_, MAX_PATH_BYTES>")]
+        program: String,
+        /// `PATH` of who asks.
+        #[serde(deserialize_with = "bounded::text::<_, MAX_SEARCH_BYTES>")]
+        search: String,
+        /// Where it would be called.
+        #[serde(deserialize_with = "bounded::text::<_, MAX_PATH_BYTES>")]
+        folder: String,
+        /// `HOME` of who asks.
+        #[serde(deserialize_with = "bounded::optional_text::<_, MAX_PATH_BYTES>")]
+        home: Option<String>,
+        /// `RUSTUP_HOME`.
+        #[serde(deserialize_with = "bounded::optional_text::<_, MAX_PATH_BYTES>")]
+        rustup_home: Option<String>,
+        /// `RUSTUP_TOOLCHAIN`.
+        #[serde(deserialize_with = "bounded::optional_text::<_, MAX_PATH_BYTES>")]
+        rustup_toolchain: Option<String>,
+        /// What it would compile for; `None`: its own host.
+        #[serde(deserialize_with = "bounded::optional_text::<_, MAX_PATH_BYTES>")]
+        target: Option<String>,
+    },
 }
 
 impl Message for LocalRequest {

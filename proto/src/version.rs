@@ -26,6 +26,7 @@
 //! | `bbt2` | 0.1.0 | a ticket says when it was issued and how many machines it lets in |
 //! | `/buildbee/control/3` | 0.1.0 | agents and roster are told as what has changed; 12,288 members |
 //! | `bbE1`, local 6 | 0.1.0 | entries of other tools' caches, announced as results are; ccache's storage helper reaches the daemon; toolchains may be listed; a wrapper is told what it waits for |
+//! | local 6 | 0.1.0 | agents may be had to fetch a rustc |
 /// What a stream between peers is for. The order is that of the ids below, not a wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {

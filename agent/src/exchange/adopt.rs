@@ -135,6 +135,8 @@ impl Adopter {
         let came_along = announced.blobs.len() == blobs.len();
         if !came_along && !self.store.missing(&blobs).is_empty() {
             self.waiting.try_send(announced).map_err(|_| AdoptError::Busy)?;
+            #[cfg(debug_assertions)]
+            buildbee_store::fault::point("put-off");
             return Ok(Adopted::Waits);
         }
         self.put(announced, blobs).await?;
@@ -169,7 +171,7 @@ impl Adopter {
         let _pin = self.store.pin(blobs.iter().copied());
         fetcher.fetch(&blobs, &Sources { origin: announced.by, likely: Vec::new() }).await?;
         #[cfg(debug_assertions)]
-        crate::fault::point("fetched");
+        buildbee_store::fault::point("fetched");
         self.put(Announced { blobs: Vec::new(), ..announced }, blobs).await
     }
 
@@ -194,10 +196,10 @@ impl Adopter {
             // Each is checked.
             blobs.iter().zip(&contents).try_for_each(|(digest, content)| store.put_expected(digest, &content.0))?;
             #[cfg(debug_assertions)]
-            crate::fault::point("blobs-adopted");
+            buildbee_store::fault::point("blobs-adopted");
             store.put_result(&result)?;
             #[cfg(debug_assertions)]
-            crate::fault::point("result-adopted");
+            buildbee_store::fault::point("result-adopted");
             kept.result(&action);
             Ok(())
         });

@@ -208,6 +208,8 @@ impl Actor {
             Told::Lacking { action, at } => self.owed.repair(now, action, at),
             Told::HandOff(done) => *last = Some(done),
         }
+        #[cfg(debug_assertions)]
+        buildbee_store::fault::point("queued");
     }
 
     async fn hand_off(&mut self, done: oneshot::Sender<usize>) {
@@ -267,7 +269,7 @@ impl Actor {
         for (action, reply) in replies {
             #[cfg(debug_assertions)]
             if reply == CacheReply::Kept {
-                crate::fault::point("kept-heard");
+                buildbee_store::fault::point("kept-heard");
             }
             let is_final = match reply {
                 CacheReply::Kept => true,
@@ -280,6 +282,8 @@ impl Actor {
             if is_final && self.owed.kept(&action, peer) {
                 self.recent.remove(&action);
                 self.n_settled += 1;
+                #[cfg(debug_assertions)]
+                buildbee_store::fault::point("forgotten");
             }
         }
     }
@@ -330,7 +334,7 @@ impl Telling {
                 }
             }
             #[cfg(debug_assertions)]
-            crate::fault::point("telling");
+            buildbee_store::fault::point("telling");
             match timeout(ANNOUNCE_DEADLINE, self.exchange(&requests)).await {
                 Ok(Ok(replies)) => heard.replies.extend(actions.into_iter().zip(replies)),
                 Ok(Err(error)) => {
@@ -370,6 +374,10 @@ impl Telling {
 /// Asks `requests` on `stream`: one answer each.
 pub async fn exchange(stream: &mut PeerStream, requests: &[CacheRequest]) -> Result<Vec<CacheReply>, String> {
     write_messages(stream, requests).await.map_err(|error| error.to_string())?;
+    #[cfg(debug_assertions)]
+    if matches!(requests.first(), Some(CacheRequest::Announce { .. })) {
+        buildbee_store::fault::point("told");
+    }
     let mut replies = Vec::with_capacity(requests.len());
     for _ in requests {
         let reply = read_message::<CacheReply, _>(stream).await.map_err(|error| error.to_string())?;

@@ -117,7 +117,7 @@ impl CacheServer {
                 }
                 #[cfg(debug_assertions)]
                 if reply == CacheReply::Kept {
-                    crate::fault::point("kept-said");
+                    buildbee_store::fault::point("kept-said");
                 }
             }
             // Its end of the stream may be gone already: nobody is left to tell.
@@ -255,6 +255,8 @@ impl CacheServer {
         if *role != Role::Agent && !is_own_entry() {
             return refused(ErrorCode::Refused, &"only agents announce results of actions");
         }
+        #[cfg(debug_assertions)]
+        buildbee_store::fault::point("announced");
         let (action, mut named) = (result.result.action, blobs_of(&result.result));
         let is_entry = Entry::of(&result.result).is_some();
         match self.adopter.adopt(Announced { by: *peer, result, blobs }).await {

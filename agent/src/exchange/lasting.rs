@@ -76,7 +76,7 @@ async fn run(store: Store, mut waiting: mpsc::Receiver<Asked>) {
             Ok(Ok(lasting)) => {
                 #[cfg(debug_assertions)]
                 if lasting.contains(&true) {
-                    crate::fault::point("adopted-lasts");
+                    buildbee_store::fault::point("adopted-lasts");
                 }
                 for (done, lasts) in done.into_iter().zip(lasting) {
                     // Who asked may have gone.

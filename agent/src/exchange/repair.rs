@@ -216,7 +216,7 @@ impl Repair {
         });
         let Some(n_bytes) = look.await.ok().flatten() else { return };
         #[cfg(debug_assertions)]
-        crate::fault::point("lack-found");
+        buildbee_store::fault::point("lack-found");
         let n_bytes = n_bytes.saturating_mul(at.len() as u64);
         self.announcer.lacking(action, at).await;
         sleep(Duration::from_millis(n_bytes.saturating_mul(1000) / REPAIR_BYTES_PER_SECOND)).await;

@@ -3,11 +3,11 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use buildbee_p2p::tasks::Tasks;
 use buildbee_store::Store;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::Uri;
 use hyper::body::{Bytes, Incoming};
+use lzma_rust2::XzReader;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinError;
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::archive::{Hashed, unpack};
 use super::description::{Description, DescriptionError, Packing, TrustedKey, trusted};
 use super::folder::keep;
-use super::http::{GetError, get, joined};
+use super::http::{GetError, Web, get, joined};
 use super::lacking::Lacking;
 
 /// Bytes of a description; the largest of nixpkgs have some 20 KiB.
@@ -27,8 +27,9 @@ const DESCRIPTION_DEADLINE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(10);
 /// Blocks between the network and the store.
 const BLOCKS_AHEAD: usize = 4;
-/// Memory for unpacking, as a power of two: what zstd's highest usual level takes.
+/// Memory for unpacking, as a power of two: what zstd's highest usual level takes, and twice what xz's highest does.
 const MAX_WINDOW_LOG: u32 = 27;
+const KIB_LOG: u32 = 10;
 /// What packing may add to an archive that can't be packed.
 const PACKING_BYTES: u64 = 1 << 20;
 
@@ -58,7 +59,10 @@ pub enum CacheError {
 impl CacheError {
     /// Whether it would be as bad for the next path: one that is down must not cost its deadline for each.
     pub fn is_down(&self) -> bool {
-        matches!(self, Self::Get(GetError::Connect(_) | GetError::Late | GetError::Http(_)) | Self::Silent)
+        matches!(
+            self,
+            Self::Get(GetError::Connect(_) | GetError::Late | GetError::Http(_) | GetError::Tls(_)) | Self::Silent
+        )
     }
 }
 
@@ -67,16 +71,16 @@ pub async fn bring(
     base: &Uri,
     keys: &[TrustedKey],
     path: &Lacking,
-    (store, tasks): (&Store, &Tasks),
+    (store, web): (&Store, &Web),
 ) -> Result<usize, CacheError> {
     let url = joined(base, &format!("{}.narinfo", path.hash()))?;
-    let Some(answer) = get(&url, tasks).await? else { return Ok(0) };
+    let Some(answer) = get(&url, web).await? else { return Ok(0) };
     let limited = Limited::new(answer.into_body(), MAX_DESCRIPTION_BYTES).collect();
     let text = timeout(DESCRIPTION_DEADLINE, limited).await.map_err(|_| GetError::Late)?;
     let text = text.map_err(|_| CacheError::Unreadable)?.to_bytes();
     let text = std::str::from_utf8(&text).map_err(|_| CacheError::Unreadable)?;
     let description = trusted(text, &path.name, keys)?;
-    let Some(answer) = get(&joined(base, &description.url)?, tasks).await? else { return Ok(0) };
+    let Some(answer) = get(&joined(base, &description.url)?, web).await? else { return Ok(0) };
     let (blocks, arriving) = mpsc::channel(BLOCKS_AHEAD);
     let max_packed_bytes = description.path.archive_bytes.saturating_add(PACKING_BYTES);
     let (store, path) = (store.clone(), path.clone());
@@ -111,6 +115,8 @@ fn unpacked(store: &Store, path: &Lacking, description: &Description, packed: im
             decoder.window_log_max(MAX_WINDOW_LOG)?;
             Box::new(decoder)
         }
+        // Streams one after the other are what several processors pack.
+        Packing::Xz => Box::new(XzReader::new_mem_limit(packed, true, 1 << (MAX_WINDOW_LOG - KIB_LOG))),
     };
     let mut hashed = Hashed::new(plain, description.path.archive_bytes);
     let mut n_files = 0;

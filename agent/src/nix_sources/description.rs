@@ -26,6 +26,8 @@ pub enum Packing {
     Plain,
     /// By zstd.
     Zstd,
+    /// By xz.
+    Xz,
 }
 
 /// What a cache says.
@@ -96,6 +98,7 @@ fn parse(text: &str, name: &str) -> Result<Description, DescriptionError> {
     let packing = match values("Compression").next() {
         Some("none") => Packing::Plain,
         Some("zstd") => Packing::Zstd,
+        Some("xz") => Packing::Xz,
         other => return Err(DescriptionError::Packing(other.unwrap_or("bzip2").to_owned())),
     };
     let archive_hash = value("NarHash")?.strip_prefix("sha256:").and_then(hash).ok_or(malformed("NarHash"))?;
@@ -148,7 +151,7 @@ fn is_named_by_content(path: &StorePath) -> bool {
 }
 
 /// The hash in the name of a path that was added with `path`'s archive and references.
-pub(super) fn hash_by_content(path: &StorePath, rest: &str) -> String {
+pub fn hash_by_content(path: &StorePath, rest: &str) -> String {
     let mut references: Vec<&str> = path.references.iter().map(String::as_str).collect();
     references.sort_unstable();
     let mut said = "source".to_owned();
@@ -242,7 +245,7 @@ CA: fixed:r:sha256:04zwf782yjwnh3q6hz5izfd6jyip8kgw6g6yj43fiqhbyhdd0dqw
     fn other_descriptions_are_refused() {
         let of = |text: &str| trusted(text, NAME, &[]).unwrap_err();
         assert_eq!(trusted(REAL, "0wwbmlzz12c1mn5a754ndya7mkbbfknm-x", &[]), Err(DescriptionError::OtherPath));
-        assert_eq!(of(&REAL.replace("zstd", "xz")), DescriptionError::Packing("xz".to_owned()));
+        assert_eq!(of(&REAL.replace("zstd", "br")), DescriptionError::Packing("br".to_owned()));
         for key in ["StorePath", "URL", "NarHash", "NarSize"] {
             assert_eq!(of(&without(key)), DescriptionError::Malformed(key));
         }

@@ -11,7 +11,9 @@ use hyper::Uri;
 use tokio::time::{Instant, timeout};
 
 use super::description::TrustedKey;
+use super::http::Web;
 use super::lacking::{Lacking, lacking};
+use super::tls::Tls;
 use super::{caches, folder, hook};
 use crate::workspace::tree::{Directories, Elsewhere};
 
@@ -44,13 +46,13 @@ pub struct NixSettings {
 pub struct NixSources {
     settings: NixSettings,
     store: Store,
-    tasks: Tasks,
+    web: Web,
 }
 
 impl NixSources {
     /// Into `store`.
     pub fn new(settings: NixSettings, store: Store, tasks: Tasks) -> Self {
-        Self { settings, store, tasks }
+        Self { settings, store, web: Web::new(tasks, Tls::default()) }
     }
 
     fn own(&self) -> PathBuf {
@@ -102,7 +104,7 @@ impl NixSources {
         let mut left = paths.to_vec();
         for cache in &self.settings.caches {
             for path in &left {
-                match caches::bring(cache, &self.settings.keys, path, (&self.store, &self.tasks)).await {
+                match caches::bring(cache, &self.settings.keys, path, (&self.store, &self.web)).await {
                     Ok(n_files) => tracing::debug!(%cache, path = path.name, n_files, "asked a binary cache"),
                     Err(error) => {
                         tracing::warn!(%cache, path = path.name, %error, "a binary cache is of no use");

@@ -2,21 +2,27 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::process::Command;
 use std::sync::Arc;
 
 use buildbee_proto::store_path::StorePath;
 use buildbee_store::{Durability, Options};
+use lzma_rust2::{XzOptions, XzWriter};
 use nix_base32::to_nix_base32;
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::super::caches::{CacheError, bring};
 use super::super::description::{DescriptionError, hash_by_content};
 use super::super::http::GetError;
 use super::super::lacking::tests::{HASH, tree};
+use super::super::tls::TlsError;
 use super::*;
 
 const CONTENT: &[u8] = b"a compiler that came from far away";
@@ -59,21 +65,72 @@ async fn serve(answers: Answers) -> Uri {
     let address = listener.local_addr().unwrap();
     let answers = Arc::new(answers);
     tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let answers = Arc::clone(&answers);
-            tokio::spawn(async move {
-                let (mut head, mut byte) = (Vec::new(), [0]);
-                while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).await.is_ok_and(|n| n == 1) {
-                    head.push(byte[0]);
-                }
-                let head = String::from_utf8(head).unwrap();
-                let missing = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec();
-                let answer = answers.get(head.split(' ').nth(1).unwrap()).unwrap_or(&missing);
-                let _ = stream.write_all(answer).await;
-            });
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(answer(stream, Arc::clone(&answers)));
         }
     });
     format!("http://{address}").parse().unwrap()
+}
+
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, answers: Arc<Answers>) {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).await.is_ok_and(|n| n == 1) {
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let missing = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec();
+    let answer = answers.get(head.split(' ').nth(1).unwrap()).unwrap_or(&missing);
+    let _ = stream.write_all(answer).await;
+    let _ = stream.shutdown().await;
+}
+
+/// The same through TLS, and the certificate that it shows, which is for "localhost".
+async fn serve_securely(answers: Answers) -> (Uri, CertificateDer<'static>) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(made.key_pair.serialize_der()).unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let certificate = made.cert.der().clone();
+    let config = builder.with_single_cert(vec![certificate.clone()], key).unwrap();
+    let (acceptor, answers) = (TlsAcceptor::from(Arc::new(config)), Arc::new(answers));
+    let listener = TcpListener::bind("localhost:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, answers) = (acceptor.clone(), Arc::clone(&answers));
+            tokio::spawn(async move {
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    answer(stream, answers).await;
+                }
+            });
+        }
+    });
+    (format!("https://localhost:{port}").parse().unwrap(), certificate)
+}
+
+/// Windows of xz, as its format writes them: 1.5 GiB, and the 64 MiB of its highest level.
+const LARGEST_WINDOW: u8 = 37;
+const USUAL_LARGEST_WINDOW: u8 = 28;
+
+/// What xz has packed, as if with that window.
+fn with_window(mut packed: Vec<u8>, window: u8) -> Vec<u8> {
+    const HEAD: usize = 12;
+    let length = (usize::from(packed[HEAD]) + 1) * 4;
+    let head = &mut packed[HEAD..HEAD + length];
+    let filter = head.iter().position(|byte| *byte == 0x21).unwrap();
+    head[filter + 2] = window;
+    let (said, sum) = head.split_at_mut(length - 4);
+    let crc = said.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
+    });
+    sum.copy_from_slice(&(!crc).to_le_bytes());
+    packed
+}
+
+fn packed_by_xz(content: &[u8], preset: u32) -> Vec<u8> {
+    let mut packing = XzWriter::new(Vec::new(), XzOptions::with_preset(preset)).unwrap();
+    packing.write_all(content).unwrap();
+    packing.finish().unwrap()
 }
 
 fn found(body: &[u8]) -> Vec<u8> {
@@ -122,10 +179,14 @@ impl Cached {
     }
 
     async fn brought(&self, answers: Answers) -> (Result<usize, CacheError>, bool) {
-        let (bed, base) = (Bed::new(), serve(answers).await);
+        self.brought_from(&serve(answers).await, Tls::default()).await
+    }
+
+    async fn brought_from(&self, base: &Uri, tls: Tls) -> (Result<usize, CacheError>, bool) {
+        let bed = Bed::new();
         let (known, root, file) = tree(&self.name, CONTENT);
         let [path] = lacking(&known, &root, &[file]).try_into().unwrap();
-        let brought = bring(&base, &[], &path, (&bed.store, &bed.tasks)).await;
+        let brought = bring(base, &[], &path, (&bed.store, &Web::new(bed.tasks.clone(), tls))).await;
         (brought, bed.store.contains(&file))
     }
 }
@@ -142,6 +203,13 @@ async fn a_cache_gives_what_it_has() {
     let packed = zstd::encode_all(cached.archive.as_slice(), 3).unwrap();
     let zstd = cached.description.replace("Compression: none", "Compression: zstd");
     assert!(matches!(cached.brought(cached.answers(&zstd, found(&packed))).await, (Ok(1), true)), "packed");
+    let xz = cached.description.replace("Compression: none", "Compression: xz");
+    let (front, back) = cached.archive.split_at(cached.archive.len() / 2);
+    let streams = [packed_by_xz(front, 6), packed_by_xz(back, 0)].concat();
+    for packed in [packed_by_xz(&cached.archive, 6), streams] {
+        let brought = cached.brought(cached.answers(&xz, found(&packed))).await;
+        assert!(matches!(brought, (Ok(1), true)), "packed by xz: {brought:?}");
+    }
     assert!(matches!(cached.brought(Answers::new()).await, (Ok(0), false)), "it has nothing");
 }
 
@@ -165,12 +233,50 @@ async fn a_cache_that_lies_gives_nothing() {
     let zeros = zstd::encode_all(std::io::repeat(0).take(32 << 20), 3).unwrap();
     let bomb = cached.description.replace("Compression: none", "Compression: zstd");
     assert!(matches!(brought(bomb, found(&zeros)).await, (Err(CacheError::Archive(_)), false)), "a bomb");
+    let bomb = cached.description.replace("Compression: none", "Compression: xz");
+    let zeros = packed_by_xz(&vec![0; 4 << 20], 6);
+    assert!(matches!(brought(bomb.clone(), found(&zeros)).await, (Err(CacheError::Archive(_)), false)), "a bomb");
+    let packed = packed_by_xz(&cached.archive, 6);
+    let fat = brought(bomb.clone(), found(&with_window(packed.clone(), LARGEST_WINDOW))).await;
+    assert!(matches!(fat, (Err(CacheError::Archive(_)), false)), "it would take too much memory: {fat:?}");
+    let fit = brought(bomb.clone(), found(&with_window(packed.clone(), USUAL_LARGEST_WINDOW))).await;
+    assert!(matches!(fit, (Ok(1), true)), "{fit:?}");
+    for at in (0..packed.len()).step_by(29) {
+        let mut odd = packed.clone();
+        odd[at] ^= 0x10;
+        let odd = brought(bomb.clone(), found(&odd)).await;
+        // What is stored is what was wanted, also if something behind it is spoilt; and some bytes say what nobody asks for.
+        assert!(matches!(odd, (Err(CacheError::Archive(_)), _) | (Ok(1), true)), "byte {at}: {odd:?}");
+    }
     let round = brought(told(), moved("/nar/x")).await;
     assert!(matches!(round, (Err(CacheError::Get(GetError::Redirects)), false)), "{round:?}");
-    let away = brought(told(), moved("https://elsewhere/x")).await;
+    let away = brought(told(), moved("ftp://elsewhere/x")).await;
     assert!(matches!(away, (Err(CacheError::Get(GetError::Url(_))), false)), "{away:?}");
     let endless = cached.brought([(cached.at(), found(&vec![b'x'; 1 << 20]))].into()).await;
     assert!(matches!(endless, (Err(CacheError::Unreadable), false)), "{endless:?}");
+}
+
+#[tokio::test]
+async fn a_cache_is_asked_securely_where_its_certificate_is_trusted() {
+    let cached = Cached::new(&Bed::new());
+    let (base, certificate) = serve_securely(cached.answers(&cached.description, found(&cached.archive))).await;
+    let brought = cached.brought_from(&base, Tls::trusting(vec![certificate.clone()])).await;
+    assert!(matches!(brought, (Ok(1), true)), "{brought:?}");
+    let (_, other) = serve_securely(Answers::new()).await;
+    let refused = cached.brought_from(&base, Tls::trusting(vec![other])).await;
+    assert!(matches!(refused, (Err(CacheError::Get(GetError::Tls(TlsError::HandShake(_)))), false)), "{refused:?}");
+    let by_address = base.to_string().replace("localhost", "127.0.0.1").parse().unwrap();
+    let refused = cached.brought_from(&by_address, Tls::trusting(vec![certificate.clone()])).await;
+    assert!(matches!(&refused, (Err(error), false) if error.is_down()), "a certificate for another name: {refused:?}");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let plain = format!("https://{}", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(async move {
+        let _ = listener.accept().await.unwrap().0.write_all(&found(b"what?")).await;
+    });
+    let refused = cached.brought_from(&plain, Tls::trusting(vec![certificate])).await;
+    assert!(matches!(&refused, (Err(error), false) if error.is_down()), "it does not speak TLS: {refused:?}");
+    let (_, nobody) = cached.brought_from(&base, Tls::trusting(Vec::new())).await;
+    assert!(!nobody);
 }
 
 #[tokio::test]
@@ -246,7 +352,7 @@ async fn a_cache_that_nix_made_is_understood() {
     let options = ["--option", "build-users-group", ""];
     let adding = [&["nix-store", "--store", store.as_str()][..], &options, &["--add", "gcc"]].concat();
     let Some(path) = nix(home, &adding) else { return };
-    let cache = format!("file://{0}/cache?compression=zstd&secret-key={0}/secret", home.display());
+    let cache = format!("file://{0}/cache?compression=xz&secret-key={0}/secret", home.display());
     let features = ["--extra-experimental-features", "nix-command"];
     let copying = [&["nix", "copy"][..], &features, &options, &["--from", &store, "--to", &cache, &path]].concat();
     if nix(home, &copying).is_none() {
@@ -269,10 +375,10 @@ async fn a_cache_that_nix_made_is_understood() {
     }
     let (known, root, file) = tree(path.strip_prefix("/nix/store/").unwrap(), CONTENT);
     let [lacking] = lacking(&known, &root, &[file]).try_into().unwrap();
-    let base = serve(answers).await;
-    let refused = bring(&base, &[], &lacking, (&bed.store, &bed.tasks)).await;
+    let (base, web) = (serve(answers).await, Web::new(bed.tasks.clone(), Tls::default()));
+    let refused = bring(&base, &[], &lacking, (&bed.store, &web)).await;
     assert!(matches!(refused, Err(CacheError::Description(DescriptionError::Untrusted))), "{refused:?}");
     let key = fs::read_to_string(home.join("public")).unwrap().trim().parse().unwrap();
-    assert_eq!(bring(&base, &[key], &lacking, (&bed.store, &bed.tasks)).await.unwrap(), 1);
+    assert_eq!(bring(&base, &[key], &lacking, (&bed.store, &web)).await.unwrap(), 1);
     assert!(bed.store.contains(&file));
 }

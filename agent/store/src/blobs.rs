@@ -120,7 +120,7 @@ impl Store {
         inode::seal(&twin, Family::Executables.mode())
             .and_then(|()| self.inner.sync_file(&twin))
             .map_err(|error| PutError::io(temporary.path(), error))?;
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         crate::fault::point("twin-copied");
         self.inner.install(temporary, Family::Executables, &key, reservation)?;
         Ok(true)

@@ -26,7 +26,7 @@ const MAX_SUPERSEDED: usize = 1024;
 
 /// Makes the content of a file, and what is needed to read it, last.
 pub(crate) fn sync_data(file: &File) -> io::Result<()> {
-    #[cfg(test)]
+    #[cfg(any(test, debug_assertions))]
     if crate::fault::synced_file(file)? {
         return Ok(());
     }
@@ -35,7 +35,7 @@ pub(crate) fn sync_data(file: &File) -> io::Result<()> {
 
 /// The same with its mode and time.
 pub(crate) fn sync_all(file: &File) -> io::Result<()> {
-    #[cfg(test)]
+    #[cfg(any(test, debug_assertions))]
     if crate::fault::synced_file(file)? {
         return Ok(());
     }
@@ -44,7 +44,7 @@ pub(crate) fn sync_all(file: &File) -> io::Result<()> {
 
 /// Makes the names in a folder last.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
-    #[cfg(test)]
+    #[cfg(any(test, debug_assertions))]
     if crate::fault::synced_folder(folder)? {
         return Ok(());
     }
@@ -107,7 +107,7 @@ impl Inner {
             self.superseded().extend(superseded);
             return Err(error);
         }
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         crate::fault::point("lasting");
         let places: Vec<Place> = superseded.into_iter().map(|(_, place)| place).collect();
         if !places.is_empty() {

@@ -222,7 +222,7 @@ impl Layout {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new)?;
             file.write_all(current.as_bytes())?;
             sync_all(&file)?;
-            #[cfg(test)]
+            #[cfg(any(test, debug_assertions))]
             crate::fault::point("format-written");
             fs::rename(&new, &path)?;
             // What is made from here on is known to be ours only as long as this is there.

@@ -28,8 +28,8 @@ mod collect;
 mod copy;
 mod entry;
 mod error;
-#[cfg(test)]
-mod fault;
+#[cfg(any(test, debug_assertions))]
+pub mod fault;
 mod index;
 mod inode;
 mod lasting;

@@ -103,7 +103,7 @@ impl Inner {
         let (place, had_file) = {
             let mut packs = self.lock_packs();
             let place = packs.append(key, payload).map_err(|error| PutError::io(&self.layout.packs(), error))?;
-            #[cfg(test)]
+            #[cfg(any(test, debug_assertions))]
             crate::fault::point("packed");
             let mut index = self.index();
             index.release(std::mem::take(&mut reservation.bytes));

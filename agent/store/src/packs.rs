@@ -351,7 +351,7 @@ impl Packs {
     }
 
     fn mark(&self, place: Place) -> io::Result<()> {
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         crate::fault::point("before-mark");
         let at = u64::from(place.head) * HEAD_BYTES as u64;
         match &self.current {
@@ -367,7 +367,7 @@ impl Packs {
         }
         self.by_number.remove(&number);
         remove_any(&heads_path(&self.dir, number))?;
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         crate::fault::point("half-removed");
         remove_any(&bytes_path(&self.dir, number))
     }
@@ -407,7 +407,7 @@ impl Packs {
                 to_sync.iter().try_for_each(ToSync::sync)?;
                 self.synced(&to_sync);
             }
-            #[cfg(test)]
+            #[cfg(any(test, debug_assertions))]
             crate::fault::point("swept-in");
             Ok(())
         };
@@ -421,7 +421,7 @@ impl Packs {
             }
             Ok(()) => {}
         }
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         crate::fault::point("swept");
         self.remove(number)
     }
@@ -488,11 +488,11 @@ impl Files {
         for part in payload {
             self.bytes.write_all_at(part, at)?;
             at += part.len() as u64;
-            #[cfg(test)]
+            #[cfg(any(test, debug_assertions))]
             crate::fault::point("payload-written");
         }
         let at = u64::from(place.head) * HEAD_BYTES as u64;
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         {
             self.heads.write_all_at(&head[..HEAD_BYTES / 2], at)?;
             crate::fault::point("half-packed");

@@ -100,6 +100,8 @@ impl Partial {
         }
         // Two that bring the same at the same time write the same bytes.
         self.file.write_all_at(content, chunk::offset(index)).map_err(|error| self.failed(error))?;
+        #[cfg(any(test, debug_assertions))]
+        crate::fault::point("chunk-written");
         Ok(self.state().present.insert(index))
     }
 

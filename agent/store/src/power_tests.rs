@@ -1,19 +1,18 @@
 //! Takes the power away from a child process at each named point, and opens what may be on the disk then.
 //!
-//! The child is killed, having noted what it synchronised ([`fault`]). From that and from what the kernel shows, disks are drawn by lot:
-//! of what was not synchronised each name may be there or not, each block old, new or empty, in any order. Folders themselves last.
+//! The child is killed, having noted what it synchronised ([`fault`]). From that and from what the kernel shows, disks are drawn by lot
+//! ([`drawn`](crate::fault::drawn)).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
+use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use buildbee_proto::digest::Digest;
 use buildbee_proto::manifest::Manifest;
 
+use crate::fault::drawn::{Disk, taken_bytes};
 use crate::store_tests::result;
 use crate::{Durability, Options, Store, fault};
 
@@ -28,8 +27,6 @@ const N_ROUNDS: u32 = 40;
 const N_TOGETHER: usize = 4;
 /// Disks drawn after each crash.
 const N_DRAWS: u64 = 3;
-/// What the disk writes as a whole.
-const BLOCK_BYTES: usize = 512;
 
 fn durability(word: &str) -> Durability {
     match word {
@@ -110,122 +107,6 @@ fn work(store: &Store, durability: Durability, dir: &Path, ack: &mut dyn FnMut(&
     }
 }
 
-/// A disk as it may be after a loss of power.
-struct Draw<'a> {
-    notes: &'a Path,
-    /// What the kernel showed at the end, by identity.
-    shown: &'a HashMap<String, PathBuf>,
-    lot: Lot,
-}
-
-/// Draws by a seed that failures name.
-struct Lot(u64);
-
-impl Lot {
-    fn below(&mut self, n: usize) -> usize {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) >> 33).unwrap() % n.max(1)
-    }
-}
-
-fn identities(dir: &Path, found: &mut HashMap<String, PathBuf>) {
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let metadata = fs::symlink_metadata(&path).unwrap();
-        if metadata.is_dir() {
-            identities(&path, found);
-        } else {
-            found.insert(fault::identity(&metadata), path);
-        }
-    }
-}
-
-impl Draw<'_> {
-    fn folder(&mut self, from: &Path, to: &Path) {
-        fs::create_dir(to).unwrap();
-        let mut shown = BTreeMap::new();
-        for entry in fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            let metadata = entry.metadata().unwrap();
-            let name = entry.file_name().into_string().unwrap();
-            if metadata.is_dir() {
-                self.folder(&entry.path(), &to.join(name));
-            } else {
-                shown.insert(name, fault::identity(&metadata));
-            }
-        }
-        let note = self.notes.join(format!("folder-{}", fault::identity(&fs::metadata(from).unwrap())));
-        let noted = fs::read_to_string(note).unwrap_or_default();
-        let lasting: BTreeMap<String, String> =
-            noted.lines().filter_map(|line| line.split_once(' ')).map(|(id, name)| (name.into(), id.into())).collect();
-        let names: BTreeSet<&String> = shown.keys().chain(lasting.keys()).collect();
-        for name in names {
-            let (new, old) = (shown.get(name), lasting.get(name));
-            let chosen = if new == old || self.lot.below(2) == 0 { new } else { old };
-            if let Some(identity) = chosen {
-                self.file(identity, &to.join(name));
-            }
-        }
-    }
-
-    fn file(&mut self, identity: &str, to: &Path) {
-        let note = self.notes.join(format!("file-{identity}"));
-        let shown = self.shown.get(identity);
-        let new = shown.map(|path| fs::read(path).unwrap());
-        let old = fs::read(&note).ok();
-        let content = match (new, old.clone()) {
-            (Some(new), old) => self.mixed(new, old.unwrap_or_default()),
-            (None, old) => old.unwrap_or_default(),
-        };
-        fs::write(to, content).unwrap();
-        let looks = if old.is_some() { Some(&note) } else { shown.filter(|_| self.lot.below(2) == 0) };
-        if let Some(looks) = looks {
-            let metadata = fs::metadata(looks).unwrap();
-            let times = FileTimes::new().set_modified(metadata.modified().unwrap());
-            File::options().write(true).open(to).unwrap().set_times(times).unwrap();
-            fs::set_permissions(to, metadata.permissions()).unwrap();
-        } else {
-            fs::set_permissions(to, Permissions::from_mode(0o600)).unwrap();
-        }
-    }
-
-    /// Each block may be the old one or the new one.
-    fn mixed(&mut self, new: Vec<u8>, old: Vec<u8>) -> Vec<u8> {
-        match self.lot.below(3) {
-            0 => new,
-            1 => old,
-            _ => {
-                let length = match self.lot.below(3) {
-                    0 => new.len(),
-                    1 => old.len(),
-                    _ => new.len().min(old.len()) + self.lot.below(new.len().abs_diff(old.len()) + 1),
-                };
-                let mut mixed = vec![0; length];
-                for at in (0..length).step_by(BLOCK_BYTES) {
-                    let from = if self.lot.below(2) == 0 { &new } else { &old };
-                    let end = (at + BLOCK_BYTES).min(from.len()).min(length);
-                    if at < end {
-                        mixed[at..end].copy_from_slice(&from[at..end]);
-                    }
-                }
-                mixed
-            }
-        }
-    }
-}
-
-/// Room that files below `dir` take.
-fn taken_bytes(dir: &Path) -> u64 {
-    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()).fold(0, |sum, entry| {
-        let found = entry.metadata().unwrap();
-        sum + if found.is_dir() { taken_bytes(&entry.path()) } else { found.len() }
-    })
-}
-
 struct Case<'a> {
     point: &'a str,
     skip: u32,
@@ -249,13 +130,10 @@ impl Case<'_> {
             .status()
             .unwrap();
         assert!(status.success() || status.signal() == Some(9), "{point}: the child failed: {status}");
-        let mut shown = HashMap::new();
-        identities(&dir.path().join("store"), &mut shown);
+        let disk = Disk::new(&dir.path().join("store"), &dir.path().join("notes")).unwrap();
         for seed in 0..N_DRAWS {
             let drawn = dir.path().join(format!("drawn-{seed}"));
-            let lot = Lot((seed << 32) ^ (u64::from(*skip) << 8) ^ point.len() as u64);
-            let mut draw = Draw { notes: &dir.path().join("notes"), shown: &shown, lot };
-            draw.folder(&dir.path().join("store"), &drawn);
+            disk.draw((seed << 32) ^ (u64::from(*skip) << 8) ^ point.len() as u64, &drawn).unwrap();
             let what = format!("{point} {skip} {max_bytes} {durability} {packed}, draw {seed}");
             self.check(&drawn, &fs::read_to_string(dir.path().join("acks")).unwrap_or_default(), &what);
             fs::remove_dir_all(&drawn).unwrap();
@@ -299,7 +177,7 @@ impl Case<'_> {
         );
         assert!(fs::read_dir(dir.join("tmp")).unwrap().next().is_none(), "{what}: leftovers");
         let folders = ["blobs", "executables", "results", "manifests", "hints", "packs"];
-        let n_bytes: u64 = folders.iter().map(|folder| taken_bytes(&dir.join(folder))).sum();
+        let n_bytes: u64 = folders.iter().map(|folder| taken_bytes(&dir.join(folder)).unwrap()).sum();
         let allowed = store.usage().bytes + 2 * self.max_bytes / 16;
         assert!(n_bytes <= allowed, "{what}: {n_bytes} bytes on disk, {allowed} known");
     }

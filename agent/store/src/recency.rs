@@ -118,7 +118,7 @@ fn append(file: &mut File, recent: &[Use]) -> io::Result<()> {
         let mut head = count.to_vec();
         head.extend(checksum(count, &body));
         file.write_all(&head)?;
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         crate::fault::point("half-noted");
         file.write_all(&body)?;
     }

@@ -172,7 +172,7 @@ impl Store {
         let write = || {
             let mut file = temporary.create()?;
             file.write_all(&checksum(&key, payload))?;
-            #[cfg(test)]
+            #[cfg(any(test, debug_assertions))]
             crate::fault::point("record-half-written");
             file.write_all(payload)?;
             inode::seal(&file, family.mode())?;

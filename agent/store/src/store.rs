@@ -265,7 +265,7 @@ impl Inner {
     /// Deletes the files of entries that the index has forgotten, unless one has come back meanwhile.
     fn delete(&self, gone: &[Key]) {
         for key in gone {
-            #[cfg(test)]
+            #[cfg(any(test, debug_assertions))]
             crate::fault::point("before-delete");
             let _stripe = self.stripe(key);
             if !self.index().contains(key) {
@@ -288,7 +288,7 @@ impl Inner {
     fn delete_files(&self, key: &Key) {
         if key.kind == Kind::Blob {
             delete_file(&self.layout.file(Family::Executables, &key.digest));
-            #[cfg(test)]
+            #[cfg(any(test, debug_assertions))]
             crate::fault::point("half-deleted");
         }
         delete_file(&self.layout.entry(key));
@@ -308,12 +308,12 @@ impl Inner {
         if self.settled(family, key) {
             return Ok(());
         }
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         crate::fault::point("before-rename");
         let lasts = self.sync_before_replacing(key, temporary.path());
         let lasts = lasts.map_err(|error| PutError::io(temporary.path(), error))?;
         let new_folder = temporary.move_to(&path).map_err(|error| PutError::io(&path, error))?;
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         crate::fault::point("after-rename");
         if (lasts || self.durability == Durability::Sync)
             && let Err(error) = sync_parents(&path, if new_folder { 2 } else { 1 })

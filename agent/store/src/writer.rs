@@ -95,7 +95,7 @@ impl Store {
         let reservation = self.inner.reserve(charge_bytes(expected.size_bytes))?;
         let temporary = self.inner.temporary();
         let file = temporary.create().map_err(|error| PutError::io(temporary.path(), error))?;
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         crate::fault::point("created");
         Ok((temporary, file, reservation))
     }
@@ -207,7 +207,7 @@ impl BlobWriter {
         }
         self.file.write_all(bytes).map_err(|error| PutError::io(self.temporary.path(), error))?;
         self.n_written += bytes.len() as u64;
-        #[cfg(test)]
+        #[cfg(any(test, debug_assertions))]
         crate::fault::point("written");
         Ok(())
     }

@@ -1,37 +1,47 @@
-//! An agent that is killed at each named point of replication, at either end: it opens again with nothing but good bytes, has what it said that it
-//! keeps, and in the end both agents have everything. What of a promise outlives a loss of power is tested at the store.
+//! An agent that is killed at each named point of replication, at either end, and whose machine loses its power there: it opens again with
+//! nothing but good bytes, has what it said that it keeps, and in the end both agents have everything, and no room is lost.
 
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
 use buildbee_agent::exchange::cache::complete_result;
-use buildbee_agent::fault;
 use buildbee_agent::serve::Agent;
 use buildbee_p2p::frames::{read_message, write_message};
 use buildbee_p2p::identity::Identity;
 use buildbee_p2p::node::Node;
+use buildbee_proto::canonical::Canonical;
+use buildbee_proto::codec::Bytes;
 use buildbee_proto::digest::Digest;
 use buildbee_proto::exchange::{CacheReply, CacheRequest};
 use buildbee_proto::limits::MAX_ANNOUNCED_BYTES;
-use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance};
+use buildbee_proto::outcome::{ActionResult, OutputFile, Provenance, SignedResult};
 use buildbee_proto::path::RelPath;
 use buildbee_proto::peer::Role;
 use buildbee_proto::version::Protocol;
-use buildbee_store::{Durability, Options, Store};
+use buildbee_store::fault::drawn::{Disk, taken_bytes};
+use buildbee_store::{Durability, Options, Store, fault};
 use futures::future::join_all;
+use tempfile::TempDir;
 
 use crate::bed::{Farm, settings, until};
 use crate::farm::Coordinator;
 
-/// Tells the child what to do: `point`, and where.
+/// Tells the child what to do: `point skip`, and where.
 const VARIABLE: &str = "BUILDBEE_AGENT_TEST_CRASH";
 const SIGKILL: i32 = 9;
 /// Longer than anything takes, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Results whose blobs come along; one more has to be fetched.
+/// Results whose blobs come along.
 const N_SMALL: u8 = 3;
+/// Outputs of those that come after them, whose blobs have to be fetched: as a whole, and by chunks.
+const FETCHED_BYTES: [usize; 2] = [3 * MAX_ANNOUNCED_BYTES, (5 << 20) + 77];
+/// Disks drawn after each loss of power; with the last of them the agent goes on.
+const N_DRAWS: u64 = 3;
+/// What a store may have on disk besides what it counts: heads and dead parts of packs, its notes on the order of use.
+const SLACK_BYTES: u64 = 256 << 10;
 
 /// Which end is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,17 +69,24 @@ impl Drop for Victim {
 async fn child() {
     #[expect(clippy::disallowed_methods, reason = "how the parent test reaches its child")]
     let Ok(order) = std::env::var(VARIABLE) else { return };
-    let (point, dir) = order.split_once(' ').unwrap();
-    fault::arm(point);
-    let _agent = Agent::start(&settings(Path::new(dir), 1)).await.unwrap();
+    let mut words = order.splitn(3, ' ');
+    let mut word = || words.next().unwrap();
+    let (point, skip, dir) = (word(), word().parse().unwrap(), Path::new(word()));
+    fault::note_below(&dir.join("notes"));
+    if dir.join("store").exists() {
+        fault::note_all(&dir.join("store")).unwrap();
+    }
+    fault::arm(point, skip);
+    let _agent = Agent::start(&settings(dir, 1)).await.unwrap();
     // It is killed, by itself or by who started it.
     tokio::time::sleep(2 * PATIENCE).await;
 }
 
-fn start_child(dir: &Path, point: &str) -> Victim {
+fn start_child(dir: &Path, point: &str, skip: u32) -> Victim {
+    fs::create_dir(dir.join("notes")).unwrap();
     let child = Process::new(std::env::current_exe().unwrap())
         .args(["--exact", "replication::child", "--ignored", "--nocapture"])
-        .env(VARIABLE, format!("{point} {}", dir.display()))
+        .env(VARIABLE, format!("{point} {skip} {}", dir.display()))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -77,55 +94,91 @@ fn start_child(dir: &Path, point: &str) -> Victim {
     Victim(child.unwrap())
 }
 
+/// Until it has killed itself.
+async fn dead(victim: &mut Victim, point: &str) {
+    let mut status = None;
+    until(point, PATIENCE, || {
+        status = victim.0.try_wait().unwrap();
+        status.is_some()
+    })
+    .await;
+    assert_eq!(status.and_then(|status| status.signal()), Some(SIGKILL), "{point}: it ended by itself: {status:?}");
+}
+
+/// In memory, where there is some: what is sure to be on the disk is a matter of the notes.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn identity(dir: &Path) -> Identity {
     Identity::load_or_create(&dir.join("identity.key")).unwrap()
 }
 
-fn open(dir: &Path) -> Store {
+fn open(store: &Path) -> Store {
     let options = Options { max_bytes: 2 << 30, durability: Durability::Asked };
-    let (store, recovery) = Store::open_packed(&dir.join("store"), &options).unwrap();
-    assert_eq!(recovery.n_dropped, 0, "{recovery:?}");
-    store
+    Store::open_packed(store, &options).unwrap().0
 }
 
-/// Results as this agent has made them before.
+/// A result as the agent `identity` has made it before, with its blobs.
+fn made(n: u8, n_bytes: usize, identity: &Identity) -> (SignedResult, Vec<Vec<u8>>) {
+    let (output, said) = (vec![n; n_bytes], vec![n; 20]);
+    let path = RelPath::from_absolute(Path::new("/w/made")).unwrap();
+    let result = ActionResult {
+        action: Digest::of(&[n]),
+        exit_code: 0,
+        outputs: vec![OutputFile { path, digest: Digest::of(&output), mode: 0o666 }],
+        stdout: Digest::of(&said),
+        stderr: Digest::of(&said),
+        observed: None,
+        provenance: Provenance { peer: identity.peer(), sandboxed: true, wall_ms: 1, cpu_ms: 1, peak_memory_bytes: 1 },
+    };
+    (identity.sign_result(result), vec![output, said])
+}
+
 fn fill(dir: &Path) -> Vec<Digest> {
-    let (store, identity) = (open(dir), identity(dir));
-    let made = (0..=N_SMALL).map(|n| {
-        let output = vec![n; if n < N_SMALL { 3000 } else { 3 * MAX_ANNOUNCED_BYTES }];
-        let path = RelPath::from_absolute(Path::new("/w/made")).unwrap();
-        let said = store.put_bytes(&[n; 20]).unwrap();
-        let result = ActionResult {
-            action: Digest::of(&[n]),
-            exit_code: 0,
-            outputs: vec![OutputFile { path, digest: store.put_bytes(&output).unwrap(), mode: 0o666 }],
-            stdout: said,
-            stderr: said,
-            observed: None,
-            provenance: Provenance {
-                peer: identity.peer(),
-                sandboxed: true,
-                wall_ms: 1,
-                cpu_ms: 1,
-                peak_memory_bytes: 1,
-            },
-        };
-        let action = result.action;
-        store.put_result(&identity.sign_result(result)).unwrap();
-        action
+    let (store, identity) = (open(&dir.join("store")), identity(dir));
+    let sizes = [3000; N_SMALL as usize].into_iter().chain(FETCHED_BYTES);
+    let filling = (0..).zip(sizes).map(|(n, n_bytes)| {
+        let (result, blobs) = made(n, n_bytes, &identity);
+        for blob in &blobs {
+            store.put_bytes(blob).unwrap();
+        }
+        store.put_result(&result).unwrap();
+        result.result.action
     });
-    made.collect()
+    filling.collect()
 }
 
-/// All that is there is good, and each result whole. How many of `actions` have one.
-fn held(dir: &Path, actions: &[Digest], what: &str) -> usize {
-    let store = open(dir);
-    let report = store.verify();
+/// After a look at all that is there, what is left is good, each result whole, and all room accounted for. Which of `actions` have a result.
+fn held(store: &Path, actions: &[Digest], what: &str) -> Vec<Digest> {
+    let opened = open(store);
+    let there: Vec<Digest> = actions.iter().copied().filter(|action| opened.has_result(action)).collect();
+    // What a loss of power tore is found, and dropped.
+    opened.verify();
+    drop(opened);
+    let opened = open(store);
+    let report = opened.verify();
     assert_eq!((report.n_bad, report.n_unread), (0, 0), "{what}: {report:?}");
-    let there: Vec<&Digest> = actions.iter().filter(|action| store.has_result(action)).collect();
-    assert!(there.iter().all(|action| complete_result(&store, action).is_some()), "{what}: a result without its blobs");
-    assert_eq!(std::fs::read_dir(dir.join("store/tmp")).unwrap().count(), 0, "{what}: leftovers");
-    there.len()
+    assert_eq!(fs::read_dir(store.join("tmp")).unwrap().count(), 0, "{what}: leftovers");
+    let folders = ["blobs", "executables", "results", "manifests", "hints", "packs"];
+    let n_bytes: u64 = folders.iter().map(|folder| taken_bytes(&store.join(folder)).unwrap()).sum();
+    let n_known = opened.usage().bytes;
+    assert!(n_bytes <= n_known + SLACK_BYTES, "{what}: {n_bytes} bytes on disk, {n_known} known");
+    there.into_iter().filter(|action| complete_result(&opened, action).is_some()).collect()
+}
+
+/// Looks at what a killed agent has left, and at what its disk may have if the power was lost then. The last of these is there afterwards.
+fn lose(dir: &Path, point: &str, check: impl Fn(&Path, &str)) {
+    let store = dir.join("store");
+    let disk = Disk::new(&store, &dir.join("notes")).unwrap();
+    let drawn = |n: u64| dir.join(format!("drawn-{n}"));
+    for n in 0..N_DRAWS {
+        disk.draw((n << 32) ^ point.len() as u64, &drawn(n)).unwrap();
+        check(&drawn(n), &format!("{point}, power lost, draw {n}"));
+    }
+    check(&store, &format!("{point}, killed"));
+    fs::remove_dir_all(&store).unwrap();
+    fs::rename(drawn(N_DRAWS - 1), &store).unwrap();
 }
 
 /// Waits until `agent` says that it has all of them.
@@ -148,7 +201,7 @@ async fn has_all(node: &Node, agent: &Agent, actions: &[Digest], what: &str) {
 async fn killed_at(point: &'static str, end: End) {
     let mut farm = Farm::new();
     let coordinator = Coordinator::start(&mut farm).await;
-    let [maker, keeper] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let [maker, keeper] = [(); 2].map(|()| folder());
     let dirs = [maker.path(), keeper.path()];
     for dir in dirs {
         farm.enrol(dir);
@@ -159,20 +212,15 @@ async fn killed_at(point: &'static str, end: End) {
     let [dir, other] = if end == End::Maker { dirs } else { [dirs[1], dirs[0]] };
 
     let other_agent = farm.agent_in(other, 1).await;
-    let mut victim = start_child(dir, point);
-    let mut status = None;
-    until(point, PATIENCE, || {
-        status = victim.0.try_wait().unwrap();
-        status.is_some()
-    })
-    .await;
-    assert_eq!(status.and_then(|status| status.signal()), Some(SIGKILL), "{point}: it ended by itself: {status:?}");
-    let n_held = held(dir, &actions, point);
-    match end {
-        End::Maker => assert_eq!(n_held, actions.len(), "{point}"),
-        End::Keeper => {}
-        End::Promised => assert!(n_held > 0, "{point}: what it had promised is lost"),
-    }
+    dead(&mut start_child(dir, point, 0), point).await;
+    lose(dir, point, |store, what| {
+        let held = held(store, &actions, what);
+        match end {
+            End::Maker => assert_eq!(held, actions, "{what}"),
+            End::Keeper => {}
+            End::Promised => assert!(!held.is_empty(), "{what}: what it had promised is lost"),
+        }
+    });
 
     let again = farm.agent_in(dir, 1).await;
     let (node, _inbound) = farm.node(Identity::generate(), Role::Client, &[]).await;
@@ -181,13 +229,16 @@ async fn killed_at(point: &'static str, end: End) {
     again.stop().await;
     other_agent.stop().await;
     for dir in dirs {
-        assert_eq!(held(dir, &actions, point), actions.len(), "{point}");
+        assert_eq!(held(&dir.join("store"), &actions, point), actions, "{point}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_one_that_keeps_is_killed() {
     let points = [
+        ("announced", End::Keeper),
+        ("put-off", End::Keeper),
+        ("chunk-written", End::Keeper),
         ("fetched", End::Keeper),
         ("blobs-adopted", End::Keeper),
         ("result-adopted", End::Keeper),
@@ -199,5 +250,59 @@ async fn the_one_that_keeps_is_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_one_that_tells_is_killed() {
-    join_all(["lack-found", "telling", "kept-heard"].map(|point| killed_at(point, End::Maker))).await;
+    let points = ["lack-found", "queued", "telling", "told", "kept-heard", "forgotten"];
+    join_all(points.map(|point| killed_at(point, End::Maker))).await;
+}
+
+/// Announces by hand until the agent has killed itself, and looks for exactly what it said to keep.
+async fn promised_at(point: &'static str, skip: u32) {
+    let mut farm = Farm::new();
+    let coordinator = Coordinator::start(&mut farm).await;
+    let dir = folder();
+    let (dir, maker) = (dir.path(), Identity::generate());
+    farm.enrol(dir);
+    let keeper = identity(dir).peer();
+    coordinator.publish(farm.roster(3, vec![(maker.peer(), Role::Agent), (keeper, Role::Agent)])).await;
+    let mut victim = start_child(dir, point, skip);
+    let ready = dir.join("ready.json");
+    until("it is ready", PATIENCE, || ready.exists()).await;
+    let ready: serde_json::Value = serde_json::from_slice(&fs::read(&ready).unwrap()).unwrap();
+    let addresses = ready["addresses"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned());
+    let (node, _inbound) = farm.node(maker.clone(), Role::Agent, &[]).await;
+    node.connect(keeper, &addresses.collect::<Vec<_>>(), Duration::from_secs(30)).await.unwrap();
+    let mut promised = Vec::new();
+    let mut stream = node.open(keeper, Protocol::Cache).await.unwrap();
+    for n in 0..=u8::MAX {
+        let (result, blobs) = made(n, 3000, &maker);
+        let action = result.result.action;
+        let blobs = blobs.into_iter().map(Bytes).collect();
+        let request = CacheRequest::Announce { result: Bytes(result.to_canonical()), blobs };
+        if write_message(&mut stream, &request).await.is_err() {
+            break;
+        }
+        match read_message(&mut stream).await {
+            Ok(Some(CacheReply::Kept)) => promised.push(action),
+            // Its disk was slow.
+            Ok(Some(CacheReply::Noted)) => {}
+            Ok(None) | Err(_) => break,
+            other => panic!("{point}: {other:?}"),
+        }
+    }
+    dead(&mut victim, point).await;
+    lose(dir, point, |store, what| assert_eq!(held(store, &promised, what), promised, "{what}: a promise is broken"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_promised_is_there() {
+    let points = [
+        "payload-written",
+        "half-packed",
+        "packed",
+        "lasting",
+        "blobs-adopted",
+        "result-adopted",
+        "adopted-lasts",
+        "kept-said",
+    ];
+    join_all(points.map(|point| promised_at(point, 4))).await;
 }

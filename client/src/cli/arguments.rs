@@ -219,7 +219,8 @@ pub enum Toolchain {
         /// How to show it.
         #[command(flatten)]
         listing: Listing,
-        /// The compilers (of C and C++), by their places or names.
+        /// The compilers, by their places or names: those of C and C++, and rustc, which is what rustup starts in this folder. "+nightly" is that
+        /// of another of rustup's toolchains; a file rust-toolchain.toml stands for what it names, its targets included.
         #[arg(value_name = "COMPILER", required_unless_present = "list")]
         compilers: Vec<PathBuf>,
         /// A file with one of them a line; "#" begins a comment.

@@ -92,7 +92,8 @@ pub fn ask(socket: &Path, call: AdminCall, starting: Start) -> Result<String, As
         | AdminCall::CacheClear
         | AdminCall::CacheGc { .. }
         | AdminCall::ToolchainVerify { .. }
-        | AdminCall::ToolchainWarm { .. } => CACHE_WORK_TIME,
+        | AdminCall::ToolchainWarm { .. }
+        | AdminCall::ToolchainWarmRust { .. } => CACHE_WORK_TIME,
         _ => ANSWER_TIME,
     };
     link.send(LocalCall::Admin(call))?;

@@ -416,6 +416,8 @@ pub struct WarmedToolchain {
     pub program: String,
     /// Why nothing was done.
     pub error: Option<String>,
+    /// Why agents have a rustc alone, and what is linked stays here.
+    pub without_linker: Option<String>,
     /// By name.
     pub agents: BTreeMap<String, WarmedAgent>,
 }

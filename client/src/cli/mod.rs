@@ -15,5 +15,6 @@ pub mod programs;
 mod run;
 pub mod shell;
 mod toolchain;
+mod warm;
 
 pub use run::main;

@@ -9,6 +9,7 @@ use super::arguments::{Listing, Toolchain};
 use super::ask::{AskError, Start, ask};
 use super::documents::{Toolchains, VerifiedToolchains, WarmedToolchain};
 use super::run::absolute;
+use super::warm;
 use crate::config::{self, Settings};
 use crate::exit::{ENVIRONMENT, Failure, SUCCESS};
 use crate::toolchain::double;
@@ -53,12 +54,10 @@ fn warm(settings: &Settings, listing: Listing, compilers: &[PathBuf], list: Opti
     if let Some(list) = list {
         wanted.extend(listed(list)?);
     }
-    let search = config::shell_variables().path;
+    // All of them before any: a word that means nothing does not cost a night.
+    let calls: Vec<Vec<AdminCall>> = wanted.iter().map(|compiler| warm::calls(compiler)).collect::<Result<_, _>>()?;
     let mut documents = Vec::new();
-    for compiler in wanted {
-        let program = double::find(&compiler, &search).ok_or_else(|| no_program(&compiler))?;
-        let program = program.to_str().ok_or_else(|| no_program(&compiler))?.to_owned();
-        let call = AdminCall::ToolchainWarm { program, search: search.clone() };
+    for call in calls.into_iter().flatten() {
         let document = asked(settings, call)?;
         if !listing.json {
             shown(listing, &document, |one: &WarmedToolchain| ui::toolchain::warmed(one))?;
@@ -123,7 +122,7 @@ fn name_of(which: &str) -> String {
     found.and_then(|path| path.into_os_string().into_string().ok()).unwrap_or_else(|| which.to_owned())
 }
 
-fn no_program(compiler: &Path) -> Failure {
+pub(super) fn no_program(compiler: &Path) -> Failure {
     Failure::user(format!("{}: there is no such program\nhint: name it by its whole path", compiler.display()))
 }
 

@@ -1,5 +1,7 @@
 //! Answers the command line. Documents only; how they look is `ui.rs`'s job on the other side.
 
+use std::ffi::OsStr;
+use std::path::Path;
 use std::sync::Arc;
 
 use buildbee_proto::digest::Digest;
@@ -9,8 +11,9 @@ use serde_json::{Value, json};
 
 use super::context::{Context, unix_now};
 use super::link::{LinkError, WrapperLink};
-use super::toolchains;
+use super::{toolchains, warm};
 use crate::journal::explain::{Explanation, explanations};
+use crate::toolchain::rust::Caller;
 
 /// Actions that one answer holds at most.
 const MAX_EXPLAINED: usize = 10_000;
@@ -51,7 +54,18 @@ async fn document(context: &Arc<Context>, call: AdminCall) -> Value {
         AdminCall::Toolchain { which } => toolchains::show(context, &which).await,
         AdminCall::ToolchainVerify { which } => toolchains::verify(context, which.as_deref()).await,
         AdminCall::ToolchainGc => toolchains::gc(context).await,
-        AdminCall::ToolchainWarm { program, search } => Box::pin(toolchains::warm(context, &program, &search)).await,
+        AdminCall::ToolchainWarm { program, search } => Box::pin(warm::warm(context, &program, &search)).await,
+        AdminCall::ToolchainWarmRust { program, search, folder, home, rustup_home, rustup_toolchain, target } => {
+            let caller = Caller {
+                program: Path::new(&program),
+                cwd: Path::new(&folder),
+                home: home.as_deref().map(OsStr::new),
+                rustup_home: rustup_home.as_deref().map(OsStr::new),
+                rustup_toolchain: rustup_toolchain.as_deref().map(OsStr::new),
+                target: target.as_deref(),
+            };
+            Box::pin(warm::warm_rust(context, caller, &search)).await
+        }
         AdminCall::CacheVerify => {
             cache_work(context, |store| serde_json::to_value(Verified::from(store.verify()))).await
         }

@@ -27,5 +27,6 @@ pub mod speaking;
 pub mod start;
 pub mod toolchains;
 pub mod view;
+pub mod warm;
 
 pub use start::{DaemonError, run};

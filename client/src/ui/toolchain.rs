@@ -101,6 +101,10 @@ pub fn warmed(one: &WarmedToolchain) -> String {
     if one.agents.is_empty() {
         let _ = writeln!(out, "{program}: no agent that could run it is there");
     }
+    if let Some(error) = &one.without_linker {
+        let _ =
+            writeln!(out, "{program}: programs and macros will be linked here, for want of a linker: {}", clean(error));
+    }
     for (name, agent) in &one.agents {
         let what = match &agent.error {
             Some(error) => clean(error),

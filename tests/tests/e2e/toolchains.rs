@@ -6,10 +6,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use buildbee_proto::digest::Digest;
+use buildbee_tests::cargo::{self, Checkout};
 use buildbee_tests::farm::{Farm, Options};
 use buildbee_tests::network::skipped;
 use buildbee_tests::project::write_c;
 use serde_json::Value;
+
+use crate::rust_builds::with_paths;
 
 #[test]
 fn toolchains_are_warmed_listed_verified_and_forgotten() {
@@ -104,4 +107,33 @@ fn a_toolchain_like_another_sends_only_what_differs() {
         assert!(files.contains_key(&Digest::of(&content).to_string()), "{files:?}");
         assert!(((1 << 20)..(1 << 20) + WORDS_BYTES).contains(&sent), "{sent}\n{}", farm.logs());
     }
+}
+
+#[test]
+fn a_rust_toolchain_that_was_warmed_is_not_sent_again() {
+    if !cargo::is_here() {
+        return skipped("there is no cargo here");
+    }
+    let Some(farm) = Farm::up_in_namespaces(Options { n_agents: 1, ..Options::default() }) else { return };
+    let network = farm.network().unwrap();
+    let (warm, list) = (network.sent_bytes("laptop"), farm.path("compilers"));
+    fs::write(&list, "rustc\n").unwrap();
+    let warmed = farm.json(&["toolchain", "warm", "--list", list.to_str().unwrap()]);
+    let agents = warmed[0]["agents"].as_object().unwrap_or_else(|| panic!("{warmed}\n{}", farm.logs()));
+    assert!(agents.len() == 1 && agents.values().all(|agent| agent["error"].is_null()), "{warmed}\n{}", farm.logs());
+    assert!(warmed[0]["without_linker"].is_null(), "{warmed}");
+    let sent = network.sent_bytes("laptop") - warm;
+    assert!(sent > 100 * WORDS_BYTES, "{sent}");
+
+    // Libraries, macros, build scripts' programs and the application: what compiles, and what links.
+    let checkout = with_paths(Checkout::write(farm.path("work"), farm.path("home")), "portable");
+    let before = network.sent_bytes("laptop");
+    checkout.build(Some(&farm.laptop), &["build"]);
+    let (cached, remote, local) = farm.laptop.compiles();
+    assert!((cached, local) == (0, 0) && remote > 0, "{}\n{}", farm.json(&["explain"]), farm.logs());
+    let then = network.sent_bytes("laptop") - before;
+    println!("warm: {sent} bytes sent; {remote} crates then: {then}");
+    assert!(then < 4 * WORDS_BYTES, "{then} of {sent}\n{}", farm.logs());
+    let again = farm.json(&["toolchain", "warm", "rustc"]);
+    assert!(again[0]["agents"].as_object().unwrap().values().all(|agent| agent["had_it"] == true), "{again}");
 }

@@ -227,3 +227,19 @@ fn pure_cores_know_no_runtime_and_no_clock() {
         }
     }
 }
+
+/// A place where a kill may hurt is of use only where a test goes there.
+#[test]
+fn tests_walk_each_point_at_which_a_process_may_die() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let walks = read("agent/store/src/power_tests.rs") + &read("agent/tests/farm/replication.rs");
+    let mut n_points = 0;
+    for path in all_sources().iter().filter(|path| !is_test(path)) {
+        let text = fs::read_to_string(path).unwrap();
+        for point in text.split("fault::point(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(walks.contains(&format!("\"{point}\"")), "{}: no test ends a process at {point}", path.display());
+            n_points += 1;
+        }
+    }
+    assert!(n_points > 20, "only {n_points} points found");
+}

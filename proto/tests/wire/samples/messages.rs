@@ -419,6 +419,15 @@ fn admin_calls() -> Vec<AdminCall> {
         AdminCall::ToolchainVerify { which: None },
         AdminCall::ToolchainGc,
         AdminCall::ToolchainWarm { program: "/usr/bin/gcc".to_owned(), search: "/usr/bin".to_owned() },
+        AdminCall::ToolchainWarmRust {
+            program: "/h/.cargo/bin/rustc".to_owned(),
+            search: "/usr/bin".to_owned(),
+            folder: "/h/work".to_owned(),
+            home: Some("/h".to_owned()),
+            rustup_home: None,
+            rustup_toolchain: Some("nightly".to_owned()),
+            target: None,
+        },
     ]
 }
 
@@ -442,6 +451,7 @@ fn admin_name(call: &AdminCall) -> &'static str {
         AdminCall::ToolchainVerify { .. } => "ToolchainVerify",
         AdminCall::ToolchainGc => "ToolchainGc",
         AdminCall::ToolchainWarm { .. } => "ToolchainWarm",
+        AdminCall::ToolchainWarmRust { .. } => "ToolchainWarmRust",
     }
 }
 

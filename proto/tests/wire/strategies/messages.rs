@@ -320,6 +320,13 @@ fn admin_call() -> impl Strategy<Value = AdminCall> {
         option::of(".{0,20}").prop_map(|which| AdminCall::ToolchainVerify { which }),
         Just(AdminCall::ToolchainGc),
         (".{0,20}", ".{0,20}").prop_map(|(program, search)| AdminCall::ToolchainWarm { program, search }),
+        (
+            (".{0,20}", ".{0,20}", ".{0,20}"),
+            [option::of(".{0,9}"), option::of(".{0,9}"), option::of(".{0,9}"), option::of(".{0,9}")]
+        )
+            .prop_map(|((program, search, folder), [home, rustup_home, rustup_toolchain, target])| {
+                AdminCall::ToolchainWarmRust { program, search, folder, home, rustup_home, rustup_toolchain, target }
+            }),
     ]
 }
 
