@@ -1,5 +1,5 @@
-/* A rustc that says of itself what the file `told` beside it says (`-vV`, `--version`), and that its sysroot is where it is. It compiles nothing: who compares what it
-   says need not ask for more. */
+/* A rustc that says of itself what the file `told` beside it says (`-vV`, `--version`), and that its sysroot is where it is. It compiles nothing: who
+   compares what it says need not ask for more. */
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
