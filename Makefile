@@ -63,7 +63,10 @@ board: ## the client for an ARM board, in target/aarch64-unknown-linux-gnu/relea
 
 board-test: board release ## an emulated ARM board with two desktops: every file compared (as root; skipped where packages are missing)
 	tests/real/board "$(TARGET_DIR)/aarch64-unknown-linux-gnu/release" "$(TARGET_DIR)/release"
+	tests/real/board --suite bookworm "$(TARGET_DIR)/aarch64-unknown-linux-gnu/release" "$(TARGET_DIR)/release"
 	tests/real/board-rust "$(TARGET_DIR)/aarch64-unknown-linux-gnu/release" "$(TARGET_DIR)/release"
+	tests/real/board-refusals "$(TARGET_DIR)/aarch64-unknown-linux-gnu/release" "$(TARGET_DIR)/release"
+	tests/real/board-shared "$(TARGET_DIR)/aarch64-unknown-linux-gnu/release" "$(TARGET_DIR)/release"
 
 release: ## the programs that users run, in target/release
 	$(CARGO) build --release --locked --bins

@@ -49,6 +49,59 @@ EOC
     : >"$folder/made"
 }
 
+# The board's system, of $suite, and what emulates it: Debian 13's qemu (10.0), since under Debian 12's (7.2) a program with threads that starts another one,
+# like cargo, may hang in between for good.
+board_root() {
+    local program="$roots/emulator-trixie/usr/bin/qemu-aarch64"
+    suite=trixie root "$roots/emulator-trixie" amd64 qemu-user
+    find "$roots/emulator-trixie/usr/bin" -name 'qemu-*' ! -name qemu-aarch64 -delete
+    sed "s|:[^:]*:\([A-Z]*\)\$|:$program:\1|" "$emulator" >"$work/emulator"
+    emulator="$work/emulator"
+    root "$roots/board-$suite" arm64 gcc g++ make libc6-dev dash libc-bin coreutils sed grep gawk diffutils findutils libstdc++6 bash
+    ln -sf gawk "$roots/board-$suite/usr/bin/awk"
+    ln -sf gcc "$roots/board-$suite/usr/bin/cc"
+}
+# A desktop's system with a cross compiler for the board.
+cross_root() { # Debian's release, gcc's version
+    local suite=$1
+    root "$roots/cross-$1" amd64 "gcc-$2-aarch64-linux-gnu" "g++-$2-aarch64-linux-gnu" libc-bin dash bash coreutils
+}
+# Runs a command in a system of this machine's architecture, with the programs at /buildbee.
+in_root() { # its folder, what is /work there, more for bwrap, command...
+    local folder=$1 shared=$2
+    shift 2
+    bwrap --bind "$folder" / --proc /proc --dev /dev --tmpfs /tmp --bind "$shared" /work --ro-bind "$programs" /buildbee "$@"
+}
+# What the owner of a desktop does, once: on a desktop whose own system has the cross compiler that is `buildbee-agent toolchain add`.
+pack_cross() { # Debian's release, gcc's version, folder
+    mkdir -p "$3"
+    in_root "$roots/cross-$1" "$3" /buildbee/buildbee-cli toolchain pack "/usr/bin/aarch64-linux-gnu-gcc-$2" --into /work
+}
+# This machine's release of rustc for the board, in $board_rust; says what is missing where it can't be had.
+board_rustc() {
+    target=aarch64-unknown-linux-gnu
+    command -v rustup >/dev/null || { echo "no rustup"; return 1; }
+    release=$(rustc -vV | sed -n 's/^release: //p')
+    host=$(rustc -vV | sed -n 's/^host: //p')
+    sysroot=$(rustc --print sysroot)
+    [ -d "$sysroot/lib/rustlib/$target/lib" ] || { echo "rustc $release here has no library of $target (rustup target add $target)"; return 1; }
+    board_rust="$roots/rustup/toolchains/$release-$target"
+    [ -x "$board_rust/bin/rustc" ] || RUSTUP_HOME="$roots/rustup" rustup -q toolchain install "$release-$target" --profile minimal --force-non-host \
+        --no-self-update >/dev/null 2>&1 || { echo "rustup does not have rustc $release for $target"; return 1; }
+    mkdir -p "$roots/board-$suite/rust"
+}
+# A crate's sources with all that it needs, in $roots/crates.
+vendored() { # folder in board-crates
+    [ ! -d "$roots/crates/$1" ] || return 0
+    rm -rf "$roots/crates/.new"
+    mkdir -p "$roots/crates/.new"
+    cp -r "$here/board-crates/$1/." "$roots/crates/.new"
+    (cd "$roots/crates/.new" && cargo vendor --quiet --locked) >/dev/null 2>&1 || skip "crates of $1 can't be fetched"
+    mkdir "$roots/crates/.new/.cargo"
+    printf '[source.crates-io]\nreplace-with = "vendored"\n[source.vendored]\ndirectory = "vendor"\n' >"$roots/crates/.new/.cargo/config.toml"
+    mv "$roots/crates/.new" "$roots/crates/$1"
+}
+
 board_pid=""
 # The board's one process that everything else on it joins: its namespaces are the board. $board_rust is a toolchain for it, if it has one.
 board_up() {

@@ -96,6 +96,11 @@ pub async fn identity(compiler: &Compiler, driver: DriverLanguage) -> Result<Ide
     Ok(Identity { family, driver: driver_word(driver), version, target, libraries })
 }
 
+/// What a gcc of this machine compiles for, in its own word.
+pub async fn machine(compiler: &Compiler) -> Result<String, String> {
+    line(&compiler.program, "-dumpmachine").await
+}
+
 /// As in [`Double`].
 pub fn driver_word(driver: DriverLanguage) -> &'static str {
     match driver {

@@ -126,6 +126,8 @@ type Listed = BTreeMap<(String, String), (&'static str, String)>;
 pub struct Doubles {
     pub(super) memory: Memory,
     known: Looks<Key, Proved>,
+    /// This machine's compilers that are doubles themselves.
+    pub(super) owns: Looks<ToolchainId, Arc<Dressed>>,
     pub(super) rustcs: Looks<ToolchainId, Arc<RustDouble>>,
     /// For each rustc, the double that builds macros for the agents' host.
     pub(super) linking: Looks<ToolchainId, Arc<RustDouble>>,
@@ -141,6 +143,7 @@ impl Doubles {
         Self {
             memory,
             known: Looks::default(),
+            owns: Looks::default(),
             rustcs: Looks::default(),
             linking: Looks::default(),
             twins: Looks::default(),

@@ -6,7 +6,7 @@
 //! the reason; what no probe could show (options that look at more than what was compared) stays here too ([`options`]). Headers are
 //! always this machine's: a double has none of its own.
 //!
-//! Rust has its own way ([`rustc`]). Verdicts are remembered by both identities ([`memory`]). [`Doubles`] is what the daemon asks.
+//! Rust has its own way ([`rustc`]). Where this machine's compiler is a double itself, its results are of use to boards, and theirs to it ([`own`]). Verdicts are remembered by both identities ([`memory`]). [`Doubles`] is what the daemon asks.
 
 pub mod ask;
 pub mod clang;
@@ -15,6 +15,7 @@ pub mod known;
 pub mod machine;
 pub mod memory;
 pub mod options;
+pub mod own;
 pub mod pair;
 pub mod probes;
 pub mod prove;

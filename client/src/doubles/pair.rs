@@ -86,10 +86,15 @@ impl Dressed {
         arguments
     }
 
+    /// Whether gcc may look in its own folders for what `request` includes.
+    pub fn looks_by_itself(request: &CompileRequest) -> bool {
+        !request.language.is_preprocessed() && !request.argv.iter().any(|argument| argument == "-nostdinc")
+    }
+
     /// The variable that tells gcc's double where this machine's gcc looks by itself. gcc takes the real names of headers behind symlinks there,
     /// where they are shorter, as in its own folders, and as it does not in those of `-isystem`.
     pub fn variable(&self, request: &CompileRequest) -> Option<(String, String)> {
-        if self.family != CompilerFamily::Gcc || request.argv.iter().any(|argument| argument == "-nostdinc") {
+        if self.family != CompilerFamily::Gcc || !Self::looks_by_itself(request) {
             return None;
         }
         let name = if request.language.is_cxx() { "CPLUS_INCLUDE_PATH" } else { "C_INCLUDE_PATH" };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::env::Reader;
 use super::locate::{self, Surroundings};
 use super::outputs::{FileNames, Naming, outputs};
-use super::parse::{LibraryOption, Parsed, Part, parse};
+use super::parse::{LibraryOption, Parsed, Part, Word, parse};
 use super::placing::Placer;
 use super::reason::{RustReason, RustReasonKind as Why};
 use super::request::{
@@ -115,7 +115,8 @@ fn request(invocation: &RustInvocation<'_>, machine: &Machine<'_>) -> Result<Rus
     let roots = roots(invocation, arguments, &parsed, machine);
     let processor = processor(&parsed, machine)?;
     let placer = Placer::new(&roots, invocation.cwd);
-    let key_arguments = key_arguments(&parsed, &placer, processor.as_deref())?;
+    let words = if made.links { parsed.words.clone() } else { without_linker(&parsed.words) };
+    let key_arguments = key_arguments(&words, &placer, processor.as_deref())?;
     for output in &outputs {
         placer.place(&output.path.to_string_lossy())?;
     }
@@ -288,10 +289,27 @@ fn processor(parsed: &Parsed, machine: &Machine<'_>) -> Result<Option<String>, R
     (machine.processor)().map(Some).ok_or_else(|| Why::NativeProcessor.into())
 }
 
+/// `words` without `-C linker`, which cargo says for every crate of a target that has one set. Of a crate that is not linked no byte depends on it,
+/// and a desktop that compiles for a board names another linker than the board.
+fn without_linker(words: &[Word]) -> Vec<Word> {
+    let is_text = |part: &Part, wanted: &[&str]| matches!(part, Part::Text(text) if wanted.contains(&text.as_str()));
+    let names_linker = |word: &[Part]| word.first().is_some_and(|part| is_text(part, &["linker="]));
+    let mut kept: Vec<Word> = Vec::with_capacity(words.len());
+    for word in words {
+        let is_alone = |word: &Word| word.len() == 1 && is_text(&word[0], &["-C", "--codegen"]);
+        match word.split_first() {
+            Some((option, value)) if is_text(option, &["-C", "--codegen="]) && names_linker(value) => {}
+            _ if names_linker(word) && kept.last().is_some_and(is_alone) => drop(kept.pop()),
+            _ => kept.push(word.clone()),
+        }
+    }
+    kept
+}
+
 /// Every word, placed.
-fn key_arguments(parsed: &Parsed, placer: &Placer<'_>, processor: Option<&str>) -> Result<Vec<String>, RustReason> {
-    let mut words = Vec::with_capacity(parsed.words.len());
-    for word in &parsed.words {
+fn key_arguments(given: &[Word], placer: &Placer<'_>, processor: Option<&str>) -> Result<Vec<String>, RustReason> {
+    let mut words = Vec::with_capacity(given.len());
+    for word in given {
         let mut text = String::new();
         for part in word {
             match part {

@@ -212,6 +212,25 @@ fn main_options() {
     }
 }
 
+#[test]
+fn a_linker_that_is_not_started_does_not_count() {
+    let plain = with(&["-C", "opt-level=2", "-g"]).request();
+    for words in [
+        ["-C", "linker=cc", "-C", "opt-level=2", "-g"].as_slice(),
+        &["-C", "opt-level=2", "-Clinker=/usr/bin/cc", "-g"],
+        &["--codegen", "linker=x/cc", "-C", "opt-level=2", "-g"],
+        &["-C", "opt-level=2", "--codegen=linker=cc", "-g"],
+    ] {
+        let found = with(words).request();
+        assert_eq!((&found.key_arguments, &found.action_arguments), (&plain.key_arguments, &plain.action_arguments));
+        assert!(found.argv.iter().any(|word| word.contains("linker=")), "{words:?}: a run here is told all");
+    }
+    let linked = with_own(&["--crate-type", "bin", "-C", "linker=cc"]).request();
+    assert!(has_in_order(&linked.key_arguments, &["-C", "linker=cc"]), "{:?}", linked.key_arguments);
+    let other = with(&["-C", "linker-flavor=gcc"]).request();
+    assert!(has_in_order(&other.key_arguments, &["-C", "linker-flavor=gcc"]));
+}
+
 /// A row of `-C` or `-Z` in both spellings: with dashes and with underscores.
 fn sub_option(letter: &str, option: &SubOption) {
     let local = |value: &str, why: Why| {
@@ -236,7 +255,12 @@ fn sub_option(letter: &str, option: &SubOption) {
             key("", "");
             key("=yes", "=yes");
         }
-        Class::ReadFile | Class::PlainPath | Class::Linker => key("=/home/a/ws/f", "=/buildbee.d/workspace/f"),
+        // Where one is started.
+        Class::Linker => {
+            let found = with_own(&["--crate-type", "bin", "-C", "linker=/home/a/ws/f"]).request().key_arguments;
+            assert!(has_in_order(&found, &["-C", "linker=/buildbee.d/workspace/f"]), "{found:?}");
+        }
+        Class::ReadFile | Class::PlainPath => key("=/home/a/ws/f", "=/buildbee.d/workspace/f"),
         Class::Incremental => key("=/home/a/ws/target/debug/incremental", &format!("={SESSION_PLACE}")),
         Class::Processor => {
             key("=x86-64-v3", "=x86-64-v3");

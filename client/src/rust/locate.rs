@@ -80,7 +80,10 @@ fn is_named(around: &Surroundings<'_>, folder: &Path) -> bool {
 fn target(around: &Surroundings<'_>) -> Option<PathBuf> {
     let out_dir = out_dir(around.arguments).filter(|folder| folder.is_absolute())?;
     let fits = |folder: &Path| !around.cwd.starts_with(folder);
-    let tagged = out_dir.ancestors().find(|folder| (around.exists)(&folder.join("CACHEDIR.TAG")));
+    let is_tagged = |folder: &&Path| (around.exists)(&folder.join("CACHEDIR.TAG"));
+    // Cargo tags the folder of each `--target` as well, in its own, from which commands take other crates too.
+    let tagged = out_dir.ancestors().find(is_tagged);
+    let tagged = tagged.map(|folder| folder.parent().filter(is_tagged).unwrap_or(folder));
     let named = out_dir.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "target"));
     let laid_out = by_layout(&out_dir);
     let parent = out_dir.parent();
@@ -149,6 +152,21 @@ mod tests {
         let elsewhere = [("CARGO_HOME", "/c")];
         let expected = [(RootKind::CargoHome, "/c".to_owned()), (RootKind::Target, "/t".to_owned())];
         assert_eq!(found(&arguments, "/c/registry/src/x/y-1.0", &elsewhere, "/none"), expected);
+    }
+
+    #[test]
+    fn the_folder_of_one_target_is_in_that_of_all() {
+        let target = Path::new("/w/t/aarch64-unknown-linux-gnu");
+        let arguments = ["--out-dir".to_owned(), target.join("debug/deps").display().to_string()];
+        let roots = locate(&Surroundings {
+            arguments: &arguments,
+            cwd: Path::new("/w/vendor/a"),
+            variable: &|_| None,
+            sysroot: None,
+            setting: PathSetting::Portable,
+            exists: &|path| [Some(target), target.parent()].contains(&path.parent()),
+        });
+        assert_eq!(roots.real(RootKind::Target), Some(Path::new("/w/t")));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use buildbee_proto::canonical::Canonical;
 use buildbee_proto::digest::Digest;
@@ -72,10 +73,18 @@ pub fn compressing<'a>(files: impl Iterator<Item = &'a Path>) -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
 
+/// Where programs are looked for when a compiler is packed.
+const SEARCH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// What a compiler is packed as: itself without headers. Starts it some ten times; reads what `hashes` does not know. Blocks.
+pub fn bare(hashes: &FileHashes, program: &Path) -> Result<Parts, PackError> {
+    let compiler = identify_bare(hashes, program, OsStr::new(SEARCH))?;
+    Arc::into_inner(compiler.parts).ok_or(PackError::Identify(IdentifyError::Interrupted))
+}
+
 /// Packs `program` into `folder`, which is made if need be. Starts it some ten times; reads all of it. Blocks.
 pub fn pack(program: &Path, folder: &Path) -> Result<Double, PackError> {
-    let search = OsStr::new("/usr/local/bin:/usr/bin:/bin");
-    let compiler = identify_bare(&FileHashes::default(), program, search)?;
+    let compiler = identify_bare(&FileHashes::default(), program, OsStr::new(SEARCH))?;
     let ask = |question: &str| capture::ask(program, question).map(|answer| answer.trim().to_owned());
     let (family, version, target) = match compiler.family {
         CompilerFamily::Gcc => ("gcc", ask("-dumpfullversion")?, ask("-dumpmachine")?),

@@ -7,6 +7,7 @@ use buildbee_proto::digest::Digest;
 use buildbee_proto::outcome::ActionResult;
 
 use super::Session;
+use crate::compiler::request::CompilerFamily;
 use crate::config::Compilers;
 use crate::daemon::context::Context;
 use crate::daemon::crates::action::MACROS;
@@ -16,7 +17,7 @@ use crate::dispatch::farm::Farm;
 use crate::dispatch::job::Job;
 use crate::doubles::Pair;
 use crate::doubles::known::Asked;
-use crate::doubles::pair::Group;
+use crate::doubles::pair::{Dressed, Group};
 use crate::doubles::rustc::known::RustAsked;
 use crate::doubles::rustc::twins::TwinMaker;
 use crate::doubles::rustc::{RustDouble, options};
@@ -27,7 +28,7 @@ use crate::toolchain::parts::Parts;
 /// What is known before a result is looked for.
 #[derive(Debug)]
 pub(super) struct Ready {
-    /// The action, of this machine's compiler or of its double.
+    /// The action, of this machine's compiler, as such or as the double that it is for boards, or of its double.
     pub(super) job: Arc<Job>,
     /// The pair, where the action is the double's.
     pub(super) pair: Option<Arc<Pair>>,
@@ -42,8 +43,9 @@ impl Ready {
             Ok(pair) => (pair, None),
             Err(why) => (None, Some(why)),
         };
-        let job = match &pair {
-            Some(pair) => Job::for_double(&pair.dressed, &plan.request, inputs, &plan.call.cwd),
+        let own = if pair.is_none() && barred.is_none() { own(session, plan).await } else { None };
+        let job = match pair.as_ref().map(|pair| &pair.dressed).or(own.as_deref()) {
+            Some(double) => Job::for_double(double, &plan.request, inputs, &plan.call.cwd),
             None => Job::new(&plan.compiler, &plan.request, inputs, &plan.call.cwd),
         };
         let job = job.map_err(|error| ("unusual-path".to_owned(), error.to_string()))?;
@@ -83,6 +85,21 @@ async fn pair(session: &Session, plan: &Plan) -> Result<Option<Arc<Pair>>, Why> 
         Some(why) => Err(why),
         None => Ok(Some(proved.pair)),
     }
+}
+
+/// This machine's compiler as boards use it, where they do and where that makes the same of `plan`.
+async fn own(session: &Session, plan: &Plan) -> Option<Arc<Dressed>> {
+    if plan.compiler.family != CompilerFamily::Gcc || Dressed::looks_by_itself(&plan.request) {
+        return None;
+    }
+    let host = &plan.compiler.parts.toolchain.host;
+    let farm = session.context.farm.clone().filter(|farm| farm.lends_to(host) == Some(true))?;
+    let (context, compiler) = (Arc::clone(&session.context), Arc::clone(&plan.compiler));
+    let looking = async move {
+        let own = Box::pin(context.doubles.own(&farm, &context.hashes, &compiler)).await;
+        own.ok_or_else(|| ("no-double".to_owned(), String::new()))
+    };
+    in_time(session, looking).await.ok()
 }
 
 /// The double of rustc that agents run for `plan`; `None`: they run the compiler itself, or there are none.
