@@ -113,6 +113,7 @@ fn clippy_of_agents_holds_elsewhere(farm: &Farm, checkout: &Checkout) {
     let ((_, remote, local), messages) = clippy(checkout);
     let reasons = farm.laptop.json(&["stats"])["reasons"].clone();
     assert_eq!((local, &reasons["real-paths"]), (0, &1.into()), "all but the application's: {reasons}");
+    assert_eq!(reasons.get("undeclared-file"), None, "the workspace's manifest goes along: {reasons}");
     let second = Checkout::write(farm.path("another/and longer/checkout"), farm.path("home of that"));
     let second = with_paths(second, "portable");
     look_around(&second);
