@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use super::beyond::Beyond;
 use super::by_content::CrateFiles;
+use super::clippy;
 use super::closure::{self, stem};
 use super::needs::{LibraryFolder, Needs, needs};
 use super::package::{Extent, PackageError, Walk};
@@ -28,7 +29,7 @@ use crate::inputs::filehash::{FileHashes, FileIdentity, Hashed};
 use crate::inputs::recorded::SettledFolders;
 use crate::inputs::tree::{Conflict, TreeBuilder};
 use crate::rust::dep_info::DepInfo;
-use crate::rust::request::{CrateType, NativeLibrary, RustRequest, SearchPathKind};
+use crate::rust::request::{CrateType, NativeLibrary, RustDriver, RustRequest, SearchPathKind};
 use crate::rust::roots::RootKind;
 use crate::rust::scan;
 use crate::toolchain::rust::library::Folders;
@@ -320,6 +321,12 @@ impl Gathering<'_> {
         let request = &self.plan.request;
         for path in &request.named_inputs {
             self.file(&self.plan.absolute(path))?;
+        }
+        if request.driver == RustDriver::Clippy {
+            let mut read = clippy::files(&self.plan.call.cwd, &self.plan.call.env);
+            // Settings beside the places are found by the verdict, and asked for with real paths then.
+            read.retain(|path| self.is_known_by_path(path));
+            read.iter().try_for_each(|path| self.file(path))?;
         }
         for search in &request.search {
             let folder = self.plan.absolute(&search.path);

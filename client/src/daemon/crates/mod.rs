@@ -8,6 +8,7 @@
 pub mod action;
 pub mod beyond;
 pub mod by_content;
+pub mod clippy;
 pub mod closure;
 pub mod early;
 pub mod inputs;
