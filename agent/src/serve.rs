@@ -25,8 +25,9 @@ use buildbee_proto::record::LIBRARY;
 use buildbee_proto::version::Protocol;
 use buildbee_sandbox::cleanup::remove_scratch;
 use buildbee_sandbox::idle_group;
-use buildbee_sandbox::launcher::{self, Launcher};
+use buildbee_sandbox::launcher::{Launcher, StartError};
 use buildbee_sandbox::probe::{ProbeFailure, probe};
+use buildbee_sandbox::spec::HostParts;
 use buildbee_store::{Durability, OpenError, Options, Store};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -109,7 +110,7 @@ pub enum ServeError {
     Sandbox(#[from] ProbeFailure),
     /// The sandbox's helper does not start.
     #[error(transparent)]
-    Launcher(#[from] launcher::StartError),
+    Launcher(#[from] StartError),
     /// The node does not start.
     #[error(transparent)]
     Node(#[from] node::StartError),
@@ -190,8 +191,7 @@ impl Agent {
         let capabilities = probe(&settings.sandbox, &settings.bwrap, &workspaces).await?;
         tracing::info!(?capabilities, "the sandbox works");
         let memory = memory_folder(settings).await;
-        let group = Some(settings.limits.gives_way).filter(|gives_way| *gives_way).and_then(|_| idle_group::place());
-        let launcher = Launcher::giving_way(&settings.sandbox, &settings.bwrap, group).await?;
+        let launcher = launcher(settings, &state, memory.as_ref()).await?;
         let (node, inbound) = node::start(network(settings, &state, &identity, &enrolment)).await?;
         let tasks = Tasks::new();
         let slots = slots(settings, node.peer())?;
@@ -463,6 +463,16 @@ fn recorder(settings: &Settings, state: &StateDir) -> std::io::Result<Option<Rec
 }
 
 /// A place in memory for the folders of actions, if there is one in which the sandbox works.
+async fn launcher(
+    settings: &Settings,
+    state: &StateDir,
+    memory: Option<&MemoryFolder>,
+) -> Result<Launcher, StartError> {
+    let group = if settings.limits.gives_way { idle_group::place() } else { None };
+    let folders = [state.path()].into_iter().chain(memory.map(MemoryFolder::path)).map(Path::to_owned).collect();
+    Launcher::with(&settings.sandbox, &settings.bwrap, HostParts { group, folders }).await
+}
+
 async fn memory_folder(settings: &Settings) -> Option<MemoryFolder> {
     let made = MemoryFolder::make(Path::new(SHARED_MEMORY));
     let memory =

@@ -7,9 +7,15 @@
 //!
 //! Best effort: where no group can be made commands run without. Not here: groups of services, which whoever starts those has to make idle.
 
-use std::fs;
-use std::io;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 /// Where control groups are, by convention.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -46,30 +52,46 @@ fn has_processor(folder: &Path) -> bool {
     divides.map_or_else(|_| is_first_version(), |controllers| controllers.split_whitespace().any(|it| it == "cpu"))
 }
 
-/// The group, while the helper lives.
+/// The group, while the helper lives. Reached from the folder that it is in, which may be out of the helper's sight.
 #[derive(Debug)]
-pub(crate) struct IdleGroup(PathBuf);
+pub(crate) struct IdleGroup {
+    parent: OwnedFd,
+    name: OsString,
+}
 
 impl IdleGroup {
     /// Makes it, or takes the one that is there.
-    pub(crate) fn make(folder: PathBuf) -> io::Result<Self> {
-        match fs::create_dir(&folder) {
+    pub(crate) fn make(folder: &Path) -> io::Result<Self> {
+        let (Some(parent), Some(name)) = (folder.parent(), folder.file_name()) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let group = Self { parent: open(parent, flags, Mode::empty())?, name: name.to_owned() };
+        match group.make_folder() {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
+            _ => group.write("cpu.idle", "1")?,
         }
-        let group = Self(folder);
-        fs::write(group.0.join("cpu.idle"), "1")?;
         Ok(group)
+    }
+
+    fn make_folder(&self) -> io::Result<()> {
+        Ok(mkdirat(&self.parent, self.name.as_os_str(), Mode::from_bits_truncate(0o755))?)
+    }
+
+    fn write(&self, file: &str, text: &str) -> io::Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+        let file = openat(&self.parent, &Path::new(&self.name).join(file), flags, Mode::empty())?;
+        File::from(file).write_all(text.as_bytes())
     }
 
     /// Puts the calling process, with what it starts from now on, into it. Quick on a process that does not run a command yet: the kernel lets all
     /// others pass first.
     pub(crate) fn join(&self) {
         for _ in 0..MAX_TRIES {
-            if fs::write(self.0.join("cgroup.procs"), "0").is_ok() {
+            if self.write("cgroup.procs", "0").is_ok() {
                 return;
             }
-            let made = fs::create_dir(&self.0).and_then(|()| fs::write(self.0.join("cpu.idle"), "1"));
+            let made = self.make_folder().and_then(|()| self.write("cpu.idle", "1"));
             if made.is_err() {
                 return;
             }
@@ -80,7 +102,7 @@ impl IdleGroup {
 impl Drop for IdleGroup {
     fn drop(&mut self) {
         // Fails while another helper's commands are in it: that one does it.
-        let _ = fs::remove_dir(&self.0);
+        let _ = unlinkat(&self.parent, self.name.as_os_str(), UnlinkatFlags::RemoveDir);
     }
 }
 
@@ -103,10 +125,15 @@ mod tests {
     fn a_group_is_idle_while_it_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join(NAME);
-        let group = IdleGroup::make(place.clone()).unwrap();
-        assert_eq!(fs::read_to_string(place.join("cpu.idle")).unwrap(), "1");
+        // What the kernel puts into a group.
+        let files = ["cpu.idle", "cgroup.procs"].map(|name| place.join(name));
+        fs::create_dir(&place).unwrap();
+        for file in &files {
+            fs::write(file, "").unwrap();
+        }
+        let group = IdleGroup::make(&place).unwrap();
         group.join();
-        assert_eq!(fs::read_to_string(place.join("cgroup.procs")).unwrap(), "0");
-        assert!(IdleGroup::make(folder.path().join("no/group")).is_err());
+        assert_eq!(files.map(|file| fs::read_to_string(file).unwrap()), ["1", "0"]);
+        assert!(IdleGroup::make(&folder.path().join("no/group")).is_err());
     }
 }

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attempt::{self, Completed, Listener, Prepared, SandboxError};
 use crate::descriptors::{Packet, borrow_all, packet_pair, receive, send, watch};
 use crate::seccomp;
-use crate::spec::SandboxSpec;
+use crate::spec::{HostParts, SandboxSpec};
 use crate::wire::{Hello, Launch, Request};
 
 /// Starts of the helper in a row without a command that ran.
@@ -83,7 +83,7 @@ pub struct Launcher {
 struct Shared {
     helper: PathBuf,
     bwrap: PathBuf,
-    group: Option<PathBuf>,
+    host: HostParts,
     /// System-call filters, the same for every command.
     filters: Vec<Vec<u8>>,
     state: Mutex<State>,
@@ -109,16 +109,16 @@ struct Control {
 impl Launcher {
     /// Starts the helper program, with `bwrap` as the program bubblewrap (an absolute path). Needs a tokio runtime with I/O and time.
     pub async fn start(helper: &Path, bwrap: &Path) -> Result<Self, StartError> {
-        Self::giving_way(helper, bwrap, None).await
+        Self::with(helper, bwrap, HostParts::default()).await
     }
 
-    /// The same, and commands run in `group` ([`crate::idle_group::place`]) if it can be made.
-    pub async fn giving_way(helper: &Path, bwrap: &Path, group: Option<PathBuf>) -> Result<Self, StartError> {
+    /// The same, and commands have these parts of the host.
+    pub async fn with(helper: &Path, bwrap: &Path, host: HostParts) -> Result<Self, StartError> {
         let filters = seccomp::filters();
         let shared = Shared {
             helper: helper.to_owned(),
             bwrap: bwrap.to_owned(),
-            group,
+            host,
             filters,
             state: Mutex::new(State { control: None, starts_in_a_row: 0, held: false }),
         };
@@ -226,14 +226,15 @@ impl Launcher {
 
 impl Control {
     async fn start(shared: &Shared) -> Result<Self, StartError> {
-        let Shared { helper, bwrap, group, .. } = shared;
+        let Shared { helper, bwrap, host, .. } = shared;
         if !bwrap.is_absolute() || !bwrap.is_file() {
             return Err(StartError::NoBubblewrap { bwrap: bwrap.to_owned() });
         }
         let (ours, theirs) = packet_pair().map_err(io::Error::from)?;
         let process = Command::new(helper)
             .arg(bwrap)
-            .args(group)
+            .arg(host.group.as_deref().unwrap_or(Path::new("")))
+            .args(&host.folders)
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::from(theirs))
@@ -247,6 +248,9 @@ impl Control {
         let wanted = env!("CARGO_PKG_VERSION");
         if hello.version != wanted {
             return Err(StartError::Version { helper: helper.to_owned(), found: hello.version, wanted });
+        }
+        if let Some(reason) = hello.kept_mounts {
+            tracing::info!(reason, "commands start with all of the host's mounts, which takes longer");
         }
         Ok(Self { socket, process })
     }

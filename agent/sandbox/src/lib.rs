@@ -9,7 +9,7 @@
 //!
 //! What this crate does not do: bring inputs or toolchains into place, collect outputs, decide what may run.
 //!
-//! The only crate of the workspace with `unsafe` code: `launch`, `world` and `descriptors`, each block with its reason.
+//! The only crate of the workspace with `unsafe` code: `launch`, `world`, `narrow` and `descriptors`, each block with its reason.
 
 pub mod attempt;
 pub mod cleanup;
@@ -21,6 +21,7 @@ mod jobserver;
 mod launch;
 pub mod launcher;
 mod namespaces;
+mod narrow;
 pub mod plan;
 pub mod probe;
 mod seccomp;

@@ -4,14 +4,19 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use buildbee_sandbox::spec::HostParts;
 use buildbee_sandbox::zygote;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
-    let (Some(bwrap), group, None) = (arguments.next(), arguments.next(), arguments.next()) else {
+    let (Some(bwrap), Some(group)) = (arguments.next(), arguments.next()) else {
         return fail("buildbee-sandbox is started by buildbee-agent\nhint: run `buildbee-agent serve`");
     };
-    match zygote::serve(PathBuf::from(bwrap), group.map(PathBuf::from)) {
+    let host = HostParts {
+        group: Some(group).filter(|group| !group.is_empty()).map(PathBuf::from),
+        folders: arguments.map(PathBuf::from).collect(),
+    };
+    match zygote::serve(PathBuf::from(bwrap), &host) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             fail(&format!("buildbee-sandbox: {error}\nhint: this program is started by buildbee-agent, not by hand"))

@@ -18,7 +18,7 @@ use crate::attempt::{Exit, SandboxError};
 use crate::cleanup::{CleanupError, remove_scratch};
 use crate::launcher::{Launcher, StartError};
 use crate::seccomp;
-use crate::spec::{Limits, SandboxSpec};
+use crate::spec::{HostParts, Limits, SandboxSpec};
 use crate::wire::Step;
 
 /// What the sandbox on this host can do beyond the minimum.
@@ -138,7 +138,8 @@ async fn try_in(helper: &Path, bwrap: &Path, trial: &Path) -> Result<Exit, Probe
     let program = trial_program(std::env::consts::ARCH).ok_or(ProbeFailure::Architecture(std::env::consts::ARCH))?;
     write_trial(&layer, &scratch, &program)
         .map_err(|source| ProbeFailure::Folder { folder: trial.to_owned(), source })?;
-    let launcher = Launcher::start(helper, bwrap).await?;
+    let host = HostParts { group: None, folders: trial.parent().map(Path::to_owned).into_iter().collect() };
+    let launcher = Launcher::with(helper, bwrap, host).await?;
     let spec = SandboxSpec {
         layers: vec![layer],
         scratch,

@@ -16,6 +16,16 @@ pub const MERGED_NAME: &str = "merged";
 /// Variable by which cargo tells rustc of its jobserver.
 pub const JOBSERVER_VARIABLE: &str = "CARGO_MAKEFLAGS";
 
+/// What commands have of the host besides what they are given.
+#[derive(Clone, Debug, Default)]
+pub struct HostParts {
+    /// The control group that they run in ([`crate::idle_group::place`]), if it can be made.
+    pub group: Option<PathBuf>,
+    /// Folders that layers and scratch folders are in, which exist. The fewer mounts there are besides, the quicker a command starts. With none,
+    /// those may be anywhere.
+    pub folders: Vec<PathBuf>,
+}
+
 /// One command and the world that it sees.
 #[derive(Clone, Debug)]
 pub struct SandboxSpec {

@@ -31,6 +31,8 @@ pub(crate) const MAX_LAUNCHES: usize = 1024;
 pub(crate) struct Hello {
     /// Version of the crate; both sides must have the same.
     pub(crate) version: String,
+    /// Why it has all of the host's mounts, if it was to have few.
+    pub(crate) kept_mounts: Option<String>,
 }
 
 /// Start one command.

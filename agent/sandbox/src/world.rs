@@ -1,5 +1,5 @@
 //! What the commands of one helper share, made once before the first of them: a user namespace, a `/dev` that nobody can change, a host
-//! name, and network namespaces that are used again. Called by [`crate::zygote`] alone.
+//! name, network namespaces that are used again, and few mounts ([`crate::narrow`]). Called by [`crate::zygote`] alone.
 //!
 //! Bubblewrap's own `--dev` mounts nine times for every command, a quarter of its processor time; and to make a network namespace takes as
 //! long as to start a program. A network namespace has nothing of a command once all of its processes are gone: their sockets are closed,
@@ -11,7 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -21,6 +21,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::{getegid, geteuid, sethostname};
 
 use crate::launch::step;
+use crate::narrow;
 use crate::wire::{Step, StepFailure};
 
 /// Where the helper has the commands' `/dev`: a folder that every system has, and that no command and no layer needs.
@@ -47,15 +48,28 @@ const MAX_NETWORKS: usize = 64;
 pub(crate) struct World {
     /// At most [`MAX_NETWORKS`].
     networks: Vec<OwnedFd>,
+    /// Why all of the host's mounts are still here, if few were wanted.
+    pub(crate) kept_mounts: Option<String>,
 }
 
 impl World {
-    /// Leaves the host's namespaces. The caller must have one thread.
-    pub(crate) fn enter() -> Result<Self, StepFailure> {
+    /// Leaves the host's namespaces, and what of its folders neither `bwrap` nor commands in `folders` need. The caller must have one
+    /// thread.
+    pub(crate) fn enter(bwrap: &Path, folders: &[PathBuf]) -> Result<Self, StepFailure> {
         become_owner(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
-        make_devices(Path::new(DEVICES)).map_err(step(Step::Devices))?;
+        let devices_in = |root: &Path| make_devices(&root.join(DEVICES.trim_start_matches('/')));
+        let kept_mounts = if folders.is_empty() {
+            devices_in(Path::new("/")).map_err(step(Step::Devices))?;
+            None
+        } else {
+            let narrowed = narrow::enter(bwrap, folders, devices_in);
+            if narrowed.is_err() {
+                devices_in(Path::new("/")).map_err(step(Step::Devices))?;
+            }
+            narrowed.err().map(|error| error.to_string())
+        };
         sethostname(HOST_NAME).map_err(step(Step::Network))?;
-        Ok(Self { networks: Vec::new() })
+        Ok(Self { networks: Vec::new(), kept_mounts })
     }
 
     /// A network namespace in which nobody is.

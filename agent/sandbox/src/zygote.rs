@@ -24,6 +24,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid, pipe2};
 use thiserror::Error;
 
@@ -31,6 +32,7 @@ use crate::descriptors::{Packet, borrow_all, close_from, receive, send};
 use crate::hold;
 use crate::idle_group::IdleGroup;
 use crate::launch::{ProcessEnd, Waiting, kill_group, reap};
+use crate::spec::HostParts;
 use crate::status::{MAX_STATUS_BYTES, Status, parse};
 use crate::wire::{
     Ended, Event, Hello, Launch, MAX_FILTERS, MAX_LAUNCHES, N_FIXED_DESCRIPTORS, Refusal, Request, StepFailure,
@@ -48,9 +50,8 @@ pub enum ZygoteError {
     Setup(#[from] io::Error),
 }
 
-/// Serves the agent whose control socket is standard input, until it closes. `bwrap` is the program bubblewrap, `group` where a
-/// control group for commands that give way can be.
-pub fn serve(bwrap: PathBuf, group: Option<PathBuf>) -> Result<(), ZygoteError> {
+/// Serves the agent whose control socket is standard input, until it closes. `bwrap` is the program bubblewrap.
+pub fn serve(bwrap: PathBuf, host: &HostParts) -> Result<(), ZygoteError> {
     // Whatever the agent had open without closing it on exec must not get into the forked children.
     close_from(3).map_err(io::Error::from)?;
     set_child_subreaper(true).map_err(io::Error::from)?;
@@ -63,21 +64,25 @@ pub fn serve(bwrap: PathBuf, group: Option<PathBuf>) -> Result<(), ZygoteError> 
     let mut watched = SigSet::empty();
     watched.add(Signal::SIGCHLD);
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+    // These are out of sight afterwards. Without the group commands yield a little later.
+    let null = File::open("/dev/null")?.into();
+    let group = host.group.as_deref().and_then(|group| IdleGroup::make(group).ok());
+    let world = World::enter(&bwrap, &host.folders);
     let mut zygote = Zygote {
         bwrap: CString::new(bwrap.into_os_string().into_vec()).map_err(io::Error::from)?,
-        null: File::open("/dev/null")?.into(),
+        null,
         control: io::stdin().as_fd().try_clone_to_owned()?,
         children: SignalFd::with_flags(&watched, flags).map_err(io::Error::from)?,
-        world: World::enter(),
-        // Without it commands yield a little later.
-        group: group.and_then(|group| IdleGroup::make(group).ok()),
+        world,
+        group,
         waiting: VecDeque::new(),
         running: Vec::new(),
         strays: Vec::new(),
         held: false,
         closing: false,
     };
-    let hello = Hello { version: env!("CARGO_PKG_VERSION").to_owned() };
+    let kept_mounts = zygote.world.as_ref().ok().and_then(|world| world.kept_mounts.clone());
+    let hello = Hello { version: env!("CARGO_PKG_VERSION").to_owned(), kept_mounts };
     send(zygote.control.as_fd(), &hello, &[]).map_err(ZygoteError::Control)?;
     zygote.prepare();
     zygote.run()
@@ -144,6 +149,11 @@ impl Zygote {
             if control {
                 self.receive();
             }
+        }
+        // A group with a process in it can't be removed.
+        for waiting in self.waiting.drain(..) {
+            kill_group(waiting.pid);
+            let _ = waitpid(waiting.pid, None);
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use buildbee_sandbox::attempt::{Completed, Exit, SandboxError};
 use buildbee_sandbox::cleanup::remove_scratch;
 use buildbee_sandbox::launcher::Launcher;
-use buildbee_sandbox::spec::{Limits, SandboxSpec};
+use buildbee_sandbox::spec::{HostParts, Limits, SandboxSpec};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -32,7 +32,9 @@ pub(crate) fn bwrap() -> PathBuf {
 
 /// The helper. Tests that run several commands hold a [`Place`] besides, lest the shared layer be made anew for each.
 pub(crate) async fn launcher() -> Launcher {
-    Launcher::start(&helper(), &bwrap()).await.unwrap()
+    // As agents have it: with few of the host's folders.
+    let host = HostParts { group: None, folders: vec![std::env::temp_dir()] };
+    Launcher::with(&helper(), &bwrap(), host).await.unwrap()
 }
 
 pub(crate) struct Place {

@@ -9,6 +9,7 @@ use buildbee_sandbox::attempt::{Exit, SandboxError};
 use buildbee_sandbox::cleanup::remove_scratch;
 use buildbee_sandbox::launcher::{Launcher, StartError};
 use buildbee_sandbox::probe::{ProbeFailure, probe};
+use buildbee_sandbox::spec::HostParts;
 
 use crate::place::{Place, bwrap, helper, is_root, launcher, run};
 use crate::programs::{link, toolchain};
@@ -101,6 +102,18 @@ async fn missing_programs_of_our_own() {
     let place = Place::new();
     let failure = probe(&helper(), missing, place.path()).await.unwrap_err();
     assert!(failure.to_string().ends_with("hint: install the package `bubblewrap`"), "{failure}");
+}
+
+#[tokio::test]
+async fn folders_that_the_helper_was_not_given_are_not_there() {
+    let (place, other) = (Place::new(), Place::new());
+    let host = HostParts { group: None, folders: vec![other.path().to_owned()] };
+    let narrow = Launcher::with(&helper(), &bwrap(), host).await.unwrap();
+    let error = run(&narrow, place.shell("true")).await.unwrap_err();
+    assert!(error.to_string().contains("Overlay"), "{error}");
+    // The same where it has all.
+    let (whole, place) = (Launcher::start(&helper(), &bwrap()).await.unwrap(), Place::new());
+    assert_eq!(run(&whole, place.shell("true")).await.unwrap().exit, Exit::Code(0));
 }
 
 #[tokio::test]
