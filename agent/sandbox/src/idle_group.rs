@@ -24,7 +24,7 @@ const NAME: &str = "buildbee-lent";
 /// Another helper may remove an empty group that is just being joined.
 const MAX_TRIES: usize = 3;
 
-/// Where a group for commands could be, for [`Launcher::giving_way`](crate::launcher::Launcher::giving_way).
+/// Where a group for commands could be, for [`HostParts`](crate::spec::HostParts).
 pub fn place() -> Option<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     candidates(&own).into_iter().find(|folder| has_processor(folder)).map(|folder| folder.join(NAME))
